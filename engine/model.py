@@ -1,0 +1,261 @@
+"""The vocabulary of Promptferry. Read this first.
+
+A `Row` is what a listing says of a prompt, a `Prompt` its whole definition, a `Replica` what is to be made of it,
+an `Outcome` what became of that, an `Entry` the line in the ledger that says so. `Source` and `Target` are what a
+connector gives; everything else in the engine speaks to registries through them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+Json = Any
+"""A decoded JSON value: None, bool, int, float, str, list or dict of the same."""
+
+MARK_KEY: Final = "promptferry"
+"""The key of `Prompt.metadata` under which a replica carries its `Mark`."""
+
+
+# ---- what a registry holds -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row of a listing: enough to select by, never the template."""
+
+    id: str
+    name: str
+    slug: str | None = None
+    collection: str | None = None
+    """Id of the collection."""
+    model: str | None = None
+    updated_at: str | None = None
+    archived: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Some rows of a listing and the total that the registry claims for the whole of it."""
+
+    rows: Sequence[Row]
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One version of a prompt, whole. `extra` holds what the connector does not know but the registry gave a value."""
+
+    id: str
+    name: str
+    text: str
+    """The template, byte for byte: a single text, or messages as the registry keeps them."""
+    slug: str | None = None
+    collection: str | None = None
+    """Id of the collection."""
+    model: str | None = None
+    provider: str | None = None
+    """Slug of the provider (Portkey: virtual key)."""
+    parameters: Mapping[str, Json] = field(default_factory=dict)
+    """Hyperparameters without `model`; may also hold default values of template variables."""
+    functions: Json = None
+    tools: Json = None
+    tool_choice: Json = None
+    raw: bool = False
+    """The text is a raw template: rendered first, parsed as JSON afterwards."""
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    description: str | None = None
+    version: int | None = None
+    updated_at: str | None = None
+    variables: Collection[str] = ()
+    """Names of the template's variables, as the registry parsed them."""
+    extra: Mapping[str, Json] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    """What is not copied and is no loss: labels, sharing, archived status."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A collection, provider or partial: something prompts refer to."""
+
+    id: str
+    slug: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """What prompts of one workspace refer to. None: not asked for, or the key may not list it."""
+
+    collections: Sequence[Named] | None = None
+    providers: Sequence[Named] | None = None
+    partials: Sequence[Named] | None = None
+
+
+# ---- what is to be done ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Select:
+    """Which prompts; an empty part takes every prompt."""
+
+    ids: Collection[str] = ()
+    """Ids or slugs."""
+    collections: Collection[str] = ()
+    """Ids or slugs."""
+    names: Sequence[str] = ()
+    """Globs on the whole name, case-sensitive; `!` takes away; only `!` globs: everything else."""
+    models: Sequence[str] = ()
+    version: str = "published"
+
+
+Choice = tuple[tuple[str, str], ...]
+"""Pairs of glob and value, the first glob that matches wins: `(("claude-3-7-*", "new"), ("*", "other"))`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clamp:
+    """Bounds of a number."""
+
+    min: float | None = None
+    max: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterRules:
+    """What happens to `Prompt.parameters`, in this order. Keys are dotted paths."""
+
+    drop: tuple[str, ...] = ()
+    rename: tuple[tuple[str, str], ...] = ()
+    clamp: tuple[tuple[str, Clamp], ...] = ()
+    set: tuple[tuple[str, Json], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class When:
+    """Which prompts a rule is for; all parts must hold. `has` names fields of Prompt that must have a value."""
+
+    model: str = "*"
+    collection: str = "*"
+    name: str = "*"
+    has: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Changes for the prompts that `when` takes; None or empty: kept as it is."""
+
+    when: When = When()
+    name: str | None = None
+    model: Choice = ()
+    provider: Choice = ()
+    collection: Choice = ()
+    partials: tuple[tuple[str, str], ...] = ()
+    description: str | None = None
+    parameters: ParameterRules = ParameterRules()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """Tells whose replica a prompt is; `key` is the same without any ledger."""
+
+    migration: str
+    key: str
+    source_id: str
+    source_digest: str | None = None
+    replica_digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """A prompt to be made on the target. `source` is as it was read, `prompt` as it is to be (with the mark)."""
+
+    source: Prompt
+    prompt: Prompt
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """The replica is there."""
+
+    target_id: str
+    target_slug: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """Surely no effect. `error` names the kind; `exists`: something of that name is there already (409)."""
+
+    error: str
+    message: str
+    status: int | None = None
+    code: str | None = None
+    retriable: bool = False
+    exists: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """It was sent and may have happened."""
+
+    error: str
+    message: str
+
+
+Outcome = Created | Failed | Unknown
+
+
+# ---- the ledger ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the ledger without what the sink adds (`v seq ts run b n crc`)."""
+
+    kind: str
+    fields: Mapping[str, Json]
+
+
+# ---- what a connector gives ------------------------------------------------------------------------------------------
+
+Sending = Callable[[], Awaitable[None]]
+"""Awaited once by `Target.create` when the rate limit has let the request through, before its first byte leaves."""
+
+
+class Source(Protocol):
+    """Where prompts are read from. Methods raise EngineError only, and never retry by themselves."""
+
+    def pages(self) -> AsyncIterator[Page]:
+        """The whole listing, each row once; raises Stop when the registry does not give it whole."""
+        ...
+
+    async def fetch(self, prompt_id: str, version: str = "published") -> Prompt:
+        """One definition. `version`: published | latest | a number. Gone when it is not there."""
+        ...
+
+    async def catalog(self, kinds: Collection[str]) -> Catalog:
+        """Of `collections`, `providers`, `partials`, those in `kinds`; None for what the key may not list."""
+        ...
+
+
+class Target(Source, Protocol):
+    """Where replicas are written, found again, and read back."""
+
+    batch: int
+    """How many replicas one call takes."""
+    fields: Collection[str]
+    """The fields of Prompt that have a place here; what has a value in another one is a loss."""
+
+    def encode(self, replica: Replica) -> bytes:
+        """The body of its create. Rejected when it cannot be written without loss."""
+        ...
+
+    async def create(self, bodies: Sequence[bytes], sending: Sending) -> list[Outcome]:
+        """One outcome for each body. Raises Stop, nothing else."""
+        ...
+
+    def mark(self, prompt: Prompt) -> Mark | None:
+        """The mark that a prompt of this registry carries."""
+        ...
