@@ -1,3 +1,29 @@
-"""Promptferry: moves prompts between registries in bulk, each exactly once."""
+"""Promptferry: moves prompts between registries in bulk, each exactly once.
+
+from engine import load_migration, run_migration
+summary = await run_migration(load_migration("migration.yaml"))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "load_migration", "run_migration"]
+
+if TYPE_CHECKING:
+    from engine.app import run_migration
+    from engine.config import load_migration
+
+
+def __getattr__(name: str) -> Any:
+    """Imports on first use: `promptferry --help` needs neither aiohttp nor pydantic."""
+    if name == "load_migration":
+        from engine.config import load_migration
+
+        return load_migration
+    if name == "run_migration":
+        from engine.app import run_migration
+
+        return run_migration
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

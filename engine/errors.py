@@ -70,7 +70,7 @@ class ConfigError(EngineError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-class Stop(EngineError):  # noqa: N818 - named by what the caller should do
+class Stop(EngineError):
     """End the run. `reason` is one of STOP_EXIT; `next` says what to do now."""
 
     def __init__(self, reason: str, message: str, *, next: str) -> None:

@@ -31,6 +31,7 @@ class Row:
     collection: str | None = None
     """Id of the collection."""
     model: str | None = None
+    created_at: str | None = None
     updated_at: str | None = None
     archived: bool = False
 
@@ -254,8 +255,4 @@ class Target(Source, Protocol):
 
     async def create(self, bodies: Sequence[bytes], sending: Sending) -> list[Outcome]:
         """One outcome for each body. Raises Stop, nothing else."""
-        ...
-
-    def mark(self, prompt: Prompt) -> Mark | None:
-        """The mark that a prompt of this registry carries."""
         ...

@@ -1,0 +1,38 @@
+# Everything below sets itself up: it needs Python 3.11 or later, make and git.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.DEFAULT_GOAL := help
+
+help:  ## Show these targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+setup: $(READY)  ## Make the virtual environment, with exact versions
+
+demo: $(READY)  ## Replicate 200 prompts on the embedded sandbox; again: nothing to do
+	$(BIN)/promptferry run configs/sandbox.yaml --yes
+
+lint: $(READY)  ## Style and import order
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## mypy, strict
+	$(BIN)/mypy
+
+test: lint types  ## Lint, types, and every test with branch coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+clean:  ## Remove what these targets made, but for ledgers
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build *.egg-info
+
+.PHONY: help setup demo lint types test clean

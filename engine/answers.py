@@ -1,0 +1,276 @@
+"""What an answer means: one table for every outcome, how a body is read, which error it makes. No await in here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Final, NamedTuple
+
+from engine.errors import AnswerError, Exists, Gone, Rejected, Transient, UnknownOutcome
+from engine.scrub import clean
+from engine.wire import Json, NotKept, decode
+
+FIRST_BACKOFF: Final = 0.5
+LONGEST_BACKOFF: Final = 30.0
+LONGEST_DATE: Final = 1e9
+CODE_LENGTH: Final = 64
+TOKEN_CODES: Final = frozenset({"EXPIRED_TOKEN", "INVALID_TOKEN"})
+"""Codes of a 403 that says what others say with 401."""
+
+
+class Fate(Enum):
+    """What became of one try."""
+
+    DONE = "done"
+    RETRY = "try again"
+    WAIT = "try again, and this try does not count"
+    ONCE = "try once more, then give up"
+    FAILED = "surely no effect, and repeating it will not help"
+    GONE = "not there"
+    EXISTS = "there already"
+    UNKNOWN = "it may have happened"
+
+
+class Run(Enum):
+    """What it means for everybody else."""
+
+    GO = "nothing"
+    PAUSE = "no request for a while"
+    STOP = "the end"
+
+
+class NoStatus(Enum):
+    """Outcomes that no status tells."""
+
+    BAD_BODY = "a 2xx, but truncated, blank, not JSON, or over the cap"
+    NOT_KEPT = "a 2xx with JSON that cannot be kept without loss"
+    NOT_SENT = "no connection, or out of time before the headers left"
+    CUT_OFF = "the headers left and no whole answer came"
+
+
+Outcome = int | NoStatus
+
+
+class Meaning(NamedTuple):
+    """A row of the table. `error` names the kind; `create` goes for every request that must not be sent twice."""
+
+    outcomes: Collection[Outcome]
+    error: str
+    read: Fate
+    create: Fate
+    run: Run
+
+
+TABLE: Final = tuple(
+    Meaning(*row)
+    for row in (
+        # outcome             error           a read       a create      the run
+        (range(200, 300), "", Fate.DONE, Fate.DONE, Run.GO),
+        ((302, 303), "redirected", Fate.FAILED, Fate.UNKNOWN, Run.STOP),
+        (range(300, 400), "redirected", Fate.FAILED, Fate.FAILED, Run.STOP),
+        ((401,), "key_refused", Fate.FAILED, Fate.FAILED, Run.STOP),
+        ((402,), "quota", Fate.FAILED, Fate.FAILED, Run.STOP),
+        ((403,), "forbidden", Fate.FAILED, Fate.FAILED, Run.GO),
+        ((404,), "gone", Fate.GONE, Fate.GONE, Run.GO),
+        ((408,), "server_timeout", Fate.RETRY, Fate.UNKNOWN, Run.GO),
+        ((409,), "exists", Fate.ONCE, Fate.EXISTS, Run.GO),
+        ((429,), "throttled", Fate.WAIT, Fate.WAIT, Run.PAUSE),
+        (range(400, 500), "rejected", Fate.FAILED, Fate.FAILED, Run.GO),
+        ((503,), "unavailable", Fate.RETRY, Fate.UNKNOWN, Run.PAUSE),
+        (range(500, 600), "server_error", Fate.RETRY, Fate.UNKNOWN, Run.GO),
+        ((NoStatus.NOT_KEPT,), "not_kept", Fate.FAILED, Fate.UNKNOWN, Run.GO),
+        ((NoStatus.NOT_SENT,), "not_sent", Fate.RETRY, Fate.RETRY, Run.GO),
+        ((NoStatus.CUT_OFF,), "no_answer", Fate.RETRY, Fate.UNKNOWN, Run.GO),
+        ((NoStatus.BAD_BODY,), "bad_answer", Fate.RETRY, Fate.UNKNOWN, Run.GO),
+    )
+)
+"""The first row that holds the outcome counts; the last one also for statuses that do not exist (1xx, 600)."""
+
+INFRASTRUCTURE: Final = frozenset({"unavailable", "server_error", "not_sent", "no_answer", "bad_answer"})
+"""Errors that say nothing of the request: the registry, or the way to it, is not well."""
+
+
+def judge(outcome: Outcome) -> Meaning:
+    """The row of the table for `outcome`."""
+    return next((row for row in TABLE if outcome in row.outcomes), TABLE[-1])
+
+
+class Complaint(NamedTuple):
+    """What an error body says, as it says it. `message` may be blank."""
+
+    message: str
+    code: str | None
+
+
+def complaint(body: bytes) -> Complaint | None:
+    """Reads the shapes that registries and gateways use: `error`, then `data`, then the root. None: not JSON."""
+    try:
+        root = decode(body)
+    except ValueError:
+        return None
+    if not isinstance(root, dict):
+        return Complaint(root if isinstance(root, str) else "", None)
+    error = root.get("error")
+    places = [place for place in (error, root.get("data"), root) if isinstance(place, dict)]
+    message = _first(place.get("message") for place in places)
+    code = _first(place.get(key) for place in places for key in ("errorCode", "code"))
+    if isinstance(error, str):
+        # {"error": "EXPIRED_TOKEN", "message": ...} and {"error": "what went wrong"}
+        return Complaint(message or error, code or (error if message or error in TOKEN_CODES else None))
+    return Complaint(message or "", code)
+
+
+def _first(values: Iterable[Json]) -> str | None:
+    texts = (str(value) for value in values if isinstance(value, str | int) and not isinstance(value, bool))
+    return next((text for text in texts if text), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is sent. `call` names its kind; `end` names the registry, `GET` or not tells whether a body went along."""
+
+    end: str
+    call: str
+    method: str
+    url: str
+    body: bytes | None = field(default=None, repr=False)
+    content_type: str = ""
+    repeatable: bool = True
+    cap: int
+    """Bytes of the answer's body that are taken, decompressed."""
+    listing: bool = False
+    """A body over the cap stops the run."""
+    blank: bool = False
+    """A blank body is a whole one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came back. `fault`: why it is not whole, or why none came."""
+
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+    fault: str = ""
+    over_cap: bool = False
+    left: bool = True
+    """The headers of the request left, or may have."""
+    stale: bool = False
+    """A kept connection broke before any answer: the server had most likely closed it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What became of one try. `value`: the decoded body of a 2xx; `said`: what an error body says."""
+
+    request: Request
+    answer: Answer
+    outcome: Outcome
+    value: Json = field(default=None, repr=False)
+    said: Complaint | None = field(default=None, repr=False)
+
+    @property
+    def meaning(self) -> Meaning:
+        return judge(self.outcome)
+
+    @property
+    def fate(self) -> Fate:
+        return self.meaning.read if self.request.repeatable else self.meaning.create
+
+    @property
+    def firewalled(self) -> bool:
+        """A 403 that the registry did not write."""
+        return self.outcome == 403 and self.said is None
+
+    @property
+    def error(self) -> str:
+        """Names the kind of failure."""
+        return "firewall" if self.firewalled else self.meaning.error
+
+
+def read_answer(request: Request, answer: Answer) -> Verdict:
+    """Judges by the status, by whether the request left, and by the body."""
+    if answer.status is None:
+        return Verdict(request=request, answer=answer, outcome=NoStatus.CUT_OFF if answer.left else NoStatus.NOT_SENT)
+    if judge(answer.status).read is not Fate.DONE:
+        said = complaint(answer.body)
+        token = answer.status == 403 and said is not None and said.code in TOKEN_CODES
+        return Verdict(request=request, answer=answer, outcome=401 if token else answer.status, said=said)
+    if answer.fault:
+        return Verdict(request=request, answer=answer, outcome=NoStatus.BAD_BODY)
+    if request.blank and not answer.body.strip():
+        return Verdict(request=request, answer=answer, outcome=answer.status)
+    try:
+        return Verdict(request=request, answer=answer, outcome=answer.status, value=decode(answer.body))
+    except NotKept:
+        return Verdict(request=request, answer=answer, outcome=NoStatus.NOT_KEPT)
+    except ValueError:
+        return Verdict(request=request, answer=answer, outcome=NoStatus.BAD_BODY)
+
+
+_ERRORS: Final[Mapping[Fate, type[AnswerError]]] = {
+    Fate.RETRY: Transient,
+    Fate.WAIT: Transient,
+    Fate.ONCE: Rejected,
+    Fate.FAILED: Rejected,
+    Fate.GONE: Gone,
+    Fate.EXISTS: Exists,
+    Fate.UNKNOWN: UnknownOutcome,
+}
+
+
+def error_of(verdict: Verdict, secrets: Collection[str]) -> AnswerError:
+    """The error to raise when the request is not sent again; in one line of at most 500 bytes, without `secrets`."""
+    said = verdict.said
+    return _ERRORS[verdict.fate](
+        clean(_sentence(verdict), secrets, verdict.request.body or b""),
+        error=verdict.error,
+        status=verdict.answer.status,
+        code=clean(said.code, secrets)[:CODE_LENGTH] if said and said.code else None,
+    )
+
+
+def _sentence(verdict: Verdict) -> str:
+    end, call, answer, said = verdict.request.end, verdict.request.call, verdict.answer, verdict.said
+    doubt = "; it may have happened" if verdict.fate is Fate.UNKNOWN else ""
+    if verdict.firewalled:
+        cause = "" if verdict.request.method == "GET" else ", probably because of the prompt's text"
+        return f"A firewall in front of the {end} refused {call} with 403{cause}: have its owner let it through."
+    if answer.status is None:
+        verb = f"did not answer {call}" if answer.left else f"could not be reached for {call}"
+        return f"The {end} {verb}: {answer.fault}{doubt}."
+    if isinstance(verdict.outcome, NoStatus):
+        lost = "a number in it cannot be kept" if verdict.outcome is NoStatus.NOT_KEPT else "it is blank or not JSON"
+        return f"The answer {answer.status} of the {end} to {call} cannot be used: {answer.fault or lost}{doubt}."
+    code, message = (f" {said.code}" if said and said.code else ""), (said.message if said else "")
+    return f"The {end} answered {call} with {answer.status}{code}{doubt}" + (f": {message}" if message else ".")
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds that an answer asks to wait; None: it does not say. `now`: the wall clock, where it has no Date."""
+    written = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", written):
+        return min(float(written), LONGEST_DATE)
+    moment = _seconds_of(written)
+    if moment is None:
+        return None
+    # by the registry's own clock, which need not agree with ours
+    begin = _seconds_of(headers.get("Date", ""))
+    return max(0.0, moment - (now if begin is None else begin))
+
+
+def _seconds_of(written: str) -> float | None:
+    try:
+        moment = parsedate_to_datetime(written)
+    except ValueError:
+        return None
+    return float((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def backoff(tries: int, draw: float) -> float:
+    """Seconds to wait after `tries` failures: exponential, capped, full jitter; `draw` is a number from 0 to 1."""
+    return draw * min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(tries - 1, 16))

@@ -1,0 +1,345 @@
+"""The verbs as functions: opens both ends and the ledger and calls the engine.
+
+Python callers use `run_migration`; the command line uses all of it.
+"""
+
+from __future__ import annotations
+
+import getpass
+import secrets
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+
+from engine import __version__, report
+from engine.check import Finding, examine, named_in_file, stop_on_problems, unknown_ids
+from engine.chosen import Chosen
+from engine.config import Migration
+from engine.ends import Workspaces, open_ends, open_job
+from engine.errors import Stop
+from engine.flow import Flow, MaxFailures
+from engine.inventory import Inventory, count
+from engine.job import Halt, Job, task_group
+from engine.ledger import State, mismatch
+from engine.lookup import rows_of
+from engine.model import Entry
+from engine.pipeline import migrate
+from engine.planner import Plan, plan
+from engine.reconcile import reconcile, settle
+from engine.report import Summary
+from engine.sink import Sink, read_ledger
+from engine.survey import Survey, Task, survey
+from engine.throttle import Requests
+
+TOLD: Final = ("adopt", "conflict", "skip", "wait")
+"""What a run has to do besides creating."""
+RESUME: Final = "Run the same command again: it goes on where this run stopped."
+
+
+@dataclass(slots=True)
+class Live:
+    """What a display may look at while a run goes on."""
+
+    migration: str
+    stage: str = "opening"
+    ends: Workspaces | None = None
+    flow: Flow | None = None
+
+    @property
+    def requests(self) -> Requests:
+        """The requests of both ends together."""
+        parts = [gate.requests for gate in self.ends.gates] if self.ends else []
+        return Requests(
+            total=sum(part.total for part in parts),
+            reads=sum(part.reads for part in parts),
+            writes=sum(part.writes for part in parts),
+            retries=sum(part.retries for part in parts),
+            throttled=sum(part.throttled for part in parts),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """The flags of `run`."""
+
+    chosen: Chosen = field(default_factory=Chosen)
+    limit: int | None = None
+    retry_failed: bool = False
+    max_duration: float | None = None
+    """Seconds."""
+    max_failures: MaxFailures | None = None
+    rate: float | None = None
+    reason: str | None = None
+    confirm: Callable[[Survey, int], bool] | None = None
+    """Asked once before the first write, with the survey and the number of creates."""
+    watch: Callable[[Live], Coroutine[Any, Any, None]] | None = None
+    """Shows progress until it is cancelled."""
+    signals: bool = False
+    """Take SIGINT and SIGTERM as requests to end."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """One run from its first request to its summary."""
+
+    migration: Migration
+    options: RunOptions
+    id: str
+    live: Live
+    halt: Halt = field(default_factory=Halt)
+    state: State = field(default_factory=State)
+    survey: Survey | None = None
+    chosen: set[str] = field(default_factory=set)
+    replicas: set[str] = field(default_factory=set)
+    limited: bool = False
+
+
+async def run_migration(migration: Migration, options: RunOptions | None = None) -> Summary:
+    """Does the migration, or goes on with it, and returns its summary. What stopped it is in the summary.
+
+    Raises ConfigError when the ledger's path cannot be used at all; everything else that is raised is a bug.
+    """
+    options = options or RunOptions()
+    run = _Run(migration=migration, options=options, id=_run_id(), live=Live(migration.name))
+    started = time.monotonic()
+    try:
+        async with _interruptible(run):
+            await _run(run)
+    except Stop as stop:
+        run.halt.request(stop)
+    return _summary(run, time.monotonic() - started)
+
+
+async def _run(run: _Run) -> None:
+    migration, options = run.migration, run.options
+    sink = Sink.open(migration.ledger, run=run.id)
+    try:
+        run.state = sink.state
+        _check_identity(migration, sink.state)
+        async with sink, open_ends(migration, rate=options.rate) as ends:
+            run.live.ends = ends
+            job, tasks = await run.halt.guard(_survey(run, ends))
+            if tasks and options.confirm is not None and not options.confirm(_surveyed(run), len(tasks)):
+                raise Stop("interrupted", "the run was not confirmed; nothing was written", next=RESUME)
+            await _write(run, job, sink, tasks)
+    finally:
+        sink.close()
+
+
+async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, list[Task]]:
+    """The checks and both listings; the tasks that this run takes up."""
+    run.live.stage = "listing"
+    job = await open_job(run.migration, ends)
+    stop_on_problems(list(named_in_file(job)))
+    found = await survey(job, run.state, now=time.time(), retry_failed=run.options.retry_failed)
+    stop_on_problems(list(unknown_ids(job, [task.row for task in found.tasks], run.state.records)))
+    run.survey = found
+    run.chosen = {
+        task.row.id for task in found.tasks if run.options.chosen.takes_row(task.row, job.ends.source.collections)
+    }
+    tasks = [task for task in found.tasks if task.action == "create" and task.row.id in run.chosen]
+    run.limited = run.options.limit is not None and len(tasks) > run.options.limit
+    return job, tasks[: run.options.limit]
+
+
+async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None:
+    """Everything that changes the ledger or the target."""
+    flow = Flow(
+        sink=sink,
+        halt=run.halt,
+        clock=time.time,
+        max_failures=run.options.max_failures,
+        replicas=run.replicas,
+        total=len(tasks) + sum(task.action in TOLD for task in _surveyed(run).tasks),
+    )
+    run.live.flow, run.live.stage = flow, "migrating"
+    found = _surveyed(run)
+    await flow.record(
+        _run_entry(run),
+        Entry("listed", {"count": found.listed, "total": found.total, "selected": len(found.tasks)}),
+    )
+    async with task_group() as group:
+        group.start_soon(_stop_sending, run)
+        if run.options.watch is not None:
+            group.start_soon(run.options.watch, run.live)
+        try:
+            await settle(job, flow, [task for task in found.tasks if task.row.id in run.chosen])
+            await migrate(job, flow, tasks)
+            waiting = [task.row for task in found.tasks if task.action == "wait" and task.row.id in run.chosen]
+            run.live.stage = "looking up what is in doubt"
+            await reconcile(job, flow, [*waiting, *(task.row for task in tasks)])
+        except Stop as stop:
+            run.halt.request(stop)
+        group.cancel_scope.cancel()
+    if sink.broken is None:
+        counts, this_run = _books(run)
+        reason = run.halt.stop.reason if run.halt.stop is not None else "done"
+        await flow.record(Entry("end", {"reason": reason, "counts": counts, "this_run": this_run}))
+
+
+async def _stop_sending(run: _Run) -> None:
+    """When the run is asked to end, nothing that still waits for its turn is sent."""
+    await run.halt.wait()
+    for gate in run.live.ends.gates if run.live.ends else ():
+        gate.halt()
+
+
+@asynccontextmanager
+async def _interruptible(run: _Run) -> AsyncIterator[None]:
+    """Signals and the time box ask the run to end; a second signal drops what is in flight."""
+    async with task_group() as group:
+        if run.options.signals:
+            group.start_soon(_on_signals, run, group.cancel_scope)
+        if run.options.max_duration is not None:
+            group.start_soon(_time_box, run, run.options.max_duration)
+        yield
+        group.cancel_scope.cancel()
+
+
+async def _on_signals(run: _Run, scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for received in signals:
+            if run.halt.stop is not None:
+                scope.cancel()
+                return
+            run.halt.request(Stop("interrupted", f"{received.name}: the run was asked to end", next=RESUME))
+
+
+async def _time_box(run: _Run, seconds: float) -> None:
+    await anyio.sleep(seconds)
+    run.halt.request(Stop("time_box", f"the {seconds:g} s of --max-duration are over", next=RESUME))
+
+
+def _check_identity(migration: Migration, state: State) -> None:
+    if state.identity is None:
+        return
+    if different := mismatch(state.identity, migration.identity()):
+        raise Stop(
+            "ledger_mismatch",
+            f"{migration.ledger} belongs to another migration: {different}",
+            next="Give this migration another name or ledger, or set back what was changed in the file.",
+        )
+
+
+def _run_entry(run: _Run) -> Entry:
+    migration = run.migration
+    identity = migration.identity()
+    return Entry(
+        "run",
+        {
+            "migration": migration.name,
+            "identity": identity,
+            "rules": migration.rules_digest(),
+            "mode": migration.mode,
+            "source": identity["source"],
+            "target": identity["target"],
+            "version": __version__,
+            "actor": _actor(),
+            "host": socket.gethostname(),
+            "reason": run.options.reason,
+        },
+    )
+
+
+def _actor() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a user database
+        return "unknown"
+
+
+def _run_id() -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def _surveyed(run: _Run) -> Survey:
+    assert run.survey is not None  # only asked for after the survey
+    return run.survey
+
+
+# ---- the end of a run ------------------------------------------------------------------------------------------------
+
+
+def _selected(run: _Run) -> list[str]:
+    tasks = run.survey.tasks if run.survey is not None else []
+    return [task.row.id for task in tasks if task.row.id not in run.replicas]
+
+
+def _books(run: _Run) -> tuple[dict[str, int], dict[str, int]]:
+    if run.survey is None:
+        return report.nothing()
+    return report.books(run.state, _selected(run), listed=run.survey.listed, run=run.id)
+
+
+def _summary(run: _Run, seconds: float) -> Summary:
+    counts, this_run = _books(run)
+    chosen, _ = report.books(run.state, (one for one in _selected(run) if one in run.chosen), listed=0, run=run.id)
+    stop = run.halt.stop
+    problem = report.lost_track(chosen, stop=stop, limited=run.limited)
+    exit_code, reason, next_ = report.verdict(chosen, stop=stop, limited=run.limited, problem=problem)
+    requests = run.live.requests
+    return Summary(
+        migration=run.migration.name,
+        run=run.id,
+        mode=run.migration.mode,
+        exit_code=exit_code,
+        reason=reason,
+        message=problem or (str(stop) if stop is not None else ""),
+        next=next_,
+        counts=counts,
+        this_run=this_run,
+        orphaned=run.survey.orphaned if run.survey is not None else 0,
+        requests={name: getattr(requests, name) for name in ("total", "reads", "writes", "retries", "throttled")},
+        duration_s=round(seconds, 3),
+        ledger=str(run.migration.ledger),
+        notes=tuple(run.survey.notes) if run.survey is not None else (),
+    )
+
+
+# ---- verbs that write nothing ----------------------------------------------------------------------------------------
+
+
+async def plan_migration(migration: Migration, *, chosen: Chosen, rate: float | None = None) -> Plan:
+    """What `run` would do now. Raises Stop."""
+    state = _recorded(migration)
+    async with open_ends(migration, rate=rate) as ends:
+        job = await open_job(migration, ends)
+        stop_on_problems(list(named_in_file(job)))
+        found = await survey(job, state, now=time.time())
+        listing = sum(gate.requests.total for gate in ends.gates)
+        taken = {task.row.id for task in found.tasks if chosen.takes_row(task.row, job.ends.source.collections)}
+        return await plan(job, found, taken, rate=ends.gates[0].rate, listing_requests=listing)
+
+
+async def check_migration(migration: Migration, *, rate: float | None = None) -> list[Finding]:
+    """Everything that can be known before a write, in one report. Raises Stop when an end cannot be asked."""
+    _recorded(migration)
+    async with open_ends(migration, rate=rate) as ends:
+        job = await open_job(migration, ends)
+        return await examine(job)
+
+
+async def take_inventory(migration: Migration, *, rate: float | None = None) -> Inventory:
+    """One listing of the source, counted. Raises Stop."""
+    async with open_ends(migration, rate=rate) as ends:
+        select = migration.selection()
+        rows, _ = await rows_of(ends.source)
+        collections = (await ends.source.catalog({"collections"})).collections
+        return count(rows, select, collections)
+
+
+def _recorded(migration: Migration) -> State:
+    """What the ledger says, without its lock; an empty state when there is none."""
+    if not Path(migration.ledger).exists():
+        return State()
+    state = read_ledger(migration.ledger).state
+    _check_identity(migration, state)
+    return state

@@ -1,0 +1,136 @@
+"""Is everything there that the migration file names, and what would be missing: said before anything is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import anyio
+
+from engine.errors import Rejected, Stop, Transient
+from engine.job import Job, task_group
+from engine.lookup import rows_of
+from engine.model import Choice, Named, Row, Rule
+from engine.rewrite import rewrite
+from engine.selection import find, selects, unknown_collections
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of the report. `level`: ok | note | problem."""
+
+    level: str
+    where: str
+    """source, target, or the key of the migration file."""
+    text: str
+
+
+def kinds_needed(rules: Sequence[Rule], *, same: bool) -> frozenset[str]:
+    """Which catalogs these rules need to be judged; collections always, because results are told apart by them."""
+    kinds = {"providers", "partials"} if not same else set()
+    for rule in rules:
+        if rule.provider:
+            kinds.add("providers")
+        if rule.partials:
+            kinds.add("partials")
+    return frozenset(kinds | {"collections"})
+
+
+def named_in_file(job: Job) -> Iterator[Finding]:
+    """Collections, providers and partials that the file names and that are not there."""
+    for sentence in unknown_collections(job.select, job.ends.source.collections):
+        yield Finding(level="problem", where="select.collections", text=sentence)
+    target = job.ends.target
+    for rule in job.rules:
+        yield from _unknown("rewrite.collection", "collection", _values(rule.collection), target.collections)
+        yield from _unknown("rewrite.provider", "provider", _values(rule.provider), target.providers)
+        partials = [new for _, new in rule.partials]
+        yield from _unknown("rewrite.partials", "partial", partials, target.partials)
+
+
+def unknown_ids(job: Job, rows: Sequence[Row], known: Collection[str]) -> Iterator[Finding]:
+    """Ids that the file selects and that neither the listing nor the ledger has."""
+    if not job.select.ids:
+        return
+    there = {text for row in rows for text in (row.id, row.slug)}
+    for prompt_id in job.select.ids:
+        if prompt_id not in there and prompt_id not in known:
+            yield Finding(level="problem", where="select.ids", text=f"there is no prompt {prompt_id!r} at the source")
+
+
+async def examine(job: Job) -> list[Finding]:
+    """Everything that can be known before a write, each problem once. Raises Stop when an end cannot be asked."""
+    rows, _ = await rows_of(job.source)
+    selected = [row for row in rows if selects(job.select, row, job.ends.source.collections)]
+    findings = [
+        Finding(level="ok", where="source", text=f"reachable; its key lists prompts: {len(rows)}"),
+        Finding(
+            level="ok" if selected else "note", where="select", text=f"takes {len(selected)} of {len(rows)} prompts"
+        ),
+    ]
+    if not job.ends.same:
+        target_rows, _ = await rows_of(job.target)
+        text = f"reachable; its key lists prompts: {len(target_rows)}"
+        findings.append(Finding(level="ok", where="target", text=text))
+    findings += [*named_in_file(job), *unknown_ids(job, rows, ())]
+    findings += await _read(job, selected if not job.ends.same else selected[:1])
+    text = "creating was not tried: check writes nothing"
+    return [*findings, Finding(level="note", where="target", text=text)]
+
+
+async def _read(job: Job, rows: Sequence[Row]) -> list[Finding]:
+    """Reads definitions; says whether that is allowed, and all that they refer to and is missing at the target."""
+    missing: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+    limiter = anyio.CapacityLimiter(job.concurrency)
+
+    async def one(row: Row) -> None:
+        async with limiter:
+            try:
+                prompt = await job.source.fetch(row.id, job.select.version)
+            except (Rejected, Transient) as error:
+                refused[str(error)] += 1
+                return
+            missing.update(rewrite(prompt, job.rules, job.ends, job.target.fields).missing)
+
+    async with task_group() as group:
+        for row in rows:
+            group.start_soon(one, row)
+    read = len(rows) - refused.total()
+    findings = [Finding(level="ok", where="source", text=f"its key reads prompts: {read} read")] if read else []
+    for text, count in (refused + missing).most_common():
+        findings.append(
+            Finding(
+                level="problem", where="source" if text in refused else "target", text=f"{text} ({_prompts(count)})"
+            )
+        )
+    return findings
+
+
+def _prompts(count: int) -> str:
+    return "1 prompt" if count == 1 else f"{count} prompts"
+
+
+def stop_on_problems(findings: Sequence[Finding]) -> None:
+    """Raises Stop when there is a problem, naming all of them."""
+    problems = [f"{finding.where}: {finding.text}" for finding in findings if finding.level == "problem"]
+    if problems:
+        raise Stop(
+            "check_failed",
+            "; ".join(problems),
+            next="Create what is missing, or mend the migration file, then run the same command again.",
+        )
+
+
+def _values(choice: Choice) -> list[str]:
+    return [value for _, value in choice]
+
+
+def _unknown(key: str, kind: str, values: Sequence[str], known: Sequence[Named] | None) -> Iterator[Finding]:
+    for value in values:
+        if known is None:
+            text = f"nobody can tell whether {kind} {value!r} is there: this key may not list {kind}s"
+            yield Finding(level="note", where=key, text=text)
+        elif find(known, value) is None:
+            yield Finding(level="problem", where=key, text=f"there is no {kind} {value!r} at the target")

@@ -1,0 +1,42 @@
+"""`init`: the answers for the starter file, asked for on a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import typer
+
+from engine.errors import ConfigError
+from engine.starter import starter
+
+QUESTIONS = {
+    "name": ("Name of the migration (it names the ledger too)", "my-migration"),
+    "base_url": ("Address of the registry, or `sandbox` to try it out", None),
+    "models": ("Which models to move away from (a glob)", "*claude-3-7-*"),
+    "model": ("Model of the replicas", "anthropic.claude-3-5-sonnet"),
+    "provider": ("Provider slug of the replicas (empty: kept)", ""),
+}
+
+
+def write_starter(file: Path, answers: dict[str, str | None], *, force: bool) -> None:
+    """Writes the file; on a terminal asks for what was not given. Raises ConfigError rather than write over a file."""
+    if file.exists() and not force:
+        raise ConfigError(f"{file}: is there already; name another file, or write over it with --force")
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        answers = {key: value if value is not None else _ask(key) for key, value in answers.items()}
+    text = starter(**{key: value for key, value in answers.items() if value})
+    try:
+        with open(file, "w" if force else "x", encoding="utf-8") as opened:
+            opened.write(text)
+            opened.flush()
+            os.fsync(opened.fileno())
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be written: {error.strerror}") from error
+
+
+def _ask(key: str) -> str | None:
+    question, default = QUESTIONS[key]
+    answer: str = typer.prompt(question, default=default or "", show_default=bool(default))
+    return answer.strip() or None

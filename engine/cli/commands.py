@@ -1,0 +1,336 @@
+"""The commands, one function each."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer import Argument, Option
+
+from engine import __version__
+from engine.cli.common import LATER, Common, command
+from engine.errors import EXIT_ACT, EXIT_DIFFERENT, EXIT_OK, ConfigError
+
+if TYPE_CHECKING:
+    from engine.chosen import Chosen
+
+app = typer.Typer(
+    name="promptferry",
+    help="Moves prompts between registries in bulk: each once, every field, resumable.",
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+ledger_app = typer.Typer(help="Health of a ledger file.", rich_markup_mode=None, no_args_is_help=True)
+app.add_typer(ledger_app, name="ledger")
+
+File = Annotated[Path, Argument(metavar="MIGRATION", help="The migration file.", show_default=False)]
+Either = Annotated[Path, Argument(metavar="MIGRATION|LEDGER", help="A migration file, or a ledger (.jsonl).")]
+Only = Annotated[list[str] | None, Option("--only", metavar="GLOB", help="Prompts with this name or id; repeatable.")]
+Collection = Annotated[list[str] | None, Option("--collection", help="Prompts of this collection; repeatable.")]
+IdsFile = Annotated[Path | None, Option("--ids-file", help="Prompts whose ids are in this file, one a line.")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
+Rate = Annotated[float | None, Option("--rate", min=0.001, help="Requests a second, in place of limits.rate.")]
+
+
+@app.callback()
+def _top(
+    version: Annotated[bool, Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"promptferry {__version__}")
+        raise typer.Exit(EXIT_OK)
+
+
+def _chosen(only: list[str] | None, collection: list[str] | None, ids_file: Path | None) -> Chosen:
+    from engine.chosen import Chosen
+    from engine.config import read_ids
+
+    ids = read_ids(ids_file) if ids_file is not None else ()
+    return Chosen(only=tuple(only or ()), collections=tuple(collection or ()), ids=ids)
+
+
+def _refuse(**flags: Any) -> None:
+    """Flags whose feature is not built yet."""
+    for flag, value in flags.items():
+        if value is not None and value is not False:
+            raise ConfigError(f"--{flag.replace('_', '-')}: {LATER}")
+
+
+def _print(value: object, *, as_json: bool, text: str) -> None:
+    if as_json:
+        import orjson
+
+        text = orjson.dumps(value).decode()
+    sys.stdout.write(text.rstrip("\n") + "\n")
+
+
+# ---- before a run ----------------------------------------------------------------------------------------------------
+
+
+@command(app, "init")
+def init(
+    common: Common,
+    file: Annotated[Path, Argument(help="Where to write it.")] = Path("migration.yaml"),
+    name: Annotated[str | None, Option("--name", help="Name of the migration.")] = None,
+    base_url: Annotated[str | None, Option("--base-url", help="Address of the registry, or sandbox.")] = None,
+    models: Annotated[str | None, Option("--models", metavar="GLOB", help="Models to move away from.")] = None,
+    model: Annotated[str | None, Option("--model", help="Model of the replicas.")] = None,
+    provider: Annotated[str | None, Option("--provider", help="Provider slug of the replicas.")] = None,
+    force: Annotated[bool, Option("--force", help="Write over a file that is there.")] = False,
+) -> int:
+    """Writes a commented migration file; asks on a terminal, takes flags and defaults elsewhere.
+
+    Example: promptferry init --models '*claude-3-7-*' --model anthropic.claude-3-5-sonnet --provider bedrock-prod
+    """
+    from engine.cli.ask import write_starter
+
+    answers = {"name": name, "base_url": base_url, "models": models, "model": model, "provider": provider}
+    write_starter(file, answers, force=force)
+    print(f"wrote {file}: set the environment variable it names, then run `promptferry check {file}`")
+    return EXIT_OK
+
+
+@command(app, "inventory")
+def inventory(
+    migration: File,
+    common: Common,
+    expect_none: Annotated[
+        str | None, Option("--expect-none", metavar="GLOB", help="Exit 3 if a model matches.")
+    ] = None,
+    rate: Rate = None,
+    as_json: AsJson = False,
+) -> int:
+    """Counts the source's prompts by model and collection, and says what `select` takes and nearly takes.
+
+    Example: promptferry inventory migration.yaml --expect-none '*claude-3-7-*'
+    """
+    import anyio
+
+    from engine.app import take_inventory
+    from engine.cli import show
+
+    found = anyio.run(lambda: take_inventory(common.load(migration), rate=rate))
+    matching = found.matching(expect_none) if expect_none is not None else []
+    _print(found.to_json(), as_json=as_json, text=show.inventory(found, matching))
+    return EXIT_DIFFERENT if matching else EXIT_OK
+
+
+@command(app, "check")
+def check(
+    migration: File,
+    common: Common,
+    write_test: Annotated[bool, Option("--write-test", help=f"({LATER})", hidden=True)] = False,
+    rate: Rate = None,
+    as_json: AsJson = False,
+) -> int:
+    """Asks both ends whether all is there that the migration needs; writes nothing.
+
+    Example: promptferry check migration.yaml
+    """
+    import anyio
+
+    from engine.app import check_migration
+    from engine.cli import show
+
+    _refuse(write_test=write_test)
+    findings = anyio.run(lambda: check_migration(common.load(migration), rate=rate))
+    problems = [finding for finding in findings if finding.level == "problem"]
+    value = {"findings": [{"level": f.level, "where": f.where, "text": f.text} for f in findings], "ok": not problems}
+    _print(value, as_json=as_json, text=show.findings(findings))
+    return EXIT_ACT if problems else EXIT_OK
+
+
+@command(app, "plan")
+def plan(
+    migration: File,
+    common: Common,
+    only: Only = None,
+    collection: Collection = None,
+    ids_file: IdsFile = None,
+    detailed_exitcode: Annotated[bool, Option("--detailed-exitcode", help="Exit 3 when there is work to do.")] = False,
+    out: Annotated[Path | None, Option("--out", help=f"({LATER})", hidden=True)] = None,
+    rate: Rate = None,
+    as_json: AsJson = False,
+) -> int:
+    """Shows per prompt what `run` would do: changes, losses, notes, totals. Writes nothing.
+
+    Example: promptferry plan migration.yaml --only 'support-*'
+    """
+    import anyio
+
+    from engine.app import plan_migration
+    from engine.cli import show
+
+    _refuse(out=out)
+    chosen = _chosen(only, collection, ids_file)
+    planned = anyio.run(lambda: plan_migration(common.load(migration), chosen=chosen, rate=rate))
+    _print(planned.to_json(), as_json=as_json, text=show.plan(planned))
+    return EXIT_DIFFERENT if detailed_exitcode and planned.has_work else EXIT_OK
+
+
+# ---- the run, and what it left ---------------------------------------------------------------------------------------
+
+
+@command(app, "run")
+def run(
+    migration: File,
+    common: Common,
+    only: Only = None,
+    collection: Collection = None,
+    ids_file: IdsFile = None,
+    limit: Annotated[int | None, Option("--limit", min=0, help="At most so many prompts that need work.")] = None,
+    retry_failed: Annotated[bool, Option("--retry-failed", help="Take up every failed prompt again.")] = False,
+    max_duration: Annotated[str | None, Option("--max-duration", help="Stop after this time: 90s, 15m, 2h.")] = None,
+    max_failures: Annotated[str | None, Option("--max-failures", help="Stop above so many: 20, or 5%.")] = None,
+    canary: Annotated[int | None, Option("--canary", help=f"({LATER})", hidden=True)] = None,
+    plan_file: Annotated[Path | None, Option("--plan", help=f"({LATER})", hidden=True)] = None,
+    rate: Rate = None,
+    yes: Annotated[bool, Option("--yes", "-y", help="Do not ask before the first write.")] = False,
+    reason: Annotated[str | None, Option("--reason", help="Why, for the ledger.")] = None,
+    summary: Annotated[Path | None, Option("--summary", help="Write the summary to this file too.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Does the migration; the same command again goes on where it stopped.
+
+    Example: promptferry run migration.yaml --max-duration 2h --max-failures 5%
+    """
+    from engine.cli.run import Flags, run_and_tell
+
+    def flags() -> Flags:
+        _refuse(canary=canary, plan=plan_file)
+        return Flags(
+            chosen=_chosen(only, collection, ids_file),
+            limit=limit,
+            retry_failed=retry_failed,
+            max_duration=max_duration,
+            max_failures=max_failures,
+            rate=rate,
+            yes=yes,
+            reason=reason,
+        )
+
+    return run_and_tell(migration, common, flags, summary_file=summary, as_json=as_json)
+
+
+@command(app, "status")
+def status(
+    path: Either,
+    common: Common,
+    only: Only = None,
+    collection: Collection = None,
+    ids_file: IdsFile = None,
+    failed: Annotated[bool, Option("--failed", help="List what failed, and why.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Counts, rate and failures as the ledger has them; works while a run goes on.
+
+    Example: promptferry status migration.yaml --failed
+    """
+    from engine.cli import show
+    from engine.status import read_status
+
+    found = read_status(common.ledger_of(path), _chosen(only, collection, ids_file))
+    _print(found.to_json(with_failed=failed), as_json=as_json, text=show.status(found, with_failed=failed))
+    return EXIT_OK
+
+
+@command(app, "ids")
+def ids(
+    path: Either,
+    common: Common,
+    only: Only = None,
+    collection: Collection = None,
+    ids_file: IdsFile = None,
+    form: Annotated[str, Option("--format", help="csv, json or env.")] = "csv",
+    as_json: AsJson = False,
+) -> int:
+    """Prints the map old to new, with which applications are repointed.
+
+    Example: promptferry ids migration.yaml --format env > prompts.env
+    """
+    from engine.cli import show
+    from engine.status import read_ids_map
+
+    form = "json" if as_json else form
+    if form not in ("csv", "json", "env"):
+        raise ConfigError(f"--format {form!r}: must be csv, json or env")
+    pairs = read_ids_map(common.ledger_of(path), _chosen(only, collection, ids_file))
+    _print(pairs, as_json=form == "json", text=show.ids_env(pairs) if form == "env" else show.ids_csv(pairs))
+    return EXIT_OK
+
+
+@command(ledger_app, "check")
+def ledger_check(
+    path: Annotated[Path, Argument(metavar="LEDGER", help="The ledger.")], common: Common, as_json: AsJson = False
+) -> int:
+    """Says whether a ledger is whole, torn at its end, or damaged, and what can be done.
+
+    Example: promptferry ledger check ledgers/claude-37-to-35.jsonl
+    """
+    from engine.cli import show
+    from engine.status import examine_ledger
+
+    health = examine_ledger(path)
+    _print(health.to_json(), as_json=as_json, text=show.health(health))
+    return EXIT_OK if health.usable else EXIT_ACT
+
+
+# ---- the rest --------------------------------------------------------------------------------------------------------
+
+
+@command(app, "sandbox")
+def sandbox(
+    common: Common,
+    port: Annotated[int, Option("--port", min=0, max=65535, help="0: any free one.")] = 0,
+    prompts: Annotated[int, Option("--prompts", min=0, help="Prompts to seed an empty store with.")] = 200,
+    seed: Annotated[int, Option("--seed", help="Another seed, another library.")] = 1,
+    rate_limit: Annotated[float | None, Option("--rate-limit", min=0.001, help="Requests a second it allows.")] = None,
+    fault: Annotated[list[str] | None, Option("--fault", metavar="NAME=PROBABILITY", help="Repeatable.")] = None,
+    store: Annotated[Path | None, Option("--store", help="SQLite file that outlives it; seeded when empty.")] = None,
+) -> int:
+    """Serves a local stand-in of Portkey on 127.0.0.1 until it is interrupted; the first line says where.
+
+    Example: promptferry sandbox --prompts 500 --rate-limit 50 --fault reset_after=0.1
+    """
+    from engine.cli.serve import serve_sandbox
+
+    serve_sandbox(port=port, prompts=prompts, seed=seed, rate_limit=rate_limit, faults=fault or [], store=store)
+    return EXIT_OK
+
+
+@command(app, "schema")
+def schema(common: Common) -> int:
+    """Prints the JSON Schema of the migration file, for editors.
+
+    Example: promptferry schema > migration.schema.json
+    """
+    import json
+
+    from engine.config import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+    return EXIT_OK
+
+
+def _later(group: typer.Typer, name: str) -> None:
+    """A command of a later version: refused, whatever follows it."""
+
+    def refuse(context: typer.Context) -> None:
+        print(f"error: {context.command_path}: {LATER}", file=sys.stderr)
+        raise typer.Exit(2)
+
+    refuse.__doc__ = f"({LATER})"
+    group.command(name, hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(
+        refuse
+    )
+
+
+for _name in ("verify", "publish", "rollback"):
+    _later(app, _name)
+for _name in ("repair", "compact"):
+    _later(ledger_app, _name)

@@ -1,0 +1,104 @@
+"""Progress while a run goes on: a live display on a terminal, a log line every 30 s elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from engine.app import Live
+from engine.log import log
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+LINE_EVERY_S: Final = 30.0
+REFRESH_S: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What there is to show."""
+
+    stage: str
+    done: int
+    total: int
+    failed: int
+    rate: float
+    """Requests a second that the gates allow."""
+    pause: str
+    """Why and how long nothing is sent; empty when nothing holds it."""
+
+
+def figures(live: Live) -> Figures:
+    """The run at this moment."""
+    gates = live.ends.gates if live.ends is not None else []
+    paused = max(gates, key=lambda gate: gate.paused_for, default=None)
+    pause = f"paused {paused.paused_for:.0f} s: {paused.why}" if paused is not None and paused.paused_for else ""
+    flow = live.flow
+    return Figures(
+        stage=live.stage,
+        done=flow.settled if flow is not None else 0,
+        total=flow.total if flow is not None else 0,
+        failed=flow.done["failed"] if flow is not None else 0,
+        rate=sum(gate.rate for gate in gates),
+        pause=pause,
+    )
+
+
+def watch() -> Callable[[Live], Coroutine[Any, Any, None]]:
+    """What fits stderr."""
+    return live_display if sys.stderr.isatty() else progress_lines
+
+
+async def progress_lines(live: Live) -> None:
+    """One log line every 30 s."""
+    while True:
+        await anyio.sleep(LINE_EVERY_S)
+        now = figures(live)
+        log.info("run.progress", stage=now.stage, done=now.done, total=now.total, failed=now.failed, pause=now.pause)
+
+
+async def live_display(live: Live) -> None:
+    """A bar with the count, the rate, what failed and the time left, until it is cancelled."""
+    progress = progress_bar()
+    with progress:
+        task = progress.add_task(live.migration, total=None, note="", rate="")
+        try:
+            while True:
+                show(progress, task, figures(live))
+                await anyio.sleep(REFRESH_S)
+        finally:
+            show(progress, task, figures(live))
+
+
+def progress_bar() -> Progress:
+    """The columns of the display."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(file=sys.stderr),
+    )
+
+
+def show(progress: Progress, task: object, now: Figures) -> None:
+    """Brings the display up to date."""
+    stage = now.stage if now.stage != "migrating" else ""
+    notes = [stage, f"[red]{now.failed} failed[/]" if now.failed else "", now.pause]
+    progress.update(
+        task,  # type: ignore[arg-type]  # rich's TaskID, an int by another name
+        completed=now.done,
+        total=now.total or None,
+        rate=f"{now.rate:g}/s",
+        note=" · ".join(note for note in notes if note),
+    )

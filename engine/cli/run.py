@@ -1,0 +1,157 @@
+"""`run` on the command line: its flags, the question before the first write, the live display and the summary."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import anyio
+import orjson
+
+from engine import report
+from engine.app import RunOptions, run_migration
+from engine.chosen import Chosen
+from engine.cli.common import Common
+from engine.cli.display import watch
+from engine.config import Migration, seconds
+from engine.errors import EXIT_USAGE, ConfigError
+from engine.flow import MaxFailures
+from engine.report import Summary
+from engine.survey import Survey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """The flags of `run` as they were typed."""
+
+    chosen: Chosen
+    limit: int | None
+    retry_failed: bool
+    max_duration: str | None
+    max_failures: str | None
+    rate: float | None
+    yes: bool
+    reason: str | None
+
+
+def run_and_tell(
+    path: Path, common: Common, flags: Callable[[], Flags], *, summary_file: Path | None, as_json: bool
+) -> int:
+    """Runs it; whatever happens, the summary is the last line of stdout."""
+    try:
+        summary = _run(path, common, flags())
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        summary = _refused(error)
+    _tell(summary, as_json=as_json)
+    if summary_file is not None:
+        _write(summary_file, orjson.dumps(summary.to_json()) + b"\n")
+    return summary.exit_code
+
+
+def _run(path: Path, common: Common, flags: Flags) -> Summary:
+    migration = common.load(path)
+    options = RunOptions(
+        chosen=flags.chosen,
+        limit=flags.limit,
+        retry_failed=flags.retry_failed,
+        max_duration=_duration(flags.max_duration),
+        max_failures=_max_failures(flags.max_failures),
+        rate=flags.rate,
+        reason=flags.reason,
+        confirm=None if flags.yes or not _on_terminal() else partial(_confirmed, migration),
+        watch=None if common.quiet or common.no_progress else watch(),
+        signals=True,
+    )
+    return anyio.run(run_migration, migration, options)
+
+
+def _duration(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return seconds(float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else text)
+    except ValueError as error:
+        raise ConfigError(f"--max-duration {text!r}: {error}") from None
+
+
+def _max_failures(text: str | None) -> MaxFailures | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", text)
+    if match is None or (not match[2] and "." in match[1]):
+        raise ConfigError(f"--max-failures {text!r}: must be a number of prompts such as 20, or a share such as 5%")
+    return MaxFailures(float(match[1]), percent=bool(match[2]))
+
+
+# ---- the end ---------------------------------------------------------------------------------------------------------
+
+
+def _refused(error: ConfigError) -> Summary:
+    counts, this_run = report.nothing()
+    return Summary(
+        migration="",
+        run="",
+        mode="",
+        exit_code=EXIT_USAGE,
+        reason="config",
+        message="; ".join(str(problem) for problem in error.problems),
+        next="Mend what is named above; nothing was sent.",
+        counts=counts,
+        this_run=this_run,
+        requests=dict.fromkeys(("total", "reads", "writes", "retries", "throttled"), 0),
+        duration_s=0.0,
+        ledger="",
+    )
+
+
+def _tell(summary: Summary, *, as_json: bool) -> None:
+    """Text on a terminal; elsewhere one line of JSON, the last of stdout."""
+    if as_json or not sys.stdout.isatty():
+        sys.stdout.write(orjson.dumps(summary.to_json()).decode() + "\n")
+    else:
+        print(report.to_text(summary))
+    sys.stdout.flush()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """By rename, so that nobody reads half a summary; plainly where the path is a pipe or a device."""
+    try:
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+            path.write_bytes(data)
+            return
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        beside.write_bytes(data)
+        beside.replace(path)
+    except OSError as error:
+        print(f"error: --summary {path}: cannot be written: {error.strerror}", file=sys.stderr)
+
+
+# ---- before the first write ------------------------------------------------------------------------------------------
+
+
+def _on_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _confirmed(migration: Migration, survey: Survey, creates: int) -> bool:
+    """Shows both ends and the totals and asks once. Ctrl-C means no."""
+    source, target = migration.ends
+    print(f"from  {source.identity}\nto    {target.identity}{' (the same workspace)' if source is target else ''}")
+    print(f"{creates} replicas will be created; {len(survey.tasks)} of {survey.listed} prompts are selected")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return input("go on? [y/N] ").strip().lower() in ("y", "yes")
+    except (EOFError, KeyboardInterrupt):
+        print()
+        return False
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,150 @@
+"""Results as text for a person. Pure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from engine.check import Finding
+from engine.inventory import Group, Inventory
+from engine.planner import Plan, Planned
+from engine.report import OUTCOMES
+from engine.status import ID_FIELDS, Health, Status
+
+_LEVELS: Final = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
+_NAMES_SHOWN: Final = 3
+
+
+def inventory(found: Inventory, matching: Sequence[Group]) -> str:
+    """Prompts by model and collection."""
+    lines = [f"{found.listed} prompts, {found.selected} selected", ""]
+    lines += _groups("model", found.models)
+    lines += ["", *_groups("collection", found.collections)]
+    if found.near_misses:
+        lines += ["", "not selected, though they look as if they were meant:"]
+        lines += [f"  {model}" for model in found.near_misses]
+    if matching:
+        lines += ["", "still there, though --expect-none does not want it:"]
+        lines += [f"  {group.name} ({group.listed})" for group in matching]
+    return "\n".join(lines)
+
+
+def _groups(title: str, groups: Iterable[Group]) -> list[str]:
+    rows = list(groups)
+    width = max([len(title), *(len(group.name) for group in rows)])
+    return [
+        f"{title:<{width}}  {'listed':>8}  {'selected':>8}",
+        *(f"{group.name:<{width}}  {group.listed:>8}  {group.selected:>8}" for group in rows),
+    ]
+
+
+def findings(found: Sequence[Finding]) -> str:
+    """The report of `check`."""
+    lines = [f"{_LEVELS[one.level]} {one.where}: {one.text}" for one in found]
+    problems = sum(one.level == "problem" for one in found)
+    lines.append(f"{problems} problem{'s' if problems != 1 else ''}" if problems else "all is there")
+    return "\n".join(lines)
+
+
+def plan(planned: Plan) -> str:
+    """What would be done; prompts with the same changes together."""
+    lines: list[str] = []
+    for prompts in _alike(planned.prompts):
+        lines += _together(prompts)
+    counts = planned.counts
+    totals = ", ".join(
+        f"{counts[name]} {name}" for name in counts if name not in ("listed", "selected") and counts[name]
+    )
+    lines.append(f"{counts['selected']} of {counts['listed']} prompts selected: {totals or 'nothing to do'}")
+    lines.append(f"the run takes about {planned.requests:,} requests and {planned.seconds:,.0f} s")
+    lines += [f"note: {note}" for note in planned.notes]
+    return "\n".join(lines)
+
+
+def _alike(prompts: Iterable[Planned]) -> list[list[Planned]]:
+    """Prompts whose action, changes (but for the name) and remarks are the same, largest group first."""
+    groups: dict[str, list[Planned]] = {}
+    for prompt in prompts:
+        groups.setdefault(
+            repr((prompt.action, _shown(prompt), prompt.losses, prompt.notes, prompt.problem)), []
+        ).append(prompt)
+    return sorted(groups.values(), key=len, reverse=True)
+
+
+def _shown(prompt: Planned) -> list[str]:
+    changes = [change for change in prompt.changes if change["field"] != "name"]
+    return [f"{change['field']}: {_value(change['before'])} -> {_value(change['after'])}" for change in changes]
+
+
+def _value(value: Any) -> str:
+    return "(none)" if value is None else str(value)
+
+
+def _together(prompts: Sequence[Planned]) -> list[str]:
+    first = prompts[0]
+    names = ", ".join(prompt.name for prompt in prompts[:_NAMES_SHOWN])
+    more = f" and {len(prompts) - _NAMES_SHOWN} more" if len(prompts) > _NAMES_SHOWN else ""
+    lines = [f"{first.action} {len(prompts)}: {names}{more}"]
+    renamed = next((change for change in first.changes if change["field"] == "name"), None)
+    if renamed is not None:
+        lines.append(
+            f"    name: {_value(renamed['before'])} -> {_value(renamed['after'])}{' and so on' if more else ''}"
+        )
+    lines += [f"    {line}" for line in _shown(first)]
+    if first.problem is not None:
+        lines.append(f"    WILL FAIL: {first.problem}")
+    elif first.losses:
+        lines.append(f"    lost, as allow_loss says: {', '.join(first.losses)}")
+    return [*lines, *(f"    note: {note}" for note in first.notes)]
+
+
+def status(found: Status, *, with_failed: bool) -> str:
+    """Counts and what failed."""
+    if not found.run:
+        return f"{found.ledger}: no run yet"
+    ended = (
+        "has not ended: it goes on, or it was killed" if found.going_on else f"ended: {found.reason.replace('_', ' ')}"
+    )
+    lines = [f"{found.migration}: the newest run, {found.run}, {ended}"]
+    lines.append(f"{found.counts['selected']} prompts selected of {found.counts['listed']} listed")
+    lines += [f"  {found.counts[name]:>7,}  {name.replace('_', ' ')}" for name in OUTCOMES if found.counts[name]]
+    lines.append(f"{found.rate:g} prompts a second")
+    lines += [f"  {count} failed: {error}" for error, count in found.why.items()]
+    if with_failed:
+        lines += [f"{one['name']} ({one['source_id']}): {one['stage']}: {one['message']}" for one in found.failed]
+    elif found.failed:
+        lines.append("see each of them with --failed")
+    return "\n".join(lines)
+
+
+def ids_csv(pairs: Sequence[Mapping[str, Any]]) -> str:
+    """The map as CSV."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, ID_FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(pairs)
+    return out.getvalue()
+
+
+def ids_env(pairs: Sequence[Mapping[str, Any]]) -> str:
+    """The map as lines for an environment file: PROMPT_<SOURCE_SLUG>=<target slug>."""
+    return "".join(
+        f"PROMPT_{re.sub('[^A-Z0-9]', '_', (one['source_slug'] or one['source_id']).upper())}"
+        f"={one['target_slug'] or one['target_id']}\n"
+        for one in pairs
+    )
+
+
+def health(found: Health) -> str:
+    """Whether a ledger can be gone on with."""
+    return "\n".join(
+        [
+            f"{found.ledger}: {found.verdict}",
+            f"{found.lines:,} good lines, {found.runs} runs, {found.prompts:,} prompts, "
+            f"{found.created:,} made, {found.in_doubt} in doubt",
+            found.advice,
+        ]
+    )

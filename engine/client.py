@@ -1,0 +1,230 @@
+"""Client: sends a request until it is settled. What an answer means stands in answers, what ends a run in health."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+from urllib.parse import urlencode
+
+from engine.answers import Answer, Fate, Request, Run, Verdict, backoff, error_of, read_answer, retry_after
+from engine.health import Health
+from engine.throttle import Gate
+from engine.wire import Json
+
+Params = Mapping[str, str] | Sequence[tuple[str, str]]
+Sending = Callable[[], Awaitable[None]]
+Send = Callable[[Request, Mapping[str, str]], Awaitable[Answer]]
+"""Sends a request with these headers once, and raises nothing but what is a bug."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`timeout`: seconds for one request in all; `attempts`: of one that may be repeated; caps in bytes of a body."""
+
+    timeout: float
+    attempts: int
+    connect: float = 10
+    body_cap: int = 8 * 2**20
+    listing_cap: int = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where time and chance come from. `clock` never goes back, `now` is the date in seconds, `draw` gives 0 to 1."""
+
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = time.time
+    draw: Callable[[], float] = random.random
+
+
+class Auth(Protocol):
+    """What signs requests. The values of its headers are kept out of every message."""
+
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the next request."""
+        ...
+
+    async def refresh(self, stale: Mapping[str, str]) -> bool:
+        """Get others than `stale`, which were refused; False: there are none. Never called twice at once."""
+        ...
+
+
+@dataclass
+class _Progress:
+    """Where a request stands. `sending`: not awaited yet."""
+
+    sending: Sending | None = None
+    sent: int = 0
+    failures: int = 0
+    waits: int = 0
+    refreshed: bool = False
+    stale: bool = False
+
+
+class Client:
+    """Requests to one registry with one key. Made by `engine.http.open_client`.
+
+    `call` names the kind of request ("list", "retrieve", "create") for messages and for the rule about 403. Paths begin
+    with a slash and are percent-encoded already. Every method raises
+
+    - Stop: the run must end. Its `__cause__` is what became of this request: Rejected and Transient, surely no effect;
+      UnknownOutcome, in doubt.
+    - Rejected, or its children Gone and Exists: surely no effect, and repeating it will not help.
+    - Transient: it was tried `limits.attempts` times, or (`not_sent`) surely never left.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        base_url: str,
+        auth: Auth,
+        gate: Gate,
+        limits: Limits,
+        *,
+        end: str,
+        secrets: Collection[str],
+        timing: Timing,
+    ) -> None:
+        self.limits: Final = limits
+        self._send = send
+        self._base_url = base_url.rstrip("/")
+        self._auth = auth
+        self._gate = gate
+        self._end = end
+        self._secrets = secrets
+        self._timing = timing
+        self._health = Health(end, limits.attempts, clock=timing.clock, now=timing.now)
+        self._refreshing = asyncio.Lock()
+
+    async def read(self, call: str, path: str, params: Params | None = None, *, cap: int | None = None) -> Json:
+        """GET. `cap`: bytes of a listing that comes in one piece; one that is larger stops the run."""
+        request = Request(
+            end=self._end,
+            call=call,
+            method="GET",
+            url=self._url(path, params),
+            cap=self.limits.body_cap if cap is None else cap,
+            listing=cap is not None,
+        )
+        return await self._settle(request, _Progress())
+
+    async def create(
+        self,
+        call: str,
+        method: str,
+        path: str,
+        body: bytes,
+        sending: Sending,
+        *,
+        params: Params | None = None,
+        content_type: str = "application/json",
+        blank: bool = False,
+    ) -> Json:
+        """A create, or a PUT that makes a version: repeated only where the try before surely had no effect.
+
+        `sending` is awaited once, when the gate has let the first try through and before its first byte leaves; not at
+        all when the gate lets none through. `blank`: a blank answer is a whole one, given as None. Also raises
+        UnknownOutcome: it may have happened.
+        """
+        request = Request(
+            end=self._end,
+            call=call,
+            method=method,
+            url=self._url(path, params),
+            body=body,
+            content_type=content_type,
+            repeatable=False,
+            cap=self.limits.body_cap,
+            blank=blank,
+        )
+        return await self._settle(request, _Progress(sending=sending))
+
+    async def repeatable(
+        self,
+        call: str,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        params: Params | None = None,
+        content_type: str = "application/json",
+    ) -> Json:
+        """Whatever may be sent twice (makeDefault, labels, delete, render): like a read; a blank answer is None."""
+        request = Request(
+            end=self._end,
+            call=call,
+            method=method,
+            url=self._url(path, params),
+            body=body,
+            content_type="" if body is None else content_type,
+            cap=self.limits.body_cap,
+            blank=True,
+        )
+        return await self._settle(request, _Progress())
+
+    def _url(self, path: str, params: Params | None) -> str:
+        if not path.startswith("/") or not path.isascii() or not path.isprintable() or set(path) & set(" ?#"):
+            raise ValueError("a path begins with a slash and is percent-encoded")
+        return f"{self._base_url}{path}?{urlencode(params)}" if params else f"{self._base_url}{path}"
+
+    async def _settle(self, request: Request, progress: _Progress) -> Json:
+        while True:
+            headers = dict(self._auth.headers())
+            verdict = read_answer(request, await self._turn(request, headers, progress))
+            if verdict.outcome == 401 and not progress.refreshed and await self._refresh(headers):
+                progress.refreshed = True
+            elif verdict.answer.stale and verdict.fate is Fate.RETRY and not progress.stale:
+                # nothing is wrong with the registry: the connection was only too old
+                progress.stale = True
+            elif await self._settled(verdict, headers, progress):
+                return verdict.value
+
+    async def _turn(self, request: Request, headers: Mapping[str, str], progress: _Progress) -> Answer:
+        kind: Literal["read", "write"] = "read" if request.method == "GET" else "write"
+        async with self._gate.turn(kind, retry=progress.sent > 0):
+            if progress.sending:
+                sending, progress.sending = progress.sending, None
+                await sending()
+            progress.sent += 1
+            self._health.sending()
+            return await self._send(request, headers)
+
+    async def _refresh(self, stale: Mapping[str, str]) -> bool:
+        async with self._refreshing:
+            # somebody else may have done it while we waited
+            return await self._auth.refresh(stale)
+
+    async def _settled(self, verdict: Verdict, headers: Mapping[str, str], progress: _Progress) -> bool:
+        """True: done. False: to be sent again, now. Else raises what became of it."""
+        fate = verdict.fate
+        progress.failures += fate not in (Fate.WAIT, Fate.DONE)
+        progress.waits += fate is Fate.WAIT
+        stop = self._health.see(verdict, progress.failures)
+        if fate is Fate.DONE:
+            return True
+        error = error_of(verdict, self._hidden(headers))
+        if stop:
+            raise stop from error
+        seconds = backoff(progress.waits if fate is Fate.WAIT else progress.failures, self._timing.draw())
+        if verdict.meaning.run is Run.PAUSE:
+            self._pause(verdict.answer, seconds)
+        tries = {Fate.WAIT: progress.failures + 1, Fate.RETRY: self.limits.attempts, Fate.ONCE: 2}.get(fate, 1)
+        if progress.failures >= tries:
+            raise error
+        if verdict.meaning.run is not Run.PAUSE:
+            await self._timing.sleep(seconds)
+        return False
+
+    def _pause(self, answer: Answer, seconds: float) -> None:
+        asked = retry_after(answer.headers, self._timing.now())
+        self._gate.pause(seconds if asked is None else asked, f"the {self._end} answered {answer.status}")
+
+    def _hidden(self, headers: Mapping[str, str]) -> set[str]:
+        # of "Bearer KEY", the key alone is a secret too; and a refresh may have changed it since
+        values = {*headers.values(), *self._auth.headers().values()}
+        return {*self._secrets, *values, *(word for value in values for word in value.split() if len(word) > 8)}

@@ -1,0 +1,86 @@
+"""The migration file: `load_migration` reads it, `Migration` is what it says, `json_schema` describes it for editors.
+
+yamlfile    YAML to plain values, with the line of every key
+fields      kinds of value: secrets, addresses, times, paths, templates
+migration   Migration and its parts
+complaints  what is wrong, in plain words; what this version cannot do yet
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from engine.config.complaints import Complaint, complaints, not_available
+from engine.config.fields import Surroundings, ids_in, seconds
+from engine.config.migration import Endpoint, Limits, Migration
+from engine.config.yamlfile import YamlFile, read_yaml
+from engine.errors import ConfigError, Problem
+from engine.model import Json
+
+__all__ = ["Endpoint", "Limits", "Migration", "json_schema", "load_migration", "read_ids", "seconds"]
+
+
+def load_migration(path: str | Path, environ: Mapping[str, str] | None = None) -> Migration:
+    """Reads a migration file; `environ` stands in for the process's environment.
+
+    Fetches its secrets: reads their files and runs their commands. `PROMPTFERRY_LEDGER_DIR`, when set, is the folder
+    of the ledger. Raises ConfigError with every problem of the file; no message quotes a secret.
+    """
+    environ = os.environ if environ is None else environ
+    surroundings = Surroundings(Path(os.path.abspath(path)).parent, environ)
+    file = read_yaml(Path(path))
+    try:
+        migration, found = Migration.model_validate(file.data, context=surroundings), []
+    except ValidationError as error:
+        migration, found = None, list(complaints(error, Migration))
+    problems = _problems(file, (*found, *not_available(file.data)))
+    if migration is None or problems:
+        raise ConfigError(problems)
+    folder = environ.get("PROMPTFERRY_LEDGER_DIR")
+    if not folder:
+        return migration
+    return migration.model_copy(update={"ledger": Path(os.path.abspath(folder)) / migration.ledger.name})
+
+
+def read_ids(path: Path) -> tuple[str, ...]:
+    """The ids in a file: one a line, blank lines and # comments left out. Raises ConfigError, also when it has none."""
+    try:
+        return ids_in(path)
+    except ValueError as error:
+        problem = Problem(str(error), file=str(path))
+    raise ConfigError([problem])
+
+
+def _problems(file: YamlFile, found: Iterable[Complaint]) -> list[Problem]:
+    problems = list(file.problems)
+    keys = {problem.key for problem in problems}
+    for place, message in found:
+        problem = file.problem(place, message)
+        # What is wrong in the YAML itself is often the cause of what seems wrong with the value.
+        if problem.key not in keys:
+            keys.add(problem.key)
+            problems.append(problem)
+    return sorted(problems, key=lambda problem: problem.line or 0)
+
+
+def json_schema() -> dict[str, Json]:
+    """JSON Schema of the migration file, for editors; takes whatever `load_migration` takes."""
+    schema = Migration.model_json_schema()
+    for part in (schema, *schema["$defs"].values()):
+        required = part.get("required", ())
+        for key, value in part.get("properties", {}).items():
+            if key not in required:
+                part["properties"][key] = _or_null(value)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Promptferry migration"}
+
+
+def _or_null(schema: dict[str, Json]) -> dict[str, Json]:
+    if {"type": "null"} in schema.get("anyOf", ()):
+        return schema
+    notes: dict[str, Json] = {key: schema[key] for key in ("title", "description", "default") if key in schema}
+    value = {key: schema[key] for key in schema if key not in notes}
+    return {**notes, "anyOf": [value, {"type": "null"}]}

@@ -1,0 +1,133 @@
+"""What is wrong in a migration file, in plain words: values, unknown keys, and what this version cannot do yet."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from engine.config.yamlfile import Place
+from engine.model import Json
+
+Complaint = tuple[Place, str]
+"""Where, and what is wrong there."""
+
+_WORDS: Final = {
+    "missing": "is required",
+    "string_type": "must be a text; put quotes around a number or a word such as true",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be a list, such as [one, two]",
+    "dict_type": "must be a map of keys to values",
+    "model_type": "must be a map of keys to values",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le:g}",
+}
+
+
+def complaints(error: ValidationError, root: type[BaseModel]) -> Iterator[Complaint]:
+    """What validation of a file against `root` found, without the values: they may be secret."""
+    for found in error.errors(include_url=False, include_input=False):
+        place = tuple(part for part in found["loc"] if part != "[key]")
+        yield place, _sentence(found["type"], found.get("ctx", {}), place, root)
+
+
+def _sentence(kind: str, context: Mapping[str, Any], place: Place, root: type[BaseModel]) -> str:
+    match kind:
+        case "value_error":
+            return str(context["error"])
+        case "literal_error":
+            return f"must be {context['expected']}".replace("'", "`")
+        case "extra_forbidden":
+            return _unknown_key(str(place[-1]), list(_part_at(place[:-1], root).model_fields))
+        case _:
+            return _WORDS.get(kind, "cannot be used here; see the README for what can").format(**context)
+
+
+def _unknown_key(key: str, known: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(key, known, n=1)
+    return (
+        f"unknown key; did you mean `{nearest[0]}`?" if nearest else f"unknown key; known here are {', '.join(known)}"
+    )
+
+
+def _part_at(place: Place, root: type[BaseModel]) -> type[BaseModel]:
+    part = root
+    for step in place:
+        if step in part.model_fields:
+            part = next(_parts_in(part.model_fields[str(step)].annotation), part)
+    return part
+
+
+def _parts_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _parts_in(inner)
+
+
+# ---- not built yet ---------------------------------------------------------------------------------------------------
+
+
+class _NotYet(NamedTuple):
+    """A key of which only some values work so far; left out and null always do. `*` stands for any item of a list."""
+
+    key: str
+    works: tuple[Json, ...]
+    instead: str
+
+
+_ONE_URL: Final = "rendering and completions come later; take it out"
+_ONE_KIND: Final = "it belongs to another kind of registry; take it out"
+
+_NOT_YET: Final = (
+    _NotYet("mode", ("replicate",), "prompts are copied, not changed in place; use replicate"),
+    *(
+        _NotYet(f"{end}.{key}", works, instead)
+        for end in ("source", "target")
+        for key, works, instead in (
+            ("kind", ("portkey",), "use portkey"),
+            ("gateway_url", (), _ONE_URL),
+            ("gateway_key", (), _ONE_URL),
+            ("key_id", (), _ONE_KIND),
+            ("key_secret", (), _ONE_KIND),
+            ("path", (), _ONE_KIND),
+        )
+    ),
+    _NotYet("select.version", ("published", "latest"), "use published or latest"),
+    _NotYet("rewrite.messages", ("refuse",), "chats are refused where they do not fit; use refuse"),
+    _NotYet("rewrite.rules.*.messages", ("refuse",), "chats are refused where they do not fit; use refuse"),
+    _NotYet("on_change", ("skip",), "replicas that are there are left alone; use skip"),
+    _NotYet("on_edited", ("conflict",), "replicas that are there are left alone; take it out"),
+    _NotYet("publish", (), "the registry publishes what is created; take it out"),
+    _NotYet("limits.reads", (), "use limits.rate, which counts everything"),
+    _NotYet("limits.writes", (), "use limits.rate, which counts everything"),
+    _NotYet("limits.share", (0.9,), "use limits.rate for a lower ceiling"),
+    _NotYet("limits.batch", (50,), "the registry takes one prompt in a call; take it out"),
+    _NotYet("verify.after_run", (False,), "run `promptferry verify` after it"),
+    _NotYet("verify.render", (False,), "definitions are compared; take it out"),
+    _NotYet("verify.completions", (0,), "definitions are compared; take it out"),
+    _NotYet("verify.variables", ({},), "definitions are compared; take it out"),
+)
+
+
+def not_available(data: Mapping[str, Json]) -> Iterator[Complaint]:
+    """The values in a file that are right, but whose feature this version does not have."""
+    for row in _NOT_YET:
+        for place, value in _values(data, row.key.split("."), ()):
+            if value is not None and value not in row.works:
+                yield place, f"not available in this version: {row.instead}"
+
+
+def _values(data: Json, steps: Sequence[str], place: Place) -> Iterator[tuple[Place, Json]]:
+    if not steps:
+        yield place, data
+    elif steps[0] == "*" and isinstance(data, list):
+        for index, item in enumerate(data):
+            yield from _values(item, steps[1:], (*place, index))
+    elif isinstance(data, dict) and steps[0] in data:
+        yield from _values(data[steps[0]], steps[1:], (*place, steps[0]))

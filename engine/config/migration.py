@@ -1,0 +1,383 @@
+"""What may stand in a migration file, with defaults, and what it means in the engine's vocabulary.
+
+The attributes of `Migration` and its parts are named as the keys of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SecretStr,
+    StrictBool,
+    StrictInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from engine.config.fields import (
+    Choices,
+    IdsFile,
+    LedgerPath,
+    NameTemplate,
+    ParameterPath,
+    Seconds,
+    Secret,
+    Text,
+    Url,
+    Workspace,
+    is_sandbox,
+)
+from engine.model import Clamp, Json, ParameterRules, Rule, Select, When
+
+PORTKEY_URL: Final = "https://api.portkey.ai/v1"
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_DECIDES_RESULT: Final = {"select", "rewrite", "allow_loss", "on_existing", "on_change", "on_edited", "publish"}
+
+
+def _number(value: Json) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a number")
+    return value
+
+
+# Integers stay integers: what is clamped to them must not become 8192.0.
+_Number = Annotated[int | float, PlainValidator(_number, json_schema_input_type=float)]
+_Rate = Annotated[float, Field(strict=True, gt=0)]
+
+
+class _Part(BaseModel):
+    """One map of the file. Null is the same as left out, so that a key whose lines are all commented out is fine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Json) -> Json:
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
+
+
+# ---- the parts -------------------------------------------------------------------------------------------------------
+
+
+class Endpoint(_Part):
+    """A registry and a workspace in it."""
+
+    kind: Literal["portkey", "conductor", "files"] = Field(
+        default="portkey", description="What kind of registry it is."
+    )
+    base_url: Url = Field(default=PORTKEY_URL, description="Address of the registry; `sandbox`: the embedded stand-in.")
+    gateway_url: Url | None = Field(default=None, description="Where render and completions live, when not base_url.")
+    api_key: Secret | None = Field(
+        default=None, description="Key that may read (source) or write (target) prompts.", validate_default=True
+    )
+    gateway_key: Secret | None = Field(
+        default=None, description="Key that may render and complete, when api_key may not."
+    )
+    workspace: Workspace | None = Field(default=None, description="Id or slug, needed with the key of an organisation.")
+    key_id: Secret | None = Field(default=None, description="Kind conductor: id of the access key.")
+    key_secret: Secret | None = Field(default=None, description="Kind conductor: secret of the access key.")
+    path: Text | None = Field(default=None, description="Kind files: a .jsonl file or a directory.")
+
+    @field_validator("api_key")
+    @classmethod
+    def _is_there(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        base_url = info.data.get("base_url")
+        if key is None and info.data.get("kind") == "portkey" and base_url is not None and not is_sandbox(base_url):
+            raise ValueError("is required, such as ${PORTKEY_API_KEY}; only the sandbox needs none")
+        return key
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether the embedded stand-in is meant; `base_url` is then `sandbox` or `sandbox:NAME`."""
+        return is_sandbox(self.base_url)
+
+    @property
+    def identity(self) -> str:
+        """Kind, base_url and workspace in one text: equal exactly when both are the same workspace."""
+        return " ".join(part for part in (self.kind, self.base_url, self.workspace) if part)
+
+
+class Selection(_Part):
+    """Which prompts are migrated; what is left out takes every prompt."""
+
+    ids_file: IdsFile | None = Field(default=None, description="File with one id or slug a line, in place of ids.")
+    ids: tuple[Text, ...] = Field(default=(), description="Ids or slugs of prompts.", validate_default=True)
+    collections: tuple[Text, ...] = Field(default=(), description="Ids or slugs of collections.")
+    names: tuple[Text, ...] = Field(default=(), description='Globs on the whole name, case-sensitive; "!" takes away.')
+    models: tuple[Text, ...] = Field(default=(), description="Globs on the model.")
+    version: Literal["published", "latest", "all"] = Field(default="published", description="Which version is copied.")
+
+    @field_validator("ids")
+    @classmethod
+    def _from_one_place(cls, ids: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        from_file: tuple[str, ...] | None = info.data.get("ids_file")
+        if ids and from_file:
+            raise ValueError("give either ids or ids_file, not both")
+        return from_file or ids
+
+
+class Bounds(_Part):
+    """Bounds of a number."""
+
+    min: _Number | None = Field(default=None, description="Smallest value that is kept.")
+    max: _Number | None = Field(default=None, description="Largest value that is kept.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("needs min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min must not be above max")
+        return self
+
+
+def _upper_bound(value: Json) -> Json:
+    if isinstance(value, bool) or not isinstance(value, int | float | dict):
+        raise ValueError("must be a number, the upper bound, or {min: , max: }")
+    return value if isinstance(value, dict) else {"max": value}
+
+
+_Clamped = Annotated[Bounds, BeforeValidator(_upper_bound, json_schema_input_type=float | Bounds)]
+
+
+class Parameters(_Part):
+    """What happens to parameters: drop, rename, clamp, set, in this order. Dotted paths reach inside."""
+
+    drop: tuple[ParameterPath, ...] = Field(default=(), description="Parameters that are left out.")
+    rename: dict[ParameterPath, ParameterPath] = Field(
+        default={}, description="New names of parameters, by the old ones."
+    )
+    clamp: dict[ParameterPath, _Clamped] = Field(
+        default={}, description="An upper bound, or {min: , max: }, by parameter."
+    )
+    set: dict[ParameterPath, Any] = Field(default={}, description="Values that are set, by parameter.")
+
+
+class Condition(_Part):
+    """Which prompts a rule is for; all parts must hold."""
+
+    model: Text = Field(default="*", description="Glob on the model.")
+    collection: Text = Field(default="*", description="Glob on the collection.")
+    name: Text = Field(default="*", description="Glob on the name.")
+    has: tuple[
+        Literal[
+            "tools",
+            "functions",
+            "tool_choice",
+            "raw",
+            "partials",
+            "parameters",
+            "metadata",
+            "description",
+            "provider",
+        ],
+        ...,
+    ] = Field(default=(), description="What the prompt must have.")
+
+
+class Changes(_Part):
+    """What is changed in a prompt; what is left out is kept."""
+
+    name: NameTemplate | None = Field(
+        default=None, description="Name of the replica: {name} {id} {slug} {model} {collection}."
+    )
+    model: Choices = Field(default={}, description="New model: one for all, or by globs of the old; first match wins.")
+    provider: Choices = Field(
+        default={}, description="New provider slug (virtual key): one for all, or by globs of the old."
+    )
+    collection: Choices = Field(
+        default={}, description="Collection on the target: one for all, or by globs of the old."
+    )
+    partials: dict[Text, Text] = Field(default={}, description="New slugs of partials, by the old ones.")
+    description: str | None = Field(default=None, description="Description of the version that is written.")
+    messages: Literal["refuse", "system-only", "transcript"] | None = Field(
+        default=None, description="A chat that goes to a registry which keeps one text."
+    )
+    parameters: Parameters = Field(default=Parameters(), description="Changes of parameters: drop, rename, clamp, set.")
+
+
+class RewriteRule(Changes):
+    """Changes for some prompts."""
+
+    when: Condition = Field(description="Which prompts the rule is for; all parts must hold.")
+
+
+class Rewrite(Changes):
+    """Changes for all prompts, and then for some."""
+
+    name: NameTemplate = Field(
+        default="{name}-replica", description="Name of the replica: {name} {id} {slug} {model} {collection}."
+    )
+    rules: tuple[RewriteRule, ...] = Field(
+        default=(), description="Changes for some prompts, in order, after the general ones."
+    )
+
+
+class Limits(_Part):
+    """How hard the registries are worked."""
+
+    rate: _Rate | None = Field(
+        default=None,
+        description="Requests a second to one host with one key, everything counted; null: found by itself.",
+    )
+    reads: _Rate | None = Field(default=None, description="Ceiling of reads, below rate.")
+    writes: _Rate | None = Field(default=None, description="Ceiling of writes, below rate.")
+    share: Annotated[float, Field(strict=True, gt=0, le=1)] = Field(
+        default=0.9, description="How much of a limit that was found may be used."
+    )
+    concurrency: StrictInt = Field(default=64, ge=1, description="Most requests in flight.")
+    timeout: Seconds = Field(default=30.0, description="Time for one request in all: seconds, or 90s, 15m, 2h.")
+    attempts: StrictInt = Field(default=5, ge=1, description="Attempts of a request that may be repeated.")
+    settle: Seconds | None = Field(
+        default=None,
+        description="Time before an unanswered create is looked up; null: twice the timeout, at least 10 s.",
+    )
+    batch: StrictInt = Field(default=50, ge=1, description="Prompts in one call, where the registry takes bulks.")
+
+    @property
+    def settle_seconds(self) -> float:
+        """Seconds before an unanswered create is looked up."""
+        return max(10.0, 2 * self.timeout) if self.settle is None else self.settle
+
+
+class Verification(_Part):
+    """How replicas are checked."""
+
+    after_run: StrictBool = Field(default=False, description="Verify as the last part of a run.")
+    render: StrictBool = Field(default=False, description="Compare rendered prompts too.")
+    completions: StrictInt = Field(default=0, ge=0, description="How many prompts are completed, for comparison.")
+    variables: dict[Text, Any] = Field(
+        default={}, description="Values of template variables for render and completions."
+    )
+
+
+# ---- the whole -------------------------------------------------------------------------------------------------------
+
+
+class Migration(_Part):
+    """A migration: what is copied, from where to where, and what is changed on the way."""
+
+    name: str = Field(description="Identifies the migration and its ledger: letters, digits, dot, dash, underscore.")
+    mode: Literal["replicate", "update"] = Field(
+        default="replicate", description="replicate: copies; update: new versions."
+    )
+    source: Endpoint = Field(description="Where prompts are read.")
+    target: Endpoint | None = Field(default=None, description="Where replicas are written; left out: the source.")
+    select: Selection = Field(default=Selection(), description="Which prompts; left out: every prompt.")
+    rewrite: Rewrite = Field(default=Rewrite(), description="What is changed on the way.")
+    allow_loss: tuple[Text, ...] = Field(
+        default=(), description="Losses that are accepted, by the names `plan` prints."
+    )
+    on_existing: Literal["fail", "skip", "rename"] = Field(
+        default="fail", description="The target has that name and it is not ours."
+    )
+    on_change: Literal["update", "skip"] = Field(
+        default="skip", description="Source or rules changed since the replica was made."
+    )
+    on_edited: Literal["conflict", "keep", "overwrite"] = Field(
+        default="conflict", description="Source or rules changed and the replica was edited by hand."
+    )
+    publish: StrictBool | None = Field(default=None, description="Whether new versions become the published ones.")
+    limits: Limits = Field(default=Limits(), description="How fast and how patiently registries are asked.")
+    ledger: LedgerPath = Field(
+        default=Path("ledgers/{name}.jsonl"),
+        description="File of results; {name}: the migration's.",
+        validate_default=True,
+    )
+    verify: Verification = Field(default=Verification(), description="What is compared when replicas are checked.")
+
+    @field_validator("name")
+    @classmethod
+    def _usable_as_file_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError("must be 1 to 100 letters, digits, dots, dashes and underscores")
+        return name
+
+    @property
+    def ends(self) -> tuple[Endpoint, Endpoint]:
+        """Source and target; the source twice when the file names no target."""
+        return self.source, self.target or self.source
+
+    @property
+    def same_workspace(self) -> bool:
+        """Whether both ends are surely one workspace: the same kind, base_url and workspace, by the same key."""
+        source, target = self.ends
+        # A key may be locked to a workspace that the file need not name, so two keys may mean two workspaces.
+        return source.identity == target.identity and source.api_key == target.api_key
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Every secret in clear text: for the log, which hides them wherever they turn up."""
+        values = (value for end in self.ends for _, value in end)
+        return frozenset(value.get_secret_value() for value in values if isinstance(value, SecretStr))
+
+    def selection(self) -> Select:
+        """Which prompts, in the engine's own vocabulary."""
+        chosen = self.select
+        return Select(
+            ids=chosen.ids,
+            collections=chosen.collections,
+            names=chosen.names,
+            models=chosen.models,
+            version=chosen.version,
+        )
+
+    def rules(self) -> tuple[Rule, ...]:
+        """The general rule, which always has a name template, then those for some prompts in the file's order."""
+        return _rule(self.rewrite, When()), *(_rule(rule, _when(rule.when)) for rule in self.rewrite.rules)
+
+    def identity(self) -> dict[str, str]:
+        """What identifies the migration: another value of any of these is another migration. No secrets."""
+        source, target = self.ends
+        return {
+            "migration": self.name,
+            "mode": self.mode,
+            "source": source.identity,
+            "target": target.identity,
+            "version": self.select.version,
+        }
+
+    def rules_digest(self) -> str:
+        """SHA-256, in hex, of everything that decides a result and may change between runs."""
+        deciding = self.model_dump(include=_DECIDES_RESULT, exclude={"select": {"ids_file", "version"}})
+        return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()
+
+
+def _when(condition: Condition) -> When:
+    return When(model=condition.model, collection=condition.collection, name=condition.name, has=condition.has)
+
+
+def _rule(changes: Changes, when: When) -> Rule:
+    return Rule(
+        when=when,
+        name=changes.name,
+        model=tuple(changes.model.items()),
+        provider=tuple(changes.provider.items()),
+        collection=tuple(changes.collection.items()),
+        partials=tuple(changes.partials.items()),
+        description=changes.description,
+        parameters=_parameter_rules(changes.parameters),
+    )
+
+
+def _parameter_rules(parameters: Parameters) -> ParameterRules:
+    return ParameterRules(
+        drop=parameters.drop,
+        rename=tuple(parameters.rename.items()),
+        clamp=tuple((path, Clamp(min=bounds.min, max=bounds.max)) for path, bounds in parameters.clamp.items()),
+        set=tuple(parameters.set.items()),
+    )

@@ -1,0 +1,25 @@
+"""From what a create raised to what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from engine.errors import Exists, Rejected, Transient, UnknownOutcome
+from engine.model import Created, Failed, Outcome, Unknown
+
+
+async def outcome(create: Awaitable[Created]) -> Outcome:
+    """The outcome of one create; Stop goes through, and so does everything that is a bug."""
+    try:
+        return await create
+    except UnknownOutcome as error:
+        return Unknown(error=error.error, message=str(error))
+    except (Rejected, Transient) as error:
+        return Failed(
+            error=error.error,
+            message=str(error),
+            status=error.status,
+            code=error.code,
+            retriable=isinstance(error, Transient),
+            exists=isinstance(error, Exists),
+        )

@@ -1,0 +1,227 @@
+"""Portkey's prompt API, as source and as target.
+
+Facts that decide the code: list rows carry no template; retrieve is flat and adds `model` inside `parameters`;
+`virtual_key` comes back as slug; `is_raw_template` is 0 or 1; nulls must be left out of a create; nobody documents
+whether `model` or `parameters.model` wins, so both are set alike; there is no idempotency key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from urllib.parse import quote
+
+from engine.connectors.outcomes import outcome
+from engine.connectors.walk import walk
+from engine.errors import Rejected, UnknownOutcome
+from engine.http import Client, KeyAuth, Limits, open_client
+from engine.model import Catalog, Created, Json, Named, Outcome, Page, Prompt, Replica, Row, Sending
+from engine.throttle import Gate
+from engine.wire import encode
+
+KEY_HEADER: Final = "x-portkey-api-key"
+LISTING_CAP: Final = 64 * 1024 * 1024
+
+_TAG = re.compile(r"\{\{\{?\s*[#^&]?\s*([^\s{}#^&/!>]+)\s*\}?\}\}")
+_SERVER_OWNED: Final = frozenset(
+    "id slug object created_at last_updated_at status workspace_id organisation_id variable_components "
+    "prompt_version_id prompt_version prompt_version_status "
+    "access_level share_organisation_id shared_at shared_by_user_id shared_from_version_id allow_all_workspaces "
+    "forked_from_prompt_id forked_from_prompt_version_id prompt_owning_workspace_id "
+    "prompt_version_label_id prompt_version_label_name prompt_version_labels".split()
+)
+_CONTENT: Final = frozenset(
+    "name collection_id string parameters model virtual_key prompt_version_description template_metadata "
+    "functions tools tool_choice is_raw_template".split()
+)
+_CATALOG_PATHS: Final = {
+    "collections": ("/collections",),
+    "providers": ("/providers", "/virtual-keys"),
+    "partials": ("/prompts/partials",),
+}
+
+
+@asynccontextmanager
+async def connect(
+    *, base_url: str, api_key: str, workspace: str | None, gate: Gate, limits: Limits, name: str
+) -> AsyncIterator[Portkey]:
+    """A Portkey workspace under its own client; `name` is the end that errors speak of."""
+    async with open_client(base_url, KeyAuth(KEY_HEADER, api_key), gate, limits, name=name) as client:
+        yield Portkey(client, workspace=workspace)
+
+
+class Portkey:
+    """One workspace of Portkey."""
+
+    batch = 1
+    fields: Collection[str] = frozenset(
+        "name text collection model provider parameters functions tools tool_choice raw metadata description".split()
+    )
+
+    def __init__(self, client: Client, *, workspace: str | None = None) -> None:
+        self._client = client
+        self._workspace = {"workspace_id": workspace} if workspace else {}
+
+    async def pages(self) -> AsyncIterator[Page]:
+        """The whole listing as one page."""
+        rows = await walk(lambda page: self._list("/prompts", page), "prompts")
+        yield Page(rows=[_row(row) for row in rows], total=len(rows))
+
+    async def fetch(self, prompt_id: str, version: str = "published") -> Prompt:
+        """One definition; `latest` may be an unpublished draft."""
+        parameters = dict(self._workspace)
+        if version != "published":
+            parameters["version"] = version
+        answer = await self._client.read("retrieve", f"/prompts/{quote(prompt_id, safe='')}", parameters)
+        return _prompt(answer, prompt_id)
+
+    async def catalog(self, kinds: Collection[str]) -> Catalog:
+        """Collections, providers and partials; None for those that this key may not list."""
+        found = {kind: await self._named(kind) for kind in _CATALOG_PATHS if kind in kinds}
+        return Catalog(**found)
+
+    def encode(self, replica: Replica) -> bytes:
+        """The body of POST /prompts with every field it takes and no nulls."""
+        return _body(replica.prompt, self._workspace)
+
+    async def create(self, bodies: Sequence[bytes], sending: Sending) -> list[Outcome]:
+        """One POST, never repeated blindly."""
+        (body,) = bodies
+        return [await outcome(self._create(body, sending))]
+
+    async def _create(self, body: bytes, sending: Sending) -> Created:
+        answer = await self._client.create("create", "POST", "/prompts", body, sending)
+        target_id = answer.get("id") if isinstance(answer, dict) else None
+        if not isinstance(target_id, str) or not target_id:
+            raise UnknownOutcome("the answer to the create has no id", error="no_id")
+        slug = answer.get("slug")
+        return Created(target_id=target_id, target_slug=slug if isinstance(slug, str) else None)
+
+    async def _list(self, path: str, page: Mapping[str, str]) -> Json:
+        return await self._client.read(f"list {path}", path, {**self._workspace, **page}, cap=LISTING_CAP)
+
+    async def _named(self, kind: str) -> list[Named] | None:
+        for path in _CATALOG_PATHS[kind]:
+            try:
+                rows = await walk(lambda page, path=path: self._list(path, page), kind)  # type: ignore[misc]
+            except Rejected:  # no scope, or an older back end without this path
+                continue
+            return [_named(row) for row in rows]
+        return None
+
+
+def _named(row: Json) -> Named:
+    return Named(id=row["id"], slug=_text(row.get("slug")) or row["id"], name=_text(row.get("name")))
+
+
+def _row(row: Json) -> Row:
+    return Row(
+        id=row["id"],
+        name=_text(row.get("name")),
+        slug=row.get("slug"),
+        collection=row.get("collection_id"),
+        model=row.get("model"),
+        created_at=row.get("created_at"),
+        updated_at=row.get("last_updated_at"),
+        archived=row.get("status") == "archived",
+    )
+
+
+def _text(value: Json) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _prompt(answer: Json, asked: str) -> Prompt:
+    """The flat answer of a retrieve. Rejected when it is not that prompt or has no template."""
+    if not isinstance(answer, dict) or not all(isinstance(answer.get(field), str) for field in ("id", "string")):
+        raise Rejected("the registry's answer is not a prompt: it has no id or no string", error="bad_answer")
+    if asked not in (answer["id"], answer.get("slug")):
+        raise Rejected("the registry answered with another prompt than the one asked for", error="bad_answer")
+    parameters = answer.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise Rejected("the registry's answer has parameters that are not an object", error="bad_answer")
+    inner = parameters.get("model")
+    return Prompt(
+        id=answer["id"],
+        name=_text(answer.get("name")),
+        text=answer["string"],
+        slug=answer.get("slug"),
+        collection=answer.get("collection_id"),
+        model=answer.get("model") or (inner if isinstance(inner, str) else None),
+        provider=answer.get("virtual_key"),
+        parameters={name: value for name, value in parameters.items() if name != "model"},
+        functions=answer.get("functions"),
+        tools=answer.get("tools"),
+        tool_choice=answer.get("tool_choice"),
+        raw=bool(answer.get("is_raw_template")),
+        metadata=answer.get("template_metadata") or {},
+        description=answer.get("prompt_version_description"),
+        version=answer.get("prompt_version"),
+        updated_at=answer.get("last_updated_at"),
+        variables=_variables(answer),
+        extra={
+            name: value
+            for name, value in answer.items()
+            if value is not None and name not in _SERVER_OWNED and name not in _CONTENT
+        },
+        notes=tuple(_notes(answer, inner)),
+    )
+
+
+def _variables(answer: Mapping[str, Any]) -> frozenset[str]:
+    """Names of variables and sections, as the server parsed them and as the text shows them."""
+    parsed = answer.get("variable_components")
+    parts = parsed if isinstance(parsed, dict) else {}
+    names = {name for part in ("variables", "sections", "sectionVariables") for name in _strings(parts.get(part))}
+    names.update(_TAG.findall(answer["string"]))
+    return frozenset(names | {name.partition(".")[0] for name in names})
+
+
+def _strings(value: Json) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def _notes(answer: Mapping[str, Any], inner_model: Json) -> Iterator[str]:
+    labels = [label.get("name") for label in answer.get("prompt_version_labels") or [] if isinstance(label, dict)]
+    for label in labels or [answer.get("prompt_version_label_name")]:
+        if label:
+            yield f"label {label!r} is not copied"
+    if answer.get("status") == "archived":
+        yield "is archived; the replica is active"
+    if answer.get("shared_at") or answer.get("share_organisation_id") or answer.get("allow_all_workspaces"):
+        yield "is shared; the replica is not"
+    if isinstance(inner_model, str) and answer.get("model") and inner_model != answer["model"]:
+        yield f"parameters.model says {inner_model!r}, model says {answer['model']!r}; model was taken"
+
+
+def _body(prompt: Prompt, workspace: Mapping[str, str]) -> bytes:
+    model = {} if prompt.model is None else {"model": prompt.model}
+    fields = {
+        "name": prompt.name,
+        "collection_id": prompt.collection,
+        "string": prompt.text,
+        "parameters": {**prompt.parameters, **model},
+        "functions": prompt.functions,
+        "tools": prompt.tools,
+        "tool_choice": prompt.tool_choice,
+        **model,
+        "virtual_key": prompt.provider,
+        "version_description": prompt.description,
+        "template_metadata": prompt.metadata,
+        "is_raw_template": int(prompt.raw),
+        **workspace,
+    }
+    try:
+        return encode({name: value for name, value in fields.items() if value is not None})
+    except ValueError as error:
+        raise Rejected(f"the prompt cannot be written as JSON without loss: {error}", error="not_encodable") from error

@@ -1,0 +1,134 @@
+"""Walks numbered pages of a listing that says its total, and never takes a short list for the whole.
+
+Neither the number of the first page nor the largest page is documented, other people create and delete meanwhile,
+and rows may be repeated. So rows are counted by id against the total, a walk in which the total moved is no walk, and
+the first page is read once more at the end: a row there that was not seen means that rows have shifted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from engine.errors import Rejected, Stop
+from engine.model import Json
+
+PAGE_SIZE: Final = 100
+WALKS: Final = 4
+QUIET_PAGES: Final = 2
+"""Pages running without a new id after which a walk is over: the first page may answer to both 0 and 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One answer: its rows, and the total it claims."""
+
+    rows: Sequence[Json]
+    total: int
+
+
+ReadPage = Callable[[dict[str, str]], Awaitable[Json]]
+
+
+async def walk(read: ReadPage, what: str) -> list[Json]:
+    """Every row of a listing, each id once. `read` takes the paging parameters; Stop when it cannot be had whole."""
+    size, first = await _first(read, what)
+    rows = _by_id(first.rows, what)
+    if len(rows) == first.total:
+        return list(rows.values())
+    totals: set[int] = {first.total}
+    seen: dict[str, Json] = {}
+    for _ in range(WALKS):
+        seen, settled = await _once(read, size, what, totals)
+        if settled:
+            return list(seen.values())
+    raise _short(what, len(seen), totals)
+
+
+async def _first(read: ReadPage, what: str) -> tuple[dict[str, str], Listing]:
+    """The answer without a page number, and the page size to go on with: a server may refuse ours."""
+    size = {"page_size": str(PAGE_SIZE)}
+    try:
+        return size, _listing(await read(size), what)
+    except Rejected as error:
+        if error.status != 400:
+            raise
+    return {}, _listing(await read({}), what)
+
+
+async def _once(read: ReadPage, size: dict[str, str], what: str, totals: set[int]) -> tuple[dict[str, Json], bool]:
+    """One walk: the rows by id, and whether they are the whole."""
+    seen: dict[str, Json] = {}
+    moved: set[int] = set()
+    number = quiet = 0
+    while quiet < QUIET_PAGES:
+        page = await _page(read, {**size, "current_page": str(number)}, what)
+        number += 1
+        if page is None:
+            quiet += number > 1
+            continue
+        moved.add(page.total)
+        rows = _by_id(page.rows, what)
+        quiet = 0 if rows.keys() - seen.keys() else quiet + 1
+        seen.update(rows)
+        if len(seen) >= page.total:
+            break
+    again = _listing(await read(size), what)
+    moved.add(again.total)
+    totals |= moved
+    whole = moved == {len(seen)} and _by_id(again.rows, what).keys() <= seen.keys()
+    return seen, whole
+
+
+async def _page(read: ReadPage, parameters: dict[str, str], what: str) -> Listing | None:
+    """One page; None when the registry has no page of that number."""
+    try:
+        return _listing(await read(parameters), what)
+    except Rejected as error:
+        if error.status in (400, 404, 422):
+            return None
+        raise
+
+
+def _listing(answer: Json, what: str) -> Listing:
+    if isinstance(answer, list):  # the published form of some listings: bare and whole
+        return Listing(answer, len(answer))
+    rows, total = (answer.get("data"), answer.get("total")) if isinstance(answer, dict) else (None, None)
+    if not isinstance(rows, list) or not isinstance(total, int) or isinstance(total, bool):
+        raise Stop(
+            "check_failed",
+            f"the listing of {what} came without rows or without a total, so nobody can tell whether it is whole",
+            next="Check base_url: it should be the address of the registry's API.",
+        )
+    return Listing(rows, total)
+
+
+def _by_id(rows: Sequence[Json], what: str) -> dict[str, Json]:
+    found: dict[str, Json] = {}
+    for row in rows:
+        name = row.get("id") if isinstance(row, dict) else None
+        if not isinstance(name, str) or not name:
+            raise Stop(
+                "check_failed",
+                f"the listing of {what} has a row without an id",
+                next="Check base_url: it should be the address of the registry's API.",
+            )
+        found[name] = row
+    return found
+
+
+def _short(what: str, found: int, totals: set[int]) -> Stop:
+    said = " then ".join(str(total) for total in sorted(totals))
+    if len(totals) > 1:
+        return Stop(
+            "registry_down",
+            f"the listing of {what} did not hold still: {WALKS} walks found {found} of {said}; "
+            "somebody is creating or deleting meanwhile",
+            next="Run it again when nobody else is changing this workspace.",
+        )
+    return Stop(
+        "check_failed",
+        f"the listing of {what} is short: {WALKS} walks found {found} of the {said} that the registry claims",
+        next="Ask the registry's operator why pages repeat or rows are missing; nothing was taken for the whole.",
+    )

@@ -1,0 +1,166 @@
+"""The content of a prompt as one digest, and the mark by which a replica is known. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from hashlib import sha256
+from typing import Any, Final
+
+from engine.model import MARK_KEY, Json, Mark, Prompt, Replica
+
+CONTENT: Final = (
+    "name",
+    "collection",
+    "model",
+    "provider",
+    "text",
+    "parameters",
+    "functions",
+    "tools",
+    "tool_choice",
+    "raw",
+    "metadata",
+    "description",
+)
+"""The fields of Prompt that a person wrote; the registry owns the others."""
+
+_USER_NAMES: Final = {"text": "string", "description": "version_description"}
+_MARKED: Final = re.compile(r"(?:(?:^| )\[promptferry:([0-9a-f]{16})\])+\Z")
+
+
+def user_name(field: str) -> str:
+    """What a user calls a field of Prompt: the word that plan, losses and verify print."""
+    return _USER_NAMES.get(field, field)
+
+
+# ---- content ---------------------------------------------------------------------------------------------------------
+
+
+def content(prompt: Prompt) -> dict[str, Json]:
+    """The normalised content by field of Prompt: what is to be the same when a replica is read back.
+
+    Without a mark of any migration. A field that is null, empty or false is left out, and so is a null among the
+    parameters or the metadata, as registries give back either; deeper in, a null is content. 1.0 is 1: registries
+    written in JavaScript give it back so. A number that lost digits is another one.
+    """
+    values = {name: getattr(prompt, name) for name in CONTENT}
+    values["parameters"] = without_nulls(prompt.parameters)
+    values["metadata"] = without_nulls({key: prompt.metadata[key] for key in prompt.metadata if key != MARK_KEY})
+    values["description"] = _unmarked(prompt.description)
+    return {name: _normal(value) for name, value in values.items() if value}
+
+
+def canonical(prompt: Prompt) -> bytes:
+    """The content as JSON in UTF-8, keys sorted; every text has one, lone surrogates too, and no two have the same."""
+    return _encode(content(prompt))
+
+
+def digest(prompt: Prompt) -> str:
+    """SHA-256 of the canonical content, in hex: of a source its `source_digest`, of a replica its `replica_digest`."""
+    return sha256(canonical(prompt)).hexdigest()
+
+
+def short_digest(text: str) -> str:
+    """Tells texts apart where they must not be shown: `sha256:ab12cd34`."""
+    return f"sha256:{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def differences(expected: Prompt, found: Prompt) -> tuple[str, ...]:
+    """The names, as users know them, of the fields whose content differs, parameters each by its path."""
+    before, after = content(expected), content(found)
+    parameters = changed_inside("parameters", before.pop("parameters", {}), after.pop("parameters", {}))
+    fields = (user_name(name) for name in CONTENT if changed(before.get(name), after.get(name)))
+    return (*fields, *(name for name, _, _ in parameters))
+
+
+def changed(before: Json, after: Json) -> bool:
+    """Whether two JSON values differ as content; unlike `!=` this tells 1 from true."""
+    return _encode(_normal(before)) != _encode(_normal(after))
+
+
+def changed_inside(
+    name: str, before: Mapping[str, Json], after: Mapping[str, Json]
+) -> Iterator[tuple[str, Json, Json]]:
+    """Dotted name, before and after of each value that differs, however deep in dicts; None where there is none."""
+    for key in sorted(before.keys() | after.keys()):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from changed_inside(f"{name}.{key}", old, new)
+        elif changed(old, new) or (key in before) != (key in after):
+            yield f"{name}.{key}", old, new
+
+
+def without_nulls(values: Mapping[str, Json]) -> dict[str, Json]:
+    """Among parameters and metadata, null is as good as nothing."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _normal(value: Json) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _normal(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_normal(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _encode(value: Json) -> bytes:
+    # not orjson: it refuses lone surrogates and integers above 64 bits
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+# ---- marks -----------------------------------------------------------------------------------------------------------
+
+
+def key_of(migration: str, source: str, source_id: str) -> str:
+    """The key of a replica: 16 hex digits, the same without any ledger. `source`: registry and workspace as text."""
+    return sha256("\0".join((migration, source, source_id)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def make_replica(
+    source: Prompt, rewritten: Prompt, *, migration: str, registry: str, mark_in: str = "metadata"
+) -> Replica:
+    """The replica to be made, with its mark in place of any mark that the source carried.
+
+    `registry`: the source's registry and workspace as text, as in `key_of`. `mark_in`: `metadata`, or `description`
+    for a registry that does not keep the metadata; there it is the key alone.
+    """
+    mark = Mark(
+        migration=migration,
+        key=key_of(migration, registry, source.id),
+        source_id=source.id,
+        source_digest=digest(source),
+        replica_digest=digest(rewritten),
+    )
+    metadata = {key: value for key, value in rewritten.metadata.items() if key != MARK_KEY}
+    description = _unmarked(rewritten.description)
+    if mark_in == "description":
+        description = f"{description} [{MARK_KEY}:{mark.key}]" if description else f"[{MARK_KEY}:{mark.key}]"
+    else:
+        metadata[MARK_KEY] = asdict(mark)
+    return Replica(source=source, prompt=replace(rewritten, metadata=metadata, description=description), mark=mark)
+
+
+def read_mark(metadata: Mapping[str, Json], description: str | None) -> Mark | None:
+    """The mark in the metadata, else the key at the end of the description (migration and source_id are "" then).
+
+    What is not well formed is no mark.
+    """
+    mark = _mark_in(metadata.get(MARK_KEY))
+    found = _MARKED.search(description or "")
+    return mark or (Mark(migration="", key=found[1], source_id="") if found else None)
+
+
+def _mark_in(value: Json) -> Mark | None:
+    match value:
+        case {"migration": str(migration), "key": str(key), "source_id": str(source_id)}:
+            digests = {name: value.get(name) for name in ("source_digest", "replica_digest")}
+            if all(isinstance(one, str | None) for one in digests.values()):
+                return Mark(migration=migration, key=key, source_id=source_id, **digests)
+    return None
+
+
+def _unmarked(description: str | None) -> str | None:
+    return None if description is None else _MARKED.sub("", description)

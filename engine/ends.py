@@ -1,0 +1,124 @@
+"""Opens both ends of a migration: addresses, keys, one gate per host and key, and the embedded sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from engine.check import kinds_needed
+from engine.config import Endpoint, Migration
+from engine.connectors import CONNECT
+from engine.http import Limits
+from engine.job import Job
+from engine.model import Target
+from engine.rewrite import Ends
+from engine.throttle import Gate
+
+if TYPE_CHECKING:
+    from engine.sandbox import Sandbox
+
+SANDBOX_PROMPTS: Final = 200
+
+
+@dataclass(slots=True, kw_only=True)
+class Workspaces:
+    """Both ends, open. In one workspace `source` and `target` are the same object."""
+
+    source: Target
+    target: Target
+    gates: list[Gate] = field(default_factory=list)
+
+    @property
+    def same(self) -> bool:
+        """Whether replicas are made beside their originals."""
+        return self.source is self.target
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """Where an end really is: the embedded sandbox has a new port every time."""
+
+    base_url: str
+    api_key: str
+
+
+@asynccontextmanager
+async def open_ends(migration: Migration, *, rate: float | None = None) -> AsyncIterator[Workspaces]:
+    """Both ends of the migration; `rate` overrides `limits.rate`. Nothing is sent yet."""
+    async with AsyncExitStack() as stack:
+        gates: dict[_Address, Gate] = {}
+        opened: list[Target] = []
+        sandbox = _Sandbox(migration.ledger, stack)
+        ends = migration.ends[:1] if migration.same_workspace else migration.ends
+        for name, end in zip(("source", "target"), ends, strict=False):
+            address = await sandbox.address(end) if end.is_sandbox else _address(end)
+            gate = gates.setdefault(address, _gate(migration, rate))
+            connect = CONNECT[end.kind](
+                base_url=address.base_url,
+                api_key=address.api_key,
+                workspace=end.workspace,
+                gate=gate,
+                limits=Limits(timeout=migration.limits.timeout, attempts=migration.limits.attempts),
+                name=name,
+            )
+            opened.append(await stack.enter_async_context(connect))
+        yield Workspaces(source=opened[0], target=opened[-1], gates=list(gates.values()))
+
+
+async def open_job(migration: Migration, ends: Workspaces) -> Job:
+    """Asks both ends for what the rules need to know of them. The first requests are sent here."""
+    select, rules = migration.selection(), migration.rules()
+    kinds = kinds_needed(rules, same=ends.same)
+    source = await ends.source.catalog(kinds)
+    target = source if ends.same else await ends.target.catalog(kinds)
+    limits = migration.limits
+    return Job(
+        migration=migration.name,
+        registry=migration.source.identity,
+        source=ends.source,
+        target=ends.target,
+        ends=Ends(same=ends.same, source=source, target=target),
+        select=select,
+        rules=rules,
+        allow_loss=frozenset(migration.allow_loss),
+        on_existing=migration.on_existing,
+        settle=limits.settle_seconds,
+        concurrency=limits.concurrency,
+        attempts=limits.attempts,
+    )
+
+
+def _gate(migration: Migration, rate: float | None) -> Gate:
+    limits = migration.limits
+    return Gate(rate=rate if rate is not None else limits.rate, concurrency=limits.concurrency)
+
+
+def _address(end: Endpoint) -> _Address:
+    return _Address(end.base_url, end.api_key.get_secret_value() if end.api_key is not None else "")
+
+
+class _Sandbox:
+    """The embedded stand-in, started when the first end asks for it; its store lies beside the ledger."""
+
+    def __init__(self, ledger: Path, stack: AsyncExitStack) -> None:
+        self._store = ledger.with_name(f"{ledger.name}.sandbox.sqlite")
+        self._stack = stack
+        self._served: Sandbox | None = None
+
+    async def address(self, end: Endpoint) -> _Address:
+        """`sandbox` is its first workspace, `sandbox:NAME` another one in the same store."""
+        if self._served is None:
+            self._served = await self._serve()
+        _, _, workspace = end.base_url.partition(":")
+        given = end.api_key.get_secret_value() if end.api_key is not None else None
+        key = self._served.key(workspace) if workspace else self._served.api_key
+        return _Address(self._served.base_url, given or key)
+
+    async def _serve(self) -> Sandbox:
+        from engine.sandbox import SandboxOptions, serve  # a server that a real migration never needs
+
+        options = SandboxOptions(store=self._store, prompts=SANDBOX_PROMPTS)
+        return await self._stack.enter_async_context(serve(options))

@@ -1,0 +1,90 @@
+"""What the stages of a run share: the ledger, the way to end, and the counters that are shown while it runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from engine.errors import Stop
+from engine.job import Halt
+from engine.ledger import State
+from engine.log import log
+from engine.model import Entry
+from engine.sink import Sink
+
+PERCENT_FROM: Final = 20
+"""A percentage of failures means nothing before so many prompts have been taken up."""
+
+EVENTS: Final = {
+    "created": "prompt.created",
+    "skipped": "prompt.skipped",
+    "conflict": "prompt.conflict",
+    "failed": "prompt.failed",
+    "unknown": "prompt.unknown",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MaxFailures:
+    """More failures than this end the run: a number of prompts, or a percentage of those taken up."""
+
+    limit: float
+    percent: bool = False
+
+    def exceeded(self, failures: int, taken: int) -> bool:
+        """Whether `failures` among `taken` prompts are too many."""
+        if not self.percent:
+            return failures > self.limit
+        return taken >= PERCENT_FROM and failures * 100 > self.limit * taken
+
+
+@dataclass(slots=True, kw_only=True)
+class Flow:
+    """One run. Every line of the ledger goes through `record`."""
+
+    sink: Sink
+    halt: Halt
+    clock: Callable[[], float]
+    max_failures: MaxFailures | None = None
+    mark_in: str = "metadata"
+    """Where the mark comes back: `metadata` or `description`; the first create of a run finds out."""
+    total: int = 0
+    """Prompts that this run takes up."""
+    replicas: set[str] = field(default_factory=set)
+    """Selected prompts that turned out to be replicas of this migration."""
+    done: Counter[str] = field(default_factory=Counter)
+    """Kind of outcome -> how many prompts in this run."""
+
+    @property
+    def settled(self) -> int:
+        """Prompts of this run whose outcome is known."""
+        return self.done.total() - self.done["unknown"]
+
+    @property
+    def state(self) -> State:
+        """The fold of the ledger so far."""
+        return self.sink.state
+
+    async def record(self, *entries: Entry) -> None:
+        """Durable when it returns. Raises Stop when the disk fails."""
+        await self.sink.record(*entries)
+        for entry in entries:
+            if entry.kind in EVENTS:
+                self.done[entry.kind] += 1
+                fields = {name: value for name, value in entry.fields.items() if value is not None}
+                level = "warning" if entry.kind in ("failed", "conflict", "unknown") else "info"
+                getattr(log, level)(EVENTS[entry.kind], **fields)
+        self._judge_failures()
+
+    def _judge_failures(self) -> None:
+        failures, taken = self.done["failed"], self.settled
+        if self.max_failures is not None and self.max_failures.exceeded(failures, taken):
+            self.halt.request(
+                Stop(
+                    "too_many_failures",
+                    f"{failures} of {taken} prompts taken up in this run failed, more than --max-failures allows",
+                    next="See why with `promptferry status --failed`, mend it, and run it again.",
+                )
+            )

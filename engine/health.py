@@ -1,0 +1,149 @@
+"""When an answer ends the run: a person must act, or the registry counts as down. What one client saw in this run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import urlsplit
+
+from engine.answers import INFRASTRUCTURE, Fate, Run, Verdict, retry_after
+from engine.errors import Stop
+
+FAILURES_IN_A_ROW: Final = 20
+SECONDS_THROTTLED: Final = 15 * 60.0
+SECONDS_TO_FIRST_ANSWER: Final = 30.0
+LONGEST_PAUSE: Final = 10 * 60.0
+REFUSALS_AT_FIRST: Final = 5
+
+LATER: Final = "Run the same command again later: it goes on where this one stopped."
+
+
+class Health:
+    """Answers and failures of one end, called `end` ("source (host)") in messages.
+
+    `clock` counts seconds and never goes back, `now` is the date in seconds. `attempts`: tries before a registry that
+    has never answered is given up.
+    """
+
+    def __init__(self, end: str, attempts: int, *, clock: Callable[[], float], now: Callable[[], float]) -> None:
+        self._end = end
+        self._attempts = attempts
+        self._clock = clock
+        self._now = now
+        self._first_try: float | None = None
+        self._answered = False
+        self._failures = 0
+        self._throttled_since: float | None = None
+        self._refusals: dict[str, int] = {}
+        self._allowed: set[str] = set()
+
+    def sending(self) -> None:
+        """A request is about to leave."""
+        if self._first_try is None:
+            self._first_try = self._clock()
+
+    def see(self, verdict: Verdict, tries: int) -> Stop | None:
+        """Takes note of one try, the `tries`-th that failed; a Stop when it ends the run."""
+        if verdict.answer.status is not None:
+            self._answered = True
+        if verdict.fate is Fate.DONE:
+            self._failures, self._throttled_since = 0, None
+            self._allowed.add(verdict.request.call)
+            return None
+        if verdict.meaning.run is Run.STOP:
+            return self._redirected(verdict) if verdict.error == "redirected" else self._key(verdict)
+        if verdict.answer.over_cap and verdict.request.listing:
+            return self._listing_too_large(verdict)
+        if verdict.meaning.run is Run.PAUSE and (stop := self._pause_too_long(verdict)):
+            return stop
+        if verdict.error in INFRASTRUCTURE:
+            return self._failed(verdict, tries)
+        self._failures = 0
+        return self._throttled() if verdict.error == "throttled" else self._forbidden(verdict)
+
+    def _key(self, verdict: Verdict) -> Stop:
+        if verdict.error == "quota":
+            message = f"The {self._end} answered {verdict.request.call} with 402: its quota is used up."
+            return Stop("quota", message, next="Raise the quota or make room, then run the same command again.")
+        message = f"The {self._end} refused the key at {verdict.request.call} ({verdict.answer.status})."
+        return Stop("key_refused", message, next="Check that the key is right, not expired and switched on.")
+
+    def _redirected(self, verdict: Verdict) -> Stop:
+        where = _host(verdict.answer.headers.get("Location", ""))
+        return Stop(
+            "check_failed",
+            f"The {self._end} answered {verdict.answer.status}: a redirect to {where}, which is not followed.",
+            next="Set base_url to the address where the registry itself answers.",
+        )
+
+    def _listing_too_large(self, verdict: Verdict) -> Stop:
+        return Stop(
+            "check_failed",
+            f"The {self._end} answered {verdict.request.call} with a listing of more than {verdict.request.cap} bytes.",
+            next="Migrate from a smaller workspace: this version reads no larger listing.",
+        )
+
+    def _pause_too_long(self, verdict: Verdict) -> Stop | None:
+        seconds = retry_after(verdict.answer.headers, self._now())
+        if seconds is None or seconds <= LONGEST_PAUSE:
+            return None
+        until = datetime.fromtimestamp(self._now() + seconds, UTC)
+        return Stop(
+            "registry_down",
+            f"The {self._end} asks to wait {seconds:.0f} seconds, until {until:%Y-%m-%d %H:%M:%S} UTC.",
+            next="Run the same command again after that time: it goes on where this one stopped.",
+        )
+
+    def _failed(self, verdict: Verdict, tries: int) -> Stop | None:
+        self._failures += 1
+        why = verdict.answer.fault or f"it answered {verdict.answer.status}"
+        if not self._answered and verdict.fate is Fate.RETRY and self._given_up(tries):
+            return Stop(
+                "registry_down",
+                f"The {self._end} could not be reached in {tries} tries: {why}.",
+                next="Check base_url, the network and the proxy, then run the same command again.",
+            )
+        if self._failures < FAILURES_IN_A_ROW:
+            return None
+        return Stop(
+            "registry_down",
+            f"The {self._end} failed {self._failures} times in a row; the last time: {why}.",
+            next=LATER,
+        )
+
+    def _given_up(self, tries: int) -> bool:
+        begun = self._clock() if self._first_try is None else self._first_try
+        return tries >= self._attempts or self._clock() - begun >= SECONDS_TO_FIRST_ANSWER
+
+    def _throttled(self) -> Stop | None:
+        if self._throttled_since is None:
+            self._throttled_since = self._clock()
+        if self._clock() - self._throttled_since < SECONDS_THROTTLED:
+            return None
+        return Stop(
+            "registry_down",
+            f"The {self._end} answers 429 (too many requests), and nothing has succeeded for 15 minutes.",
+            next="Run the same command again later, with a lower limits.rate.",
+        )
+
+    def _forbidden(self, verdict: Verdict) -> Stop | None:
+        call = verdict.request.call
+        if verdict.error != "forbidden":
+            self._allowed.add(call)
+            return None
+        self._refusals[call] = self._refusals.get(call, 0) + 1
+        if call in self._allowed or self._refusals[call] < REFUSALS_AT_FIRST:
+            return None
+        return Stop(
+            "forbidden",
+            f"The {self._end} answered the first {REFUSALS_AT_FIRST} requests to {call} with 403 (forbidden).",
+            next=f"Give the key the right to {call}, or use the key of the right workspace, then run again.",
+        )
+
+
+def _host(location: str) -> str:
+    try:
+        return urlsplit(location).hostname or "another path of the same host"
+    except ValueError:
+        return "an address that cannot be read"

@@ -1,0 +1,194 @@
+"""Sends requests over aiohttp, whose errors end here: an Answer comes back, whatever happened.
+
+aiohttp's exceptions carry the headers of the request, and so the key. That is why they are turned into words and never
+chained.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import ssl
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Final
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from yarl import URL
+
+import engine
+from engine.answers import Answer, Request
+from engine.client import Auth, Client, Limits, Timing
+from engine.throttle import Gate
+
+__all__ = ["Auth", "Client", "KeyAuth", "Limits", "Timing", "open_client"]
+
+KEEP_ALIVE: Final = 4.0
+"""Seconds an idle connection is kept: below the 5 s after which many servers close theirs. A request that leaves on a
+connection while the server closes it is in doubt."""
+DNS_CACHE: Final = 60
+ERROR_CAP: Final = 64 * 1024
+
+
+@dataclass(frozen=True)
+class KeyAuth:
+    """A key that stays as it is."""
+
+    header: str
+    secret: str = field(repr=False)
+
+    def headers(self) -> Mapping[str, str]:
+        """The key in its header."""
+        return {self.header: self.secret}
+
+    async def refresh(self, stale: Mapping[str, str]) -> bool:
+        """There is no other key."""
+        return False
+
+
+@asynccontextmanager
+async def open_client(
+    base_url: str,
+    auth: Auth,
+    gate: Gate,
+    limits: Limits,
+    *,
+    name: str,
+    secrets: Collection[str] = (),
+    timing: Timing | None = None,
+) -> AsyncIterator[Client]:
+    """A Client of the registry at `base_url`, the source or target (`name`); no message holds any of `secrets`."""
+    url = URL(base_url)
+    async with _open_session(url) as session:
+        yield Client(
+            functools.partial(_exchange, session, limits),
+            base_url,
+            auth,
+            gate,
+            limits,
+            end=f"{name} ({url.host})",
+            secrets=secrets,
+            timing=timing or Timing(),
+        )
+
+
+@dataclass
+class _Trip:
+    left: bool = False
+    reused: bool = False
+
+
+class _Broken(aiohttp.ClientError):
+    """In the place of the errors after which aiohttp would send a request again by itself."""
+
+
+@asynccontextmanager
+async def _open_session(url: URL) -> AsyncIterator[aiohttp.ClientSession]:
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(_headers_leave)
+    trace.on_connection_reuseconn.append(_connection_reused)
+    # a context of our own, for aiohttp's was made at import and knows nothing of a later SSL_CERT_FILE
+    tls = ssl.create_default_context() if url.scheme == "https" else True
+    # no limit of connections: whoever has passed the gate must not wait a second time, out of its sight
+    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=DNS_CACHE, keepalive_timeout=KEEP_ALIVE, ssl=tls)
+    async with aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": f"promptferry/{engine.__version__}", "Accept": "application/json"},
+        proxy=_proxy(url),
+        trace_configs=[trace],
+        middlewares=[_send_once],
+    ) as session:
+        yield session
+
+
+async def _exchange(
+    session: aiohttp.ClientSession, limits: Limits, request: Request, headers: Mapping[str, str]
+) -> Answer:
+    trip = _Trip()
+    content = {"Content-Type": request.content_type} if request.content_type else {}
+    try:
+        async with session.request(
+            request.method,
+            URL(request.url, encoded=True),
+            data=request.body,
+            headers={**content, **headers},
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=limits.timeout, connect=limits.connect, sock_read=limits.timeout),
+            trace_request_ctx=trip,
+        ) as response:
+            return await _read(response, request.cap)
+    except (aiohttp.ClientError, TimeoutError) as exc:
+        return Answer(fault=_words(exc), left=trip.left, stale=trip.reused and isinstance(exc, _Broken))
+
+
+async def _read(response: aiohttp.ClientResponse, cap: int) -> Answer:
+    status, headers, body = response.status, response.headers, bytearray()
+    if not 200 <= status < 300:
+        cap = min(cap, ERROR_CAP)
+    try:
+        async for piece in response.content.iter_any():
+            body += piece
+            if len(body) > cap:
+                response.close()
+                return Answer(status=status, headers=headers, fault=f"it has more than {cap} bytes", over_cap=True)
+    except (aiohttp.ClientError, TimeoutError) as exc:
+        return Answer(status=status, headers=headers, fault=_words(exc))
+    return Answer(status=status, headers=headers, body=bytes(body))
+
+
+async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    # aiohttp sends GET, PUT and DELETE a second time, unseen, when a kept connection breaks. A PUT may make a version,
+    # and every request passes the gate: here nothing is sent twice but by the Client.
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
+        raise _Broken from exc
+
+
+async def _headers_leave(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.left = True
+
+
+async def _connection_reused(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.reused = True
+
+
+def _proxy(url: URL) -> str | None:
+    # not by trust_env, which would send passwords from ~/.netrc along and asks a thread twice at every request
+    if url.host is None or proxy_bypass(url.host):
+        return None
+    return getproxies().get(url.scheme)
+
+
+def _words(exc: aiohttp.ClientError | TimeoutError) -> str:
+    """What happened, in words that hold nothing of the request or the answer."""
+    match exc:
+        case aiohttp.ConnectionTimeoutError():
+            return "no connection within the time allowed"
+        case aiohttp.ClientConnectorCertificateError():
+            reason = getattr(exc.certificate_error, "verify_message", "no reason given")
+            return f"its TLS certificate was not accepted ({reason})"
+        case aiohttp.ClientConnectorSSLError():
+            return "TLS could not be set up"
+        case aiohttp.ClientConnectorDNSError():
+            return "its name could not be resolved (DNS)"
+        case aiohttp.ClientProxyConnectionError():
+            return "the proxy could not be reached"
+        case aiohttp.ClientConnectorError():
+            return f"no connection ({os.strerror(exc.errno).lower() if exc.errno else 'no reason given'})"
+        case aiohttp.ClientHttpProxyError():
+            return "the proxy refused to connect"
+        case aiohttp.ClientResponseError():
+            return "what came back is not HTTP"
+        case aiohttp.ClientPayloadError():
+            return "the answer broke off"
+        case TimeoutError():
+            return "no whole answer within the time allowed"
+        case _:
+            return "the connection broke"

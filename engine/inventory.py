@@ -1,0 +1,66 @@
+"""What a listing says about a workspace: prompts by model and by collection, and what `select` takes of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from engine.model import Named, Row, Select
+from engine.selection import near_misses, selects, takes
+
+NO_MODEL = "(none)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """How many prompts have this model, or lie in this collection."""
+
+    name: str
+    listed: int
+    selected: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """One workspace, counted. `near_misses`: models that the globs look as if they meant and do not take."""
+
+    listed: int
+    selected: int
+    models: Sequence[Group]
+    collections: Sequence[Group]
+    near_misses: Sequence[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `inventory --json`."""
+        return asdict(self)
+
+    def matching(self, glob: str) -> list[Group]:
+        """The models in use that a glob takes, for `--expect-none`."""
+        return [group for group in self.models if takes(glob, group.name)]
+
+
+def count(rows: Sequence[Row], select: Select, collections: Sequence[Named] | None) -> Inventory:
+    """Counts a whole listing; largest groups first."""
+    selected = {row.id for row in rows if selects(select, row, collections)}
+    slugs = {one.id: one.slug for one in collections or ()}
+    models = {row.model for row in rows if row.model is not None}
+    return Inventory(
+        listed=len(rows),
+        selected=len(selected),
+        models=_groups(((row.model or NO_MODEL, row.id) for row in rows), selected),
+        collections=_groups(
+            ((slugs.get(row.collection or "", row.collection or NO_MODEL), row.id) for row in rows), selected
+        ),
+        near_misses=near_misses(select.models, models),
+    )
+
+
+def _groups(pairs: Iterable[tuple[str, str]], selected: Collection[str]) -> list[Group]:
+    listed: dict[str, list[str]] = {}
+    for name, row_id in pairs:
+        listed.setdefault(name, []).append(row_id)
+    groups = [
+        Group(name=name, listed=len(ids), selected=sum(one in selected for one in ids)) for name, ids in listed.items()
+    ]
+    return sorted(groups, key=lambda group: (-group.listed, group.name))

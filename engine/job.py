@@ -1,0 +1,128 @@
+"""What one migration is to do, as plain values; and how a run is asked to end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+from engine.digest import key_of, make_replica
+from engine.errors import EngineError, Rejected, Stop
+from engine.model import Failed, Prompt, Replica, Rule, Select, Source, Target
+from engine.rewrite import Ends, Rewritten, rewrite
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One migration between two open ends. `registry` is the text of source registry and workspace in every key."""
+
+    migration: str
+    registry: str
+    source: Source
+    target: Target
+    ends: Ends
+    select: Select
+    rules: tuple[Rule, ...]
+    allow_loss: frozenset[str]
+    on_existing: str
+    settle: float
+    """Seconds before an unanswered create is looked up."""
+    concurrency: int
+    attempts: int
+
+    def key(self, source_id: str) -> str:
+        """The key of the replica of this prompt, the same without any ledger."""
+        return key_of(self.migration, self.registry, source_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A replica ready to be sent, and what the rewrite said of it."""
+
+    replica: Replica
+    body: bytes
+    rewritten: Rewritten
+
+
+def prepare(job: Job, prompt: Prompt, *, name: str | None = None, mark_in: str = "metadata") -> Draft | Failed:
+    """From a definition to what is sent; Failed names what is missing or would be lost. `name` overrides the rules'."""
+    rewritten = rewrite(prompt, job.rules, job.ends, job.target.fields)
+    if rewritten.missing:
+        return Failed(error="missing", message="; ".join(rewritten.missing), retriable=True)
+    losses = [loss for loss in rewritten.losses if loss not in job.allow_loss]
+    if losses:
+        names = ", ".join(losses)
+        message = f"{names} would be lost: accept it with allow_loss: [{names}] in the migration file, and run again"
+        return Failed(error="loss", message=message, retriable=True)
+    if name is not None:
+        rewritten = replace(rewritten, prompt=replace(rewritten.prompt, name=name))
+    replica = make_replica(prompt, rewritten.prompt, migration=job.migration, registry=job.registry, mark_in=mark_in)
+    try:
+        body = job.target.encode(replica)
+    except Rejected as error:
+        return Failed(error=error.error, message=str(error))
+    return Draft(replica=replica, body=body, rewritten=rewritten)
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[TaskGroup]:
+    """An anyio task group that raises the first EngineError of its tasks as it is; a bug stays a group."""
+    try:
+        async with anyio.create_task_group() as group:
+            yield group
+    except BaseExceptionGroup as errors:
+        found = list(_leaves(errors))
+        if all(isinstance(error, EngineError) for error in found):
+            raise found[0] from None
+        raise
+
+
+def _leaves(errors: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in errors.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+class Halt:
+    """How a run is asked to end: the first request wins, and everything that takes new work looks here."""
+
+    def __init__(self) -> None:
+        self.stop: Stop | None = None
+        self._requested = anyio.Event()
+
+    def request(self, stop: Stop) -> None:
+        """Asks for the end; later requests change nothing."""
+        if self.stop is None:
+            self.stop = stop
+            self._requested.set()
+
+    async def wait(self) -> None:
+        """Until the end is asked for."""
+        await self._requested.wait()
+
+    async def pause(self, seconds: float) -> None:
+        """Sleeps, but not past a request to end."""
+        with anyio.move_on_after(max(0.0, seconds)):
+            await self.wait()
+
+    async def guard(self, work: Awaitable[T]) -> T:
+        """Awaits work that writes nothing, and drops it at once when the end is asked for."""
+        async with task_group() as group:
+            group.start_soon(self._cancel, group.cancel_scope)
+            result = await work
+            group.cancel_scope.cancel()
+            return result
+        assert self.stop is not None  # only a request cancels the group before the work is done
+        raise self.stop
+
+    async def _cancel(self, scope: anyio.CancelScope) -> None:
+        await self.wait()
+        scope.cancel()

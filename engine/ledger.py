@@ -1,0 +1,324 @@
+"""The ledger without its file: entries to lines, lines back to entries, their fold, and what a bad line means.
+
+A line is a JSON object: `v seq ts run kind`, the entry's own fields, then `b` (number of its batch), `n` (how many
+lines of the batch follow) and `crc` (CRC-32 of the bytes before it, continued from the line before). A batch is one
+write and one sync, so what a crash can tear lies within the last batch; a bad line before a later batch is damage.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final, Literal, get_args
+
+import orjson
+
+from engine.model import Entry, Json
+
+VERSION: Final = 1
+"""The format that is written here."""
+
+_RESERVED: Final = frozenset({"v", "seq", "ts", "run", "kind", "b", "n", "crc"})
+_CRC: Final = len(b',"crc":"01234567"}')
+_HEAD: Final = b'{"v":1,"seq":'
+_FORMAT: Final = re.compile(rb'\{"v":(\d{1,9}),')
+_WHOLE: Final = re.compile(rb'\{"v":1,"seq":(\d{1,18}),.*,"b":(\d{1,18}),"n":\d{1,18}', re.DOTALL)
+_STORED: Final = re.compile(rb',"crc":"([0-9a-f]{8})"\}')
+_BREAK: Final = re.compile(rb'\n|(?<=,"crc":"[0-9a-f]{8}"\})[^\n]')
+"""Where a line ends; also where its newline was overwritten, so that the line behind it is still found."""
+
+
+# ---- lines -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Chain:
+    """The end of the good lines so far: what the next line must continue."""
+
+    seq: int = 0
+    """Number of the last line; lines are numbered from 1 without gaps."""
+    batch: int = 0
+    left: int = 0
+    """Lines of the last batch that should still follow."""
+    crc: int = 0
+    offset: int = 0
+    """Bytes."""
+
+    def accept(self, line: bytes) -> dict[str, Json] | None:
+        """The fields of the next line, when it is good; None, and no move, when it is not."""
+        body = line[: -_CRC - 1]
+        crc = zlib.crc32(body, self.crc)
+        if line[-_CRC - 1 :] != b',"crc":"%08x"}\n' % crc:
+            return None
+        fields = _decode(line)
+        if fields is None or fields.get("v") != VERSION or fields.get("seq") != self.seq + 1:
+            return None
+        batch, left = fields.get("b"), fields.get("n")
+        if not isinstance(batch, int) or not isinstance(left, int):
+            return None
+        self.seq, self.batch, self.left, self.crc, self.offset = self.seq + 1, batch, left, crc, self.offset + len(line)
+        return fields
+
+
+def encode(entry: Entry) -> bytes:
+    """The entry's own part of its line. Raises ValueError or TypeError for what cannot be written: a bug."""
+    if not _RESERVED.isdisjoint(entry.fields):
+        raise ValueError(f"a {entry.kind} entry has a field that belongs to the ledger itself")
+    return _dumps({"kind": entry.kind, **entry.fields})[1:-1]
+
+
+def seal(parts: Sequence[bytes], after: Chain, *, ts: str, run: str) -> tuple[bytes, Chain]:
+    """The lines of one batch from what `encode` gave, ready to be written, and where they end."""
+    batch, crc, last = after.batch + 1, after.crc, after.seq + len(parts)
+    stamp = b',"ts":%b,"run":%b,' % (_dumps(ts), _dumps(run))
+    lines = []
+    for seq, part in enumerate(parts, after.seq + 1):
+        body = b'{"v":%d,"seq":%d%b%b,"b":%d,"n":%d' % (VERSION, seq, stamp, part, batch, last - seq)
+        crc = zlib.crc32(body, crc)
+        lines.append(b'%b,"crc":"%08x"}\n' % (body, crc))
+    data = b"".join(lines)
+    return data, Chain(seq=last, batch=batch, left=0, crc=crc, offset=after.offset + len(data))
+
+
+def timestamp(seconds: float) -> str:
+    """Epoch seconds as `2026-11-20T23:06:09.123Z`."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _dumps(value: Json) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:  # lone surrogates and integers above 64 bits
+        return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
+def _decode(line: bytes) -> dict[str, Json] | None:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            return None
+    return value if isinstance(value, dict) else None
+
+
+# ---- what the end of a file means ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to be done with a ledger file.
+
+    whole: nothing. torn: cut it at `offset`, the last write did not end. damaged: refuse, acknowledged lines are bad.
+    foreign: leave it alone, it is no ledger. newer: leave it alone, a later version wrote it.
+    """
+
+    kind: Literal["whole", "torn", "damaged", "foreign", "newer"]
+    line: int
+    """Number of the first line that is not good, from 1."""
+    offset: int
+    """Bytes of good lines."""
+
+
+def judge(rest: bytes, good: Chain) -> Verdict:
+    """What the bytes behind the good lines mean; empty at the end of a whole file."""
+    return Verdict(_kind(rest, good), line=good.seq + 1, offset=good.offset)
+
+
+def _kind(rest: bytes, good: Chain) -> Literal["whole", "torn", "damaged", "foreign", "newer"]:
+    if not rest:
+        return "torn" if good.left else "whole"
+    if _acknowledged(rest, good):
+        return "damaged"
+    if (version := _FORMAT.match(rest)) and int(version[1]) > VERSION:
+        return "newer"  # even where its checksum is wrong: a later version may compute another one
+    if good.seq == 0 and rest[: len(_HEAD)] != _HEAD[: len(rest)] and rest.strip(b"\0"):
+        return "foreign"
+    return "torn"
+
+
+def _acknowledged(rest: bytes, good: Chain) -> bool:
+    """Whether a whole line of a later batch stands behind the first bad line: then that one had been synced.
+
+    A line is whole when its checksum continues the line before it: what that line says of itself, or, right behind the
+    bad part, what its bytes come to. Where lines were taken out, the first one left claims a later number and batch.
+    """
+    batch = good.batch if good.left else good.batch + 1
+    start, summed, own, before = 0, 0, good.crc, None
+    for piece in _BREAK.split(rest):
+        body, tail = piece[:-_CRC], _STORED.fullmatch(piece[-_CRC:])
+        stored = int(tail[1], 16) if tail else None
+        until = max(summed, start - 1 - _CRC)
+        own, summed = zlib.crc32(rest[summed:until], own), until
+        place = _WHOLE.fullmatch(body) if tail else None
+        if place and int(place[2]) > batch:
+            follows = any(crc is not None and zlib.crc32(body, crc) == stored for crc in (before, own))
+            removed = start == 0 and int(place[1]) > good.seq + 1
+            if follows or removed:
+                return True
+        start, before = start + len(piece) + 1, stored
+    return False
+
+
+# ---- the fold --------------------------------------------------------------------------------------------------------
+
+Status = Literal["intent", "unknown", "created", "updated", "skipped", "conflict", "failed", "rolled_back"]
+_STATUSES: Final = frozenset(get_args(Status))
+
+
+@dataclass(slots=True)
+class Record:
+    """What the ledger knows of one prompt of the source."""
+
+    status: Status = "intent"
+    target_id: str | None = None
+    """Its replica, or in mode update the prompt itself."""
+    run: str = ""
+    """The run that said so."""
+    name: str | None = None
+    """The replica's name, while in doubt."""
+    since: float = 0.0
+    """When its last intent was written, in epoch seconds, while in doubt."""
+    attempt: int = 0
+    """Of the last intent."""
+    retriable: bool = False
+    reason: str | None = None
+    """Why it was skipped or is in conflict, or the error."""
+    updated_at: str | None = None
+    """The source's time of change when its replica was made."""
+
+    @property
+    def doubtful(self) -> bool:
+        """Something was sent, or was about to be, and nobody knows what became of it."""
+        return self.status in ("intent", "unknown")
+
+    @property
+    def made(self) -> bool:
+        """It is on the target."""
+        return self.status in ("created", "updated")
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a run said that it ended."""
+
+    run: str
+    reason: str | None
+    counts: Mapping[str, Json]
+
+
+@dataclass(slots=True)
+class State:
+    """The fold of a ledger: the same from its file and from the entries that went into it."""
+
+    records: dict[str, Record] = field(default_factory=dict)
+    """By id of the source's prompt."""
+    targets: set[str] = field(default_factory=set)
+    """Ids of the prompts that this migration created and did not roll back."""
+    identity: Mapping[str, Json] | None = None
+    """What the newest run said it was, see `mismatch`; None: no run yet."""
+    rules: Json = None
+    """Digest of the rules of the newest run."""
+    runs: int = 0
+    last_run: str | None = None
+    last_end: End | None = None
+    """The newest; of an earlier run than `last_run` when that one was killed or is still going."""
+
+    def fold(self, line: Mapping[str, Json]) -> None:
+        """Takes a line, or an entry's fields with `ts`, `run` and `kind`; a kind it does not know changes nothing."""
+        kind: Json = line.get("kind")
+        if kind == "run":
+            self.identity, self.rules = line.get("identity"), line.get("rules")
+            self.runs, self.last_run = self.runs + 1, line["run"]
+        elif kind == "end":
+            self.last_end = End(line["run"], line.get("reason"), line.get("counts") or {})
+        elif kind in _STATUSES and isinstance(source_id := line.get("source_id"), str):
+            record = self.records.get(source_id)
+            if record is None:
+                record = self.records[source_id] = Record()
+            self._tell(record, kind, line)
+
+    def _tell(self, record: Record, kind: Status, line: Mapping[str, Json]) -> None:
+        match kind:
+            case "intent":
+                self._intend(record, line)
+            case "unknown":
+                self._doubt(record, line)
+            case "created" | "updated":
+                self._make(record, kind, line)
+            case "skipped" | "conflict" | "failed":
+                self._settle(record, kind, line)
+            case "rolled_back":
+                self._roll_back(record, line)
+
+    def _intend(self, record: Record, line: Mapping[str, Json]) -> None:
+        if record.made and line.get("op") != "update":
+            return  # a created line is the last word on a create
+        self._say(record, "intent", line)
+        record.name, record.since = line.get("name"), _seconds(line["ts"])
+        record.attempt = line.get("attempt") or 0
+
+    def _doubt(self, record: Record, line: Mapping[str, Json]) -> None:
+        if record.made:
+            return
+        self._say(record, "unknown", line)
+        record.since = record.since or _seconds(line["ts"])
+
+    def _make(self, record: Record, kind: Literal["created", "updated"], line: Mapping[str, Json]) -> None:
+        self._say(record, kind, line)
+        record.target_id = line.get("target_id")
+        record.updated_at = line.get("source_updated_at")
+        if kind == "created" and record.target_id is not None:
+            self.targets.add(record.target_id)
+
+    def _settle(self, record: Record, kind: Status, line: Mapping[str, Json]) -> None:
+        if record.made:
+            return
+        if record.target_id is not None:  # an update had no effect: what was there is still there
+            self._say(record, "created" if record.target_id in self.targets else "updated", line)
+        else:
+            self._say(record, kind, line)
+
+    def _roll_back(self, record: Record, line: Mapping[str, Json]) -> None:
+        target_id = line.get("target_id") or record.target_id
+        if target_id is not None:
+            self.targets.discard(target_id)
+        if record.target_id == target_id:  # not an earlier replica of the same prompt
+            self._say(record, "rolled_back", line)
+            record.target_id = record.updated_at = None
+
+    def _say(self, record: Record, status: Status, line: Mapping[str, Json]) -> None:
+        record.status = status
+        record.run = sys.intern(line["run"])  # a million records share a handful of runs and reasons
+        reason = line.get("reason") or line.get("error")
+        record.reason = sys.intern(str(reason)) if reason else None
+        record.retriable = bool(line.get("retriable"))
+        if not record.doubtful:
+            record.name, record.since = None, 0.0
+
+
+def _seconds(ts: str) -> float:
+    return datetime.fromisoformat(ts).timestamp()
+
+
+# ---- whose ledger it is ----------------------------------------------------------------------------------------------
+
+_PARTS: Final = {
+    "migration": "the name of the migration",
+    "mode": "the mode",
+    "source": "the source (kind, base_url or workspace)",
+    "target": "the target (kind, base_url or workspace)",
+    "version": "select.version",
+}
+
+
+def mismatch(recorded: Mapping[str, str], wanted: Mapping[str, str]) -> str | None:
+    """The first part, in words, in which the ledger's migration is not the wanted one; None: it is the same."""
+    parts = [*_PARTS, *sorted({*recorded, *wanted} - _PARTS.keys())]
+    return next((_PARTS.get(part, part) for part in parts if recorded.get(part) != wanted.get(part)), None)

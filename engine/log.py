@@ -1,0 +1,61 @@
+"""The log: structlog on stderr, set up once by the command line; silent when the engine is used as a library.
+
+A host that has configured structlog itself keeps its configuration. Secrets are scrubbed from the finished line, last.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Collection, MutableMapping
+from typing import Any, Final, TextIO
+
+import structlog
+
+LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+HIDDEN: Final = "***"
+
+log: Any = structlog.get_logger("promptferry")
+
+
+def scrub(text: str, secrets: Collection[str]) -> str:
+    """The text without any of the secrets."""
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+class _Scrub:
+    """The last processor: takes secrets out of the line as it would be written."""
+
+    def __init__(self, secrets: Collection[str]) -> None:
+        self._secrets = secrets
+
+    def __call__(self, logger: Any, method: str, line: Any) -> str:
+        return scrub(line, self._secrets)
+
+
+def set_up(*, style: str, level: str, secrets: Collection[str], stream: TextIO = sys.stderr) -> None:
+    """`style`: json | console. `secrets` may grow later. Lines below `level` are not even rendered."""
+    renderer: Any = structlog.processors.JSONRenderer()
+    if style == "console":
+        renderer = structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+            _Scrub(secrets),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _drop(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    raise structlog.DropEvent
+
+
+if not structlog.is_configured():
+    structlog.configure(processors=[_drop])

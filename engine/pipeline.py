@@ -1,0 +1,228 @@
+"""Producer -> ids queue -> fetch pool -> replicas queue -> post pool -> ledger. One direction; nothing flows back.
+
+A stage ends the next one by one end marker for each of its workers. When the run is asked to end, workers go on
+emptying their queue without doing anything, so that no stage before them hangs on a full one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import anyio
+
+from engine import entries
+from engine.digest import differences, read_mark
+from engine.errors import EngineError, Gone, Rejected, Stop, Transient
+from engine.flow import Flow
+from engine.job import Draft, Job, prepare, task_group
+from engine.log import log
+from engine.model import Created, Failed, Json, Outcome, Prompt
+from engine.survey import Task
+
+GRACE_S: Final = 10.0
+"""Seconds that requests in flight get after the run was asked to end."""
+READ_BACK_TRIES: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A task whose replica is ready to be sent."""
+
+    task: Task
+    whose: Mapping[str, Json]
+    """What its lines in the ledger begin with."""
+    draft: Draft
+
+
+async def migrate(job: Job, flow: Flow, tasks: Sequence[Task], *, first_alone: bool = True) -> None:
+    """Creates the replicas of these tasks; every outcome is in the ledger when it returns."""
+    remaining = list(tasks)
+    if first_alone:
+        remaining = await _until_stopped(flow, partial(_first, job, flow, remaining)) or []
+    if remaining and flow.halt.stop is None:
+        await _until_stopped(flow, partial(_pools, job, flow, remaining))
+
+
+async def _until_stopped(flow: Flow, work: Callable[[], Awaitable[list[Task]]]) -> list[Task] | None:
+    """Runs a stage; GRACE_S after the run was asked to end, what is still in flight is dropped and stays an intent."""
+    result: list[Task] | None = None
+
+    async def grace(scope: anyio.CancelScope) -> None:
+        await flow.halt.wait()
+        await anyio.sleep(GRACE_S)
+        scope.cancel()
+
+    async with task_group() as group:
+        group.start_soon(grace, group.cancel_scope)
+        try:
+            result = await work()
+        except Stop as stop:
+            flow.halt.request(stop)
+        group.cancel_scope.cancel()
+    return result
+
+
+async def _first(job: Job, flow: Flow, tasks: Sequence[Task]) -> list[Task]:
+    """Creates the first replica alone, reads it back, and learns where its mark survives. Returns the other tasks."""
+    for position, task in enumerate(tasks):
+        if flow.halt.stop is not None:
+            break
+        ready = await _fetch(job, flow, task)
+        if ready is None:
+            continue
+        (outcome,) = await post(job, flow, [ready])
+        if isinstance(outcome, Created):
+            await _learn(job, flow, ready.draft, outcome.target_id)
+            return list(tasks[position + 1 :])
+    return []
+
+
+async def _learn(job: Job, flow: Flow, draft: Draft, target_id: str) -> None:
+    """Reads the first replica back whole. What the registry did to it is said; it does not stop the run."""
+    found = await _read_back(job, flow, target_id)
+    if found is None:
+        log.warning("replica.not_readable", target_id=target_id)
+        return
+    if (mark := read_mark(found.metadata, None)) is None or mark.key != draft.replica.mark.key:
+        flow.mark_in = "description"
+        log.warning("mark.moved", reason="the registry does not keep it in the metadata", to="version description")
+    if fields := differences(draft.replica.prompt, found):
+        log.warning("replica.differs", target_id=target_id, fields=list(fields))
+
+
+async def _read_back(job: Job, flow: Flow, target_id: str) -> Prompt | None:
+    """The replica, polled for some seconds because reads may be stale; None when it does not appear."""
+    for attempt in range(READ_BACK_TRIES):
+        try:
+            return await job.target.fetch(target_id)
+        except Gone:
+            await flow.halt.pause(0.1 * 2**attempt)
+        except (Rejected, Transient) as error:
+            log.warning("replica.not_readable", target_id=target_id, message=str(error))
+            return None
+    return None
+
+
+async def _pools(job: Job, flow: Flow, tasks: Sequence[Task]) -> list[Task]:
+    ids: asyncio.Queue[Task | None] = asyncio.Queue(job.concurrency)
+    ready: asyncio.Queue[Ready | None] = asyncio.Queue(job.concurrency)
+    workers = min(job.concurrency, len(tasks))
+    async with task_group() as group:
+        group.start_soon(_produce, flow, tasks, ids, workers)
+        group.start_soon(_fetch_pool, job, flow, ids, ready, workers)
+        for _ in range(workers):
+            group.start_soon(_post_worker, job, flow, ready)
+    return []
+
+
+async def _produce(flow: Flow, tasks: Sequence[Task], ids: asyncio.Queue[Task | None], workers: int) -> None:
+    for task in tasks:
+        if flow.halt.stop is not None:
+            break
+        await ids.put(task)
+    for _ in range(workers):
+        await ids.put(None)
+
+
+async def _fetch_pool(
+    job: Job, flow: Flow, ids: asyncio.Queue[Task | None], ready: asyncio.Queue[Ready | None], workers: int
+) -> None:
+    async with task_group() as group:
+        for _ in range(workers):
+            group.start_soon(_fetch_worker, job, flow, ids, ready)
+    for _ in range(workers):
+        await ready.put(None)
+
+
+async def _fetch_worker(
+    job: Job, flow: Flow, ids: asyncio.Queue[Task | None], ready: asyncio.Queue[Ready | None]
+) -> None:
+    while (task := await ids.get()) is not None:
+        if flow.halt.stop is not None:
+            continue
+        try:
+            if (prepared := await _fetch(job, flow, task)) is not None:
+                await ready.put(prepared)
+        except Stop as stop:
+            flow.halt.request(stop)
+
+
+async def _post_worker(job: Job, flow: Flow, ready: asyncio.Queue[Ready | None]) -> None:
+    batch: list[Ready] = []
+    ended = False
+    while not ended:
+        item = await ready.get()
+        while item is not None:
+            batch.append(item)
+            if len(batch) == job.target.batch or ready.empty():
+                break
+            item = ready.get_nowait()
+        ended = item is None
+        if batch and flow.halt.stop is None:
+            try:
+                await post(job, flow, batch)
+            except Stop as stop:
+                flow.halt.request(stop)
+        batch = []
+
+
+async def _fetch(job: Job, flow: Flow, task: Task) -> Ready | None:
+    """Reads the definition and prepares its replica; None when there is nothing to send, and the ledger says why."""
+    whose = entries.origin(task.row, job.ends.source.collections)
+    try:
+        prompt = await job.source.fetch(task.row.id, job.select.version)
+    except Gone:
+        await flow.record(entries.skipped(whose, "gone"))
+        return None
+    except (Rejected, Transient) as error:
+        if not _dropped(flow, error):
+            retriable = isinstance(error, Transient)
+            await flow.record(entries.failed(whose, "fetch", entries.failure(error, retriable=retriable)))
+        return None
+    mark = read_mark(prompt.metadata, prompt.description)
+    if mark is not None and mark.migration == job.migration:
+        flow.replicas.add(task.row.id)  # a replica of ours that has been renamed, and that no ledger knows
+        return None
+    prepared = prepare(job, prompt, name=task.name, mark_in=flow.mark_in)
+    if isinstance(prepared, Failed):
+        await flow.record(entries.failed(whose, "rewrite", prepared))
+        return None
+    return Ready(task, whose, prepared)
+
+
+async def post(job: Job, flow: Flow, batch: Sequence[Ready]) -> list[Outcome]:
+    """Sends replicas: each intent is durable before the first byte leaves, each outcome before this returns."""
+
+    async def sending() -> None:
+        await flow.record(*(entries.intent(ready.whose, ready.draft, _attempt(flow, ready) + 1) for ready in batch))
+
+    try:
+        outcomes = await job.target.create([ready.draft.body for ready in batch], sending)
+    except Stop as stop:
+        if isinstance(stop.__cause__, (Rejected, Transient)):  # surely no effect: nothing is in doubt
+            failure = entries.failure(stop.__cause__, retriable=True)
+            await flow.record(*(entries.failed(ready.whose, "create", failure) for ready in batch))
+        raise
+    pairs = list(zip(batch, outcomes, strict=True))
+    await flow.record(
+        *(entries.of(ready.whose, ready.draft, outcome) for ready, outcome in pairs if not _not_started(flow, outcome))
+    )
+    return outcomes
+
+
+def _attempt(flow: Flow, ready: Ready) -> int:
+    record = flow.state.records.get(ready.task.row.id)
+    return record.attempt if record is not None else 0
+
+
+def _not_started(flow: Flow, outcome: Outcome) -> bool:
+    """The run was asked to end before this was sent: its prompt is as it was."""
+    return flow.halt.stop is not None and isinstance(outcome, Failed) and outcome.error == "not_sent"
+
+
+def _dropped(flow: Flow, error: EngineError) -> bool:
+    return flow.halt.stop is not None and isinstance(error, Transient) and error.error == "not_sent"

@@ -1,0 +1,64 @@
+"""Settles what was sent and never answered: asks the registry before anyone posts again.
+
+A create in doubt is looked up by name and key when the settle time is over, and once more after another one, because a
+slow request may still land and a listing may be late. Only then is it sent again, by the post pool's own function.
+One listing serves all that wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine import entries
+from engine.flow import Flow
+from engine.job import Job
+from engine.log import log
+from engine.lookup import rows_of
+from engine.model import Row
+from engine.pipeline import migrate
+from engine.survey import Task, judge
+
+
+async def reconcile(job: Job, flow: Flow, rows: Sequence[Row]) -> None:
+    """Until none of these rows is in doubt, the attempts are used up, or the run is asked to end."""
+    for _ in range(2 * job.attempts):
+        doubtful = [row for row in rows if _in_doubt(flow, row)]
+        if not doubtful or flow.halt.stop is not None:
+            return
+        await flow.halt.pause(_due(job, flow, doubtful) - flow.clock())
+        if flow.halt.stop is not None:
+            return
+        target_rows, _ = await flow.halt.guard(rows_of(job.target))
+        tasks, _ = await flow.halt.guard(judge(job, flow.state, doubtful, target_rows, now=flow.clock()))
+        await settle(job, flow, tasks)
+        again = [task for task in tasks if task.action == "create"]
+        if again:
+            await migrate(job, flow, again, first_alone=False)
+
+
+async def settle(job: Job, flow: Flow, tasks: Sequence[Task]) -> None:
+    """Records what a judgement found without sending anything: adopted, in conflict, to be left alone."""
+    for task in tasks:
+        if task.note:
+            log.warning("prompt.note", source_id=task.row.id, note=task.note)
+        whose = entries.origin(task.row, job.ends.source.collections)
+        if task.adopt is not None:
+            await flow.record(entries.adopted(whose, task.row, *task.adopt))
+        elif task.action == "conflict":
+            await flow.record(entries.conflict(whose, task.reason or "exists", task.target_id))
+        elif task.action == "skip":
+            await flow.record(entries.skipped(whose, task.reason or "exists"))
+
+
+def _in_doubt(flow: Flow, row: Row) -> bool:
+    record = flow.state.records.get(row.id)
+    return record is not None and record.doubtful
+
+
+def _due(job: Job, flow: Flow, rows: Sequence[Row]) -> float:
+    """When all of them may be looked up: one settle time after the last was sent, then another one."""
+    records = [flow.state.records[row.id] for row in rows]
+    waiting = [record for record in records if not (record.status == "unknown" and record.reason == entries.EXISTS)]
+    now = flow.clock()
+    first = max((record.since + job.settle for record in waiting), default=now)
+    return first if now < first else max((record.since + 2 * job.settle for record in waiting), default=now)

@@ -1,0 +1,148 @@
+"""From the state of a ledger to what a person or a scheduler reads. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from engine.errors import EXIT_ACT, EXIT_OK, EXIT_UNFINISHED, Stop
+from engine.ledger import Record, State
+
+SCHEMA: Final = 1
+OUTCOMES: Final = (
+    "created",
+    "updated",
+    "unchanged",
+    "skipped",
+    "failed",
+    "conflicts",
+    "unresolved",
+    "not_started",
+)
+"""What becomes of a selected prompt: `selected` is the sum of these."""
+
+_OUTCOME_OF: Final = {
+    "created": "created",
+    "updated": "updated",
+    "skipped": "skipped",
+    "failed": "failed",
+    "conflict": "conflicts",
+    "intent": "unresolved",
+    "unknown": "unresolved",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The end of a run: one line of JSON on stdout, and what `run_migration` returns."""
+
+    schema: int = SCHEMA
+    migration: str
+    run: str
+    mode: str
+    exit_code: int
+    reason: str
+    message: str
+    """What stopped the run; empty when nothing did."""
+    next: str
+    counts: Mapping[str, int]
+    this_run: Mapping[str, int]
+    orphaned: int = 0
+    requests: Mapping[str, int]
+    duration_s: float
+    ledger: str
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `--json` and `--summary`."""
+        return asdict(self)
+
+
+def outcome_of(record: Record | None, run: str | None) -> str:
+    """What became of one selected prompt, seen from this run (None: from no run)."""
+    if record is None or record.status not in _OUTCOME_OF:
+        return "not_started"
+    outcome = _OUTCOME_OF[record.status]
+    if outcome in ("created", "updated") and record.run != run:
+        return "unchanged"
+    return outcome
+
+
+def books(state: State, selected: Iterable[str], *, listed: int, run: str) -> tuple[dict[str, int], dict[str, int]]:
+    """`counts` over every selected prompt, and `this_run`: what this run itself did, found unchanged, or left."""
+    counts: Counter[str] = Counter()
+    this_run: Counter[str] = Counter()
+    for source_id in selected:
+        record = state.records.get(source_id)
+        outcome = outcome_of(record, run)
+        counts[outcome] += 1
+        if outcome in ("unchanged", "not_started") or (record is not None and record.run == run):
+            this_run[outcome] += 1
+    whole = {"listed": listed, "selected": counts.total()} | {name: counts[name] for name in OUTCOMES}
+    return whole, {name: this_run[name] for name in OUTCOMES}
+
+
+def nothing() -> tuple[dict[str, int], dict[str, int]]:
+    """The books of a run that ended before it had listed anything."""
+    return {"listed": 0, "selected": 0} | dict.fromkeys(OUTCOMES, 0), dict.fromkeys(OUTCOMES, 0)
+
+
+def lost_track(chosen: Mapping[str, int], *, stop: Stop | None, limited: bool) -> str | None:
+    """What is wrong with the books, if anything is: a run that ends by itself has an outcome for every prompt."""
+    if stop is not None or limited or not chosen["not_started"]:
+        return None
+    return f"the books do not balance: {chosen['not_started']} prompts were taken up and have no outcome"
+
+
+def verdict(
+    chosen: Mapping[str, int], *, stop: Stop | None, limited: bool, problem: str | None
+) -> tuple[int, str, str]:
+    """Exit code, reason, and what to do now. `chosen` are the counts of the prompts that this run was about."""
+    if stop is not None:
+        return stop.exit_code, stop.reason, stop.next
+    if problem is not None:
+        return EXIT_ACT, "failures", "Report this with the ledger: the numbers above cannot be trusted."
+    if sentence := _open(chosen):
+        return EXIT_UNFINISHED, "failures", sentence
+    if limited:
+        return EXIT_OK, "limit", "Run the same command again for the rest."
+    return EXIT_OK, "done", _done(chosen)
+
+
+def _open(counts: Mapping[str, int]) -> str:
+    """What a person can do about what did not arrive."""
+    parts = []
+    if counts["failed"]:
+        parts.append("see why prompts failed with `promptferry status --failed`, mend it, and run it again")
+    if counts["conflicts"]:
+        parts.append("rename or remove what is in the way of the conflicts, or say what to do with on_existing")
+    if counts["unresolved"]:
+        parts.append("run it again to look up the creates whose answer was lost")
+    sentence = "; ".join(parts)
+    return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
+
+
+def _done(counts: Mapping[str, int]) -> str:
+    if counts["created"] or counts["updated"]:
+        return "Point applications to the replicas: `promptferry ids` prints the map old to new."
+    return "Nothing to do."
+
+
+def to_text(summary: Summary) -> str:
+    """The summary for a person."""
+    counts = summary.counts
+    lines = [f"{summary.migration}: {summary.reason.replace('_', ' ')}"]
+    if summary.message:
+        lines.append(summary.message)
+    lines.append(f"{counts['selected']} prompts selected of {counts['listed']} listed")
+    lines.extend(f"  {counts[name]:>7,}  {name.replace('_', ' ')}" for name in OUTCOMES if counts[name])
+    requests = summary.requests
+    lines.append(
+        f"{requests['total']:,} requests ({requests['retries']:,} repeated, {requests['throttled']:,} throttled) "
+        f"in {summary.duration_s:.1f} s; ledger {summary.ledger}"
+    )
+    lines.extend(f"note: {note}" for note in summary.notes)
+    lines.append(summary.next)
+    return "\n".join(lines)

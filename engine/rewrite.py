@@ -1,0 +1,331 @@
+"""From a source prompt to its replica: name, model, provider, collection, partials, parameters, description. Pure.
+
+What cannot arrive is returned, never dropped: losses, what is missing at the target, and notes. Selection, digests and
+marks have files of their own and are to be had from here too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from operator import attrgetter
+from typing import Final
+
+from engine.digest import (
+    canonical,
+    changed,
+    changed_inside,
+    content,
+    differences,
+    digest,
+    key_of,
+    make_replica,
+    read_mark,
+    short_digest,
+    user_name,
+    without_nulls,
+)
+from engine.model import Catalog, Choice, Json, Named, Prompt, Row, Rule, When
+from engine.parameters import change_parameters
+from engine.selection import find, near_misses, selects, takes, unknown_collections
+
+__all__ = [
+    "Change",
+    "Ends",
+    "Placement",
+    "Rewritten",
+    "canonical",
+    "clashes",
+    "differences",
+    "digest",
+    "free_name",
+    "key_of",
+    "make_replica",
+    "near_misses",
+    "place",
+    "read_mark",
+    "rewrite",
+    "selects",
+    "unknown_collections",
+]
+
+_PLACEHOLDER: Final = re.compile(r"\{(name|id|slug|model|collection)\}")
+_PARTIAL_TAG: Final = re.compile(r"(\{\{\s*>\s*)([^\s{}>@]+)((?:\s*@[^\s{}]*)?\s*\}\})")  # not {{>>Private}}
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Both workspaces and what is in them. `same`: they are one, so what is kept needs no mapping."""
+
+    same: bool
+    source: Catalog
+    target: Catalog
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Name and collection id that a replica gets."""
+
+    name: str
+    collection: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One value that the rules change, by the name users know; the template as digests only."""
+
+    field: str
+    before: Json
+    after: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """The prompt as the rules want it, not yet marked, and all there is to say about the way there.
+
+    `losses`: names of what has a value and no place at the target. `missing`: sentences on what it refers to that is
+    not there; such a prompt must not be written, and the reference is as it was at the source. `notes`: sentences
+    that fail nothing, those of the source prompt first.
+    """
+
+    prompt: Prompt = field(repr=False)
+    changes: tuple[Change, ...]
+    losses: tuple[str, ...]
+    notes: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def rewrite(prompt: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collection[str]) -> Rewritten:
+    """Applies the rules that are for this prompt as it is at the source, in order; later ones override.
+
+    `fields`: the fields of Prompt that have a place at the target.
+    """
+    applied = [rule for rule in rules if _fits(rule.when, prompt, ends) and _has(rule.when, prompt)]
+    name, collection = _placed(prompt, applied, ends)
+    provider = _provider(prompt.provider, applied, ends)
+    text, partials, pinned = _map_partials(prompt.text, applied, ends)
+    parameters, notes = _parameters(prompt, applied)
+    after = replace(
+        prompt,
+        name=name,
+        collection=collection.value,
+        provider=provider.value,
+        text=text,
+        model=_chosen([rule.model for rule in applied], prompt.model) or prompt.model,
+        parameters=parameters,
+        description=_last(rule.description for rule in applied) or prompt.description,
+    )
+    references = [one for one, place in ((collection, "collection"), (provider, "provider")) if place in fields]
+    references += partials
+    return Rewritten(
+        prompt=after,
+        changes=tuple(_changes(prompt, after)),
+        losses=_losses(after, fields),
+        notes=tuple(dict.fromkeys((*prompt.notes, *(one.note for one in references if one.note), *pinned, *notes))),
+        missing=tuple(one.missing for one in references if one.missing),
+    )
+
+
+def place(row: Row, rules: Sequence[Rule], ends: Ends) -> Placement | None:
+    """Name and collection of the replica as `rewrite` will give them, from a row of the listing alone.
+
+    None when a rule that changes either may be for this prompt but asks what it `has`: then the definition is needed.
+    """
+    fitting = [rule for rule in rules if _fits(rule.when, row, ends)]
+    if any(rule.when.has and (rule.name or rule.collection) for rule in fitting):
+        return None
+    name, collection = _placed(row, [rule for rule in fitting if not rule.when.has], ends)
+    return Placement(name, collection.value)
+
+
+def clashes(placements: Iterable[tuple[Row, Placement]]) -> set[str]:
+    """Source ids of the prompts whose replicas would share a name in one collection though their own names differ.
+
+    Prompts that share a name at the source already are no clash.
+    """
+    rows: dict[Placement, list[Row]] = defaultdict(list)
+    for row, placement in placements:
+        rows[placement].append(row)
+    return {row.id for together in rows.values() if len({row.name for row in together}) > 1 for row in together}
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The first of `name-2`, `name-3`, ... that is not taken."""
+    return next(free for number in count(2) if (free := f"{name}-{number}") not in taken)
+
+
+# ---- which rules, which values ---------------------------------------------------------------------------------------
+
+
+def _fits(when: When, prompt: Prompt | Row, ends: Ends) -> bool:
+    """Whether all parts of `when` but `has` hold."""
+    return (
+        takes(when.model, prompt.model)
+        and takes(when.name, prompt.name)
+        and any(takes(when.collection, text) for text in _collection_texts(prompt, ends))
+    )
+
+
+def _has(when: When, prompt: Prompt) -> bool:
+    return all(getattr(prompt, name) for name in when.has)
+
+
+def _collection_texts(prompt: Prompt | Row, ends: Ends) -> tuple[str | None, ...]:
+    """What the globs of a rule may match of the source's collection."""
+    home = find(ends.source.collections, prompt.collection)
+    return (home.id, home.slug, home.name) if home else (prompt.collection,)
+
+
+def _chosen(choices: Iterable[Choice], *texts: str | None) -> str | None:
+    """The value of the last choice in which a glob takes one of the texts, and in it of the first such glob."""
+    picked = (
+        next((value for glob, value in choice if any(takes(glob, text) for text in texts)), None) for choice in choices
+    )
+    return _last(picked)
+
+
+def _last(values: Iterable[str | None]) -> str | None:
+    return next(iter([value for value in values if value][::-1]), None)
+
+
+def _filled(template: str, prompt: Prompt | Row, ends: Ends) -> str:
+    home = find(ends.source.collections, prompt.collection)
+    values = {
+        "name": prompt.name,
+        "id": prompt.id,
+        "slug": prompt.slug,
+        "model": prompt.model,
+        "collection": home.slug if home else prompt.collection,
+    }
+    # one pass, so that braces in a value are never read as a placeholder
+    return _PLACEHOLDER.sub(lambda match: values[match[1]] or "", template)
+
+
+def _parameters(prompt: Prompt, applied: Sequence[Rule]) -> tuple[Mapping[str, Json], list[str]]:
+    parameters = prompt.parameters
+    notes: list[str] = []
+    for rule in applied:
+        parameters, more = change_parameters(parameters, rule.parameters, prompt.variables)
+        notes += more
+    return parameters, notes
+
+
+# ---- what a prompt refers to -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """`key` is its place in the file, `of` finds them in a catalog, `held` is what a prompt holds of one."""
+
+    word: str
+    key: str
+    of: Callable[[Catalog], Sequence[Named] | None]
+    held: Callable[[Named], str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    """What a reference becomes; left as it is when something is missing."""
+
+    value: str | None
+    missing: str = ""
+    note: str = ""
+
+
+_COLLECTION: Final = _Kind("collection", "rewrite.collection", attrgetter("collections"), attrgetter("id"))
+_PROVIDER: Final = _Kind("provider", "rewrite.provider", attrgetter("providers"), attrgetter("slug"))
+_PARTIAL: Final = _Kind("partial", "rewrite.partials", attrgetter("partials"), attrgetter("slug"))
+
+
+def _placed(prompt: Prompt | Row, applied: Sequence[Rule], ends: Ends) -> tuple[str, _Reference]:
+    template = _last(rule.name for rule in applied) or "{name}"
+    chosen = _chosen([rule.collection for rule in applied], *_collection_texts(prompt, ends))
+    return _filled(template, prompt, ends), _refer(_COLLECTION, prompt.collection, chosen, ends)
+
+
+def _provider(kept: str | None, applied: Sequence[Rule], ends: Ends) -> _Reference:
+    return _refer(_PROVIDER, kept, _chosen([rule.provider for rule in applied], kept), ends)
+
+
+def _partial(slug: str, mapped: str | None, ends: Ends) -> _Reference:
+    if mapped or ends.same or ends.target.partials is not None:
+        return _refer(_PARTIAL, slug, mapped, ends)
+    advice = "map it in rewrite.partials, or use a key that may list partials"
+    # unlike a collection or a provider it would not be refused: it would render as nothing
+    return _Reference(slug, missing=f"partial '{slug}' cannot be looked up in the target workspace: {advice}")
+
+
+def _refer(kind: _Kind, kept: str | None, chosen: str | None, ends: Ends) -> _Reference:
+    target = kind.of(ends.target)
+    if chosen is not None:
+        return _Reference(chosen) if target is None else _named_in_file(kind, kept, chosen, target)
+    if kept is None or ends.same:
+        return _Reference(kept)
+    if target is None:
+        return _Reference(kept, note=f"{kind.word} '{kept}' is kept unchecked: the target's {kind.word}s are not known")
+    return _same_in(kind, kept, find(kind.of(ends.source), kept), target)
+
+
+def _named_in_file(kind: _Kind, kept: str | None, chosen: str, target: Sequence[Named]) -> _Reference:
+    one = find(target, chosen)
+    found = [one] if one else [named for named in target if named.name == chosen]
+    if len(found) == 1:
+        return _Reference(kind.held(found[0]))
+    return _Reference(kept, missing=_absent(kind, chosen, found, f"mend {kind.key}"))
+
+
+def _same_in(kind: _Kind, kept: str, own: Named | None, target: Sequence[Named]) -> _Reference:
+    """Of the same slug at the target, else of the same name; what the source does not list, by id or slug alone."""
+    found = _alike(own, target) if own else [one for one in (find(target, kept),) if one]
+    if len(found) == 1:
+        return _Reference(kind.held(found[0]))
+    return _Reference(kept, missing=_absent(kind, own.slug if own else kept, found, f"map it in {kind.key}"))
+
+
+def _alike(own: Named, target: Sequence[Named]) -> list[Named]:
+    same_slug = [one for one in target if one.slug == own.slug]
+    return same_slug or [one for one in target if one.name == own.name]
+
+
+def _absent(kind: _Kind, label: str, found: Sequence[Named], advice: str) -> str:
+    if found:
+        several = f"{len(found)} {kind.word}s of that name are in the target workspace"
+        return f"{kind.word} '{label}' is ambiguous, {several}: give the slug of one in {kind.key}"
+    return f"{kind.word} '{label}' is not in the target workspace: create it there, or {advice}"
+
+
+def _map_partials(text: str, applied: Sequence[Rule], ends: Ends) -> tuple[str, list[_Reference], list[str]]:
+    """The text with the partials' slugs at the target, every other byte as it was; and notes on pinned versions."""
+    mapped = {old: new for rule in applied for old, new in rule.partials}
+    tags = list(_PARTIAL_TAG.finditer(text))
+    references = {slug: _partial(slug, mapped.get(slug), ends) for slug in dict.fromkeys(tag[2] for tag in tags)}
+    pinned = [(tag[2], tag[3].removesuffix("}}").strip()) for tag in tags if "@" in tag[3]]
+    notes = [
+        f"partial '{slug}' is pinned to {version}: the versions of '{references[slug].value}' may be numbered otherwise"
+        for slug, version in pinned
+        if not (references[slug].missing or (ends.same and references[slug].value == slug))
+    ]
+    renewed = _PARTIAL_TAG.sub(lambda tag: f"{tag[1]}{references[tag[2]].value}{tag[3]}", text)
+    return renewed, list(references.values()), notes
+
+
+# ---- what there is to say --------------------------------------------------------------------------------------------
+
+
+def _changes(before: Prompt, after: Prompt) -> Iterator[Change]:
+    for name in ("name", "model", "provider", "collection"):
+        if getattr(before, name) != getattr(after, name):
+            yield Change(name, getattr(before, name), getattr(after, name))
+    if before.text != after.text:
+        yield Change(user_name("text"), short_digest(before.text), short_digest(after.text))
+    for path, old, new in changed_inside("parameters", *map(without_nulls, (before.parameters, after.parameters))):
+        yield Change(path, old, new)
+    if changed(before.description, after.description):
+        yield Change(user_name("description"), before.description, after.description)
+
+
+def _losses(after: Prompt, fields: Collection[str]) -> tuple[str, ...]:
+    return tuple(sorted({*after.extra, *(user_name(name) for name in content(after) if name not in fields)}))

@@ -1,0 +1,70 @@
+"""What can be set on a sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+ErrorShape = Literal["data", "error", "message", "gateway"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quirks:
+    """Manners of the real service that nobody has verified; the defaults are the likeliest ones."""
+
+    first_page: int = 0
+    """Number of the first page of /prompts; a lower number gives the first page too."""
+    page_cap: int | None = 100
+    """Largest `page_size` of /prompts that is honoured; a larger one is cut to it."""
+    default_page_size: int | None = None
+    """Rows of /prompts when no `page_size` is sent; None: all of them."""
+    metadata_survives: bool = True
+    """Keys of `template_metadata` that the service does not know come back."""
+    metadata_on_update: bool = True
+    """A PUT takes `template_metadata` as well as `prompt_metadata`."""
+    unique_names: bool = False
+    """A second prompt of one name in one workspace is refused: 409 AB07."""
+    collection_required: bool = True
+    """A create without collection is refused; else the prompt has none and comes back with null."""
+    provider_checked: bool = True
+    """A create or update with a provider that the workspace lacks is refused: 400 AB01."""
+    archived_listed: bool = True
+    listing_lag_s: float = 0.0
+    """Seconds before a new prompt appears in listings (and in `total`)."""
+    stale_reads_s: float = 0.0
+    """Seconds after an update during which reads still give the prompt as it was."""
+    model_wins: Literal["model", "parameters"] = "model"
+    """Which counts when `model` and `parameters.model` differ; both come back as the winner."""
+    prompt_quota: int | None = None
+    """Prompts a workspace may hold; one more is refused: 402 AB09."""
+    error_shape: ErrorShape = "data"
+    echo_key: bool = False
+    """Error messages repeat the key that was sent."""
+    knows_patch: bool = True
+    """False: an older back end, to which `patch` is an unknown field and is ignored."""
+    version_step: int = 1
+    """Distance between version numbers; above 1 they have gaps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxOptions:
+    """Times are seconds. `faults` are probabilities by the names in `FAULTS`; `rate_limit` is requests a second
+    for one key (bursts of one second). `store` is a SQLite file that outlives the process; it is seeded with `prompts`
+    prompts, the same for the same `seed`, only when it is new. `clock` gives seconds since 1970, `sleep` is what a
+    `slow` answer waits with.
+    """
+
+    port: int = 0
+    prompts: int = 200
+    seed: int = 1
+    rate_limit: float | None = None
+    faults: Mapping[str, float] = field(default_factory=dict)
+    store: Path | None = None
+    quirks: Quirks = field(default_factory=Quirks)
+    slow_s: float = 2.0
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

@@ -1,0 +1,191 @@
+"""The wire: routes, keys, scopes, the rate limit, and faults."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, NamedTuple
+
+from aiohttp import web
+
+from engine.sandbox import catalog, inference, partials, prompts
+from engine.sandbox.answers import Json, Refusal, decode, encode, error_body, forbidden
+from engine.sandbox.call import Call, Registry
+from engine.sandbox.faults import Faults, reset, spoil
+from engine.sandbox.options import SandboxOptions
+
+_LARGEST_BODY: Final = 64 * 1024 * 1024
+_REMEMBERED: Final = 100_000
+_LATE: Final = web.RequestKey("late", float)
+_DATA_PLANE: Final = ("prompts.render", "completions.write")
+
+
+class Seen(NamedTuple):
+    """A request that was answered; status 0: the connection was reset instead."""
+
+    method: str
+    path: str
+    status: int
+
+
+class Route(NamedTuple):
+    """`scope`: what a key needs; empty: any key."""
+
+    method: str
+    path: str
+    scope: str
+    endpoint: Callable[[Call], Json]
+
+
+ROUTES: Final = (
+    Route("GET", "/prompts", "prompts.list", prompts.list_prompts),
+    Route("POST", "/prompts", "prompts.create", prompts.create_prompt),
+    Route("POST", "/prompts/partials", "", partials.create_partial),
+    Route("GET", "/prompts/partials", "", partials.list_partials),
+    Route("GET", "/prompts/partials/{ref}", "", partials.retrieve_partial),
+    Route("PUT", "/prompts/partials/{ref}", "", partials.update_partial),
+    Route("DELETE", "/prompts/partials/{ref}", "", partials.delete_partial),
+    Route("GET", "/prompts/partials/{ref}/versions", "", partials.list_partial_versions),
+    Route("PUT", "/prompts/partials/{ref}/makeDefault", "", partials.publish_partial),
+    Route("GET", "/prompts/{ref}", "prompts.read", prompts.retrieve_prompt),
+    Route("PUT", "/prompts/{ref}", "prompts.update", prompts.update_prompt),
+    Route("DELETE", "/prompts/{ref}", "prompts.delete", prompts.delete_prompt),
+    Route("PUT", "/prompts/{ref}/makeDefault", "prompts.publish", prompts.publish_prompt),
+    Route("GET", "/prompts/{ref}/versions", "prompts.read", prompts.list_versions),
+    Route("GET", "/prompts/{ref}/versions/{version}", "prompts.read", prompts.retrieve_version),
+    Route("PUT", "/prompts/{ref}/versions/{version}", "prompts.update", prompts.label_version),
+    Route("POST", "/prompts/{ref}/render", "prompts.render", inference.render_prompt),
+    Route("POST", "/prompts/{ref}/completions", "completions.write", inference.complete_prompt),
+    Route("POST", "/collections", "", catalog.create_collection),
+    Route("GET", "/collections", "", catalog.list_collections),
+    Route("GET", "/collections/{ref}", "", catalog.retrieve_collection),
+    Route("PUT", "/collections/{ref}", "", catalog.update_collection),
+    Route("DELETE", "/collections/{ref}", "", catalog.delete_collection),
+    Route("POST", "/labels", "", catalog.create_label),
+    Route("GET", "/labels", "", catalog.list_labels),
+    Route("GET", "/labels/{ref}", "", catalog.retrieve_label),
+    Route("PUT", "/labels/{ref}", "", catalog.update_label),
+    Route("DELETE", "/labels/{ref}", "", catalog.delete_label),
+    Route("GET", "/providers", "providers.list", catalog.list_providers),
+    Route("GET", "/virtual-keys", "virtual_keys.list", catalog.list_virtual_keys),
+    Route("GET", "/models", "", catalog.list_models),
+    Route("GET", "/integrations", "", catalog.list_integrations),
+    Route("GET", "/integrations/{ref}/models", "", catalog.list_integration_models),
+)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Limit:
+    """A token bucket for each key; bursts of one second."""
+
+    def __init__(self, rate: float | None, clock: Callable[[], float]) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def take(self, key: str) -> None:
+        """Refusal (429, Retry-After in whole seconds) when the key has used up its rate."""
+        if self._rate is None:
+            return
+        now = self._clock()
+        tokens, since = self._buckets.get(key, (max(1.0, self._rate), now))
+        tokens = min(max(1.0, self._rate), tokens + (now - since) * self._rate)
+        self._buckets[key] = (tokens - 1 if tokens >= 1 else tokens, now)
+        if tokens < 1:
+            wait = math.ceil((1 - tokens) / self._rate)
+            raise Refusal(429, "AB06", "rate limit exceeded", retry_after=max(1, wait))
+
+
+class Server:
+    """Answers requests on a registry. `requests` are the last ones that were answered, oldest first."""
+
+    def __init__(self, registry: Registry, options: SandboxOptions) -> None:
+        self.faults = Faults(options.faults, options.seed)
+        self.requests: deque[Seen] = deque(maxlen=_REMEMBERED)
+        self._registry = registry
+        self._options = options
+        self._limit = Limit(options.rate_limit, options.clock)
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[self._outermost])
+        for route in ROUTES:
+            app.router.add_route(route.method, f"/v1{route.path}", partial(self._endpoint, route))
+        return app
+
+    @web.middleware
+    async def _outermost(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        fault = self.faults.draw(request.method, request.path)
+        answer = await self._suffer(fault, request, handler)
+        status = 0 if fault in ("reset_before", "reset_after") else answer.status
+        self.requests.append(Seen(request.method, request.path, status))
+        return answer
+
+    async def _suffer(self, fault: str | None, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if fault in ("429", "503"):
+            code = "AB06" if fault == "429" else "AB04"
+            return self._refuse(request, Refusal(int(fault), code, "try again later", retry_after=1))
+        if fault == "reset_before":
+            return reset(request)
+        if fault == "500":
+            if self.faults.even_chance():
+                await self._answer(request, handler)
+            return self._refuse(request, Refusal(500, "AB04", "internal error"))
+        if fault == "slow":
+            await self._options.sleep(self._options.slow_s)
+        request[_LATE] = self.faults.lateness() if fault == "late_listing" else 0.0
+        answer = await self._answer(request, handler)
+        if fault == "reset_after":
+            return reset(request)
+        if fault in ("truncate", "blank", "not_json"):
+            return await spoil(fault, request, answer)
+        return answer
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Refusal as refusal:
+            return self._refuse(request, refusal)
+        except web.HTTPException as exc:
+            code = "AB02" if exc.status in (404, 405) else "AB01"
+            return self._refuse(request, Refusal(exc.status, code, exc.reason))
+
+    async def _endpoint(self, route: Route, request: web.Request) -> web.Response:
+        key = _key(route, request)
+        known = self._registry.store.key(key)
+        if known is None:
+            raise Refusal(401, "AB05", "the API key is not valid")
+        self._limit.take(key)
+        home, scopes = known
+        if home is None and route.scope in _DATA_PLANE:
+            raise forbidden("a key of the organisation cannot use prompts")
+        if route.scope and scopes is not None and route.scope not in scopes:
+            raise forbidden(f"the key lacks the scope {route.scope}")
+        raw = await request.read()
+        call = Call(
+            registry=self._registry,
+            home=home,
+            path=request.match_info,
+            query=request.query,
+            body=decode(raw) if raw or request.method in ("POST", "PUT") else {},
+            late=request.get(_LATE, 0.0),
+        )
+        answer = route.endpoint(call)
+        if isinstance(answer, web.Response):
+            return answer
+        return web.Response(text=encode(answer), content_type="application/json")
+
+    def _refuse(self, request: web.Request, refusal: Refusal) -> web.Response:
+        quirks = self._registry.quirks
+        echo = f" (key {request.headers.get('x-portkey-api-key')})" if quirks.echo_key else ""
+        body = error_body(quirks.error_shape, refusal.status, refusal.code, refusal.message + echo)
+        headers = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
+        return web.Response(status=refusal.status, text=encode(body), content_type="application/json", headers=headers)
+
+
+def _key(route: Route, request: web.Request) -> str:
+    """The key of a request; only the data plane takes a bearer token."""
+    bearer = request.headers.get("Authorization", "").removeprefix("Bearer ") if route.scope in _DATA_PLANE else ""
+    return request.headers.get("x-portkey-api-key") or bearer

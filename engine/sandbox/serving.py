@@ -1,0 +1,184 @@
+"""Starts and stops the sandbox, and tells tests the truth about it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Final
+
+from aiohttp import web
+
+from engine.sandbox.answers import Json
+from engine.sandbox.call import Registry
+from engine.sandbox.content import check_prompt, first_content, flat, next_content
+from engine.sandbox.faults import Faults
+from engine.sandbox.options import SandboxOptions
+from engine.sandbox.planting import default_collection, plant_library, plant_organisation, plant_workspace
+from engine.sandbox.prompts import add_version, plant_prompt, published
+from engine.sandbox.server import Seen, Server
+from engine.sandbox.store import Store, Template, Version, Window
+
+FIRST_WORKSPACE: Final = "main"
+_GRACE_S: Final = 1.0
+
+
+class Sandbox:
+    """A running sandbox. Workspaces are named by their slugs; the first one is `main`."""
+
+    def __init__(self, server: Server, registry: Registry, port: int) -> None:
+        self._server = server
+        self._registry = registry
+        self.base_url = f"http://127.0.0.1:{port}/v1"
+        self.api_key = self.key(FIRST_WORKSPACE)
+        self.admin_key = self._kept_key("organisation", None, None)
+
+    @property
+    def requests(self) -> deque[Seen]:
+        """The last 100,000 requests as (method, path, status), oldest first; status 0: the connection was reset."""
+        return self._server.requests
+
+    @property
+    def faults(self) -> Faults:
+        """`chances` may be changed and single faults planned while it runs."""
+        return self._server.faults
+
+    def key(self, workspace: str, scopes: Collection[str] | None = None) -> str:
+        """A key locked to the workspace, the same for every start of a store. A workspace that is new is made, with
+        collections, providers and partials of its own. None: every scope.
+        """
+        store = self._registry.store
+        home = store.workspace(workspace)
+        if home is None:
+            with store.writing():
+                home = plant_workspace(store, workspace)
+        return self._kept_key(f"workspace {workspace}", home, scopes)
+
+    def workspace_id(self, workspace: str = FIRST_WORKSPACE) -> str:
+        """Raises LookupError when there is none of that slug."""
+        found = self._registry.store.workspace(workspace)
+        if found is None:
+            raise LookupError(f"there is no workspace {workspace!r}")
+        return found
+
+    def add_prompt(
+        self,
+        name: str,
+        string: str = "Hello {{name}}",
+        *,
+        workspace: str = FIRST_WORKSPACE,
+        collection: str | None = "default",
+        archived: bool = False,
+        **fields: Json,
+    ) -> str:
+        """The id of a new prompt, listed at once. `collection`: slug or id, `default`, or None for none at all;
+        `fields` as a create has them, by default a Claude 3.7 of `anthropic-prod`; only their types are checked.
+        """
+        home = self.workspace_id(workspace)
+        store, registry = self._registry.store, self._registry
+        defaults: dict[str, Json] = {"model": "claude-3-7-sonnet-20250219", "virtual_key": "anthropic-prod"}
+        body = {**defaults, "parameters": {}, "name": name, "string": string, **fields}
+        check_prompt(body)
+        content = first_content(body, body["virtual_key"], registry.quirks)
+        with store.writing():
+            place = self._collection(home, collection)
+            at, visible_at = registry.now(), registry.clock()
+            template, _ = plant_prompt(store, home, name, content, place, at=at, visible_at=visible_at)
+            if archived:
+                store.change_template(replace(template, status="archived"))
+        return template.id
+
+    def add_version(self, prompt_id: str, *, publish: bool = False, **fields: Json) -> int:
+        """The number of a new version with those fields changed; a draft unless published."""
+        store, registry = self._registry.store, self._registry
+        template, newest = self._prompt(prompt_id)
+        check_prompt(fields)
+        provider, metadata = fields.get("virtual_key"), fields.get("template_metadata")
+        content = next_content(newest.content, fields, provider, metadata, registry.quirks)
+        with store.writing():
+            step = registry.quirks.version_step
+            version = add_version(store, template, content, at=registry.now(), step=step)
+            if publish:
+                head, _ = self._prompt(prompt_id)
+                store.change_template(published(head, version, at=registry.now()))
+        return version.number
+
+    def prompts(self, workspace: str = FIRST_WORKSPACE) -> list[dict[str, Json]]:
+        """Every prompt as it is retrieved (published version), oldest first, whatever listings and reads still hide."""
+        window = Window(now=float("inf"))
+        templates, _ = self._registry.store.templates("prompt", self.workspace_id(workspace), window)
+        return [self._flat(template, template.published) for template in reversed(templates)]
+
+    def versions(self, prompt_id: str) -> list[dict[str, Json]]:
+        """Every version of a prompt as it is retrieved, oldest first. Raises LookupError."""
+        template, _ = self._prompt(prompt_id)
+        return [self._flat(template, version.number) for version in reversed(self._registry.store.versions(template))]
+
+    def _flat(self, template: Template, number: int) -> dict[str, Json]:
+        version = self._registry.store.version(template.id, number)
+        if version is None:
+            raise LookupError(f"prompt {template.id} has no version {number}")
+        return flat(template, version, self._registry.store.labels(version.id))
+
+    def _prompt(self, prompt_id: str) -> tuple[Template, Version]:
+        """A prompt and its newest version."""
+        template = self._registry.store.template("prompt", prompt_id)
+        if template is None:
+            raise LookupError(f"there is no prompt {prompt_id}")
+        return template, self._registry.store.versions(template)[0]
+
+    def _collection(self, workspace: str, ref: str | None) -> str | None:
+        if ref is None:
+            return None
+        if ref == "default":
+            return default_collection(self._registry.store, workspace)
+        found = self._registry.store.thing("collection", workspace, ref)
+        if found is None:
+            raise LookupError(f"there is no collection {ref!r}")
+        return str(found["id"])
+
+    def _kept_key(self, owner: str, workspace: str | None, scopes: Collection[str] | None) -> str:
+        store = self._registry.store
+        known = None if scopes is None else sorted(scopes)
+        digest = hashlib.sha256(f"{store.seed} {owner} {known}".encode()).hexdigest()
+        key = f"sandbox-{digest[:32]}"
+        if store.key(key) is None:
+            with store.writing():
+                store.add_key(key, workspace, known)
+        return key
+
+
+@asynccontextmanager
+async def serve(options: SandboxOptions | None = None) -> AsyncIterator[Sandbox]:
+    """A sandbox on 127.0.0.1 for as long as the block lasts. OSError: the port or the store cannot be
+    used. ValueError: there is no such fault.
+    """
+    options = options or SandboxOptions()
+    store = Store(options.store, options.seed)
+    try:
+        _seed(store, options)
+        registry = Registry(store=store, quirks=options.quirks, clock=options.clock)
+        server = Server(registry, options)
+        runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=_GRACE_S)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, "127.0.0.1", options.port)
+            await site.start()
+            port: int = runner.addresses[0][1]
+            yield Sandbox(server, registry, port)
+        finally:
+            await runner.cleanup()
+    finally:
+        store.close()
+
+
+def _seed(store: Store, options: SandboxOptions) -> None:
+    if not store.fresh:
+        return
+    with store.writing():
+        plant_organisation(store)
+        workspace = plant_workspace(store, FIRST_WORKSPACE)
+        plant_library(store, workspace, options.prompts, options.quirks)
+        store.finish_seeding()

@@ -1,0 +1,63 @@
+"""Keeps secrets and template text out of what registries say, for it ends in logs and in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from engine.wire import decode
+
+MESSAGE_BYTES: Final = 500
+ECHO: Final = 16
+"""So many characters in a row that were also sent are an echo, not a coincidence."""
+
+
+def clean(text: str, secrets: Collection[str], sent: bytes = b"") -> str:
+    """`text` on one line of at most 500 bytes: no control characters, no secret, no piece of a text in `sent`.
+
+    `sent` is the JSON body of the request: registries quote in their errors what they do not like.
+    """
+    # secrets come last but for the cut: with a control character in their midst they would not be found before
+    line = _one_line(text)
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        line = line.replace(secret, "***")
+    return _cut(_without_echo(_cut(line), "\n".join(_one_line(leaf) for leaf in _proses(sent))))
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def _cut(text: str) -> str:
+    return text.encode()[:MESSAGE_BYTES].decode(errors="ignore")
+
+
+def _proses(sent: bytes) -> Iterator[str]:
+    """The texts in a JSON body that have a space in them: templates and descriptions, not ids or slugs."""
+    if not sent:
+        return
+    try:
+        left = [decode(sent)]
+    except ValueError:
+        left = [sent.decode(errors="replace")]
+    while left:
+        value = left.pop()
+        if isinstance(value, str) and " " in value:
+            yield value
+        elif isinstance(value, dict):
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+
+
+def _without_echo(line: str, sent: str) -> str:
+    kept, at = "", 0
+    while at < len(line):
+        end = at + ECHO
+        if end > len(line) or line[at:end] not in sent:
+            kept, at = kept + line[at], at + 1
+            continue
+        while end < len(line) and line[at : end + 1] in sent:
+            end += 1
+        kept, at = kept + "***", end
+    return kept

@@ -1,0 +1,91 @@
+"""Which prompts: globs, the parts of `select`, and what a person may have meant by a part that takes nothing. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Final
+
+from engine.model import Named, Row, Select
+
+_WILD: Final = re.compile(r"\*|\?|\[!?\]?[^\]]*\]")
+_SEPARATORS: Final = re.compile(r"[^0-9a-z]+")
+_SHORTEST_CORE: Final = 2  # the core of `o*` is in nearly every name; the one of `o1*` tells something
+
+
+def takes(glob: str, value: str | None) -> bool:
+    """Whether a glob takes the whole of a value, case-sensitive. No value at all: only `*` takes it."""
+    return glob == "*" if value is None else fnmatchcase(value, glob)
+
+
+def find(known: Sequence[Named] | None, text: str | None) -> Named | None:
+    """The one that a prompt means: by id, else by slug. None when it is not there or `known` is not known."""
+    if known is None or text is None:
+        return None
+    found = [one for one in known if text in (one.id, one.slug)]
+    return next((one for one in found if one.id == text), found[0] if found else None)
+
+
+def selects(select: Select, row: Row, collections: Sequence[Named] | None) -> bool:
+    """Whether every part of `select` takes this row; an empty part takes all.
+
+    `collections` are the source's; None (not known) leaves selected collections to be matched by id alone.
+    """
+    return (
+        (not select.ids or row.id in select.ids or (row.slug is not None and row.slug in select.ids))
+        and (not select.collections or _in_collections(select, row, collections))
+        and _named(select.names, row.name)
+        and (not select.models or any(takes(glob, row.model) for glob in select.models))
+    )
+
+
+def _in_collections(select: Select, row: Row, collections: Sequence[Named] | None) -> bool:
+    if row.collection is None:
+        return False
+    home = find(collections, row.collection)
+    return row.collection in select.collections or (home is not None and home.slug in select.collections)
+
+
+def _named(globs: Sequence[str], name: str) -> bool:
+    wanted = [glob for glob in globs if not glob.startswith("!")]
+    unwanted = [glob[1:] for glob in globs if glob.startswith("!")]
+    return (not wanted or any(takes(glob, name) for glob in wanted)) and not any(takes(glob, name) for glob in unwanted)
+
+
+def near_misses(globs: Sequence[str], models: Iterable[str]) -> list[str]:
+    """The models that no glob takes though they contain the literal core of one, sorted, each once.
+
+    The core is the longest stretch without wildcards. Case and the kind of separator do not count here, for a glob is
+    missed by just these: `us.anthropic.claude-3-7-sonnet` and `Claude-3.7-Sonnet` are near misses of `claude-3-7*`.
+    """
+    cores = [core for glob in globs if len(core := _core(glob)) >= _SHORTEST_CORE]
+    missed = {model for model in models if not any(takes(glob, model) for glob in globs)}
+    return sorted(model for model in missed if any(core in _plain(model) for core in cores))
+
+
+def _core(glob: str) -> str:
+    return max((_plain(part) for part in _WILD.split(glob)), key=len)
+
+
+def _plain(text: str) -> str:
+    return _SEPARATORS.sub("-", text.casefold()).strip("-")
+
+
+def unknown_collections(select: Select, collections: Sequence[Named] | None) -> list[str]:
+    """A sentence for each selected collection that the source does not have, with the nearest it has.
+
+    Empty when `collections` is None: nothing is known then.
+    """
+    if collections is None:
+        return []
+    known = {text for one in collections for text in (one.id, one.slug)}
+    slugs = {text.casefold(): one.slug for one in collections for text in (one.name, one.slug)}
+    return [_unknown(text, slugs) for text in select.collections if text not in known]
+
+
+def _unknown(text: str, slugs: Mapping[str, str]) -> str:
+    nearest = get_close_matches(text.casefold(), slugs, n=1)
+    advice = f"did you mean '{slugs[nearest[0]]}'?" if nearest else "give the id or slug of one that is there"
+    return f"collection '{text}' is not at the source: {advice}"

@@ -1,0 +1,218 @@
+"""What a ledger says, while a run goes on or after it: counts, failures, the map old to new, health."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from engine.chosen import Chosen
+from engine.ledger import State
+from engine.model import Json
+from engine.report import OUTCOMES, SCHEMA, outcome_of
+from engine.sink import entries, read_ledger
+
+ID_FIELDS: Final = (
+    "source_id",
+    "source_slug",
+    "target_id",
+    "target_slug",
+    "source_name",
+    "name",
+    "source_version",
+    "target_version",
+)
+_FAILED_FIELDS: Final = {"source_id": "source_id", "name": "source_name", "stage": "stage", "error": "error"}
+
+
+@dataclass(slots=True)
+class _Read:
+    """One pass over the lines."""
+
+    state: State = field(default_factory=State)
+    run: Mapping[str, Json] = field(default_factory=dict)
+    listed: Mapping[str, Json] = field(default_factory=dict)
+    failed: dict[str, Mapping[str, Json]] = field(default_factory=dict)
+    picked: set[str] = field(default_factory=set)
+    first: str = ""
+    last: str = ""
+    """Times of the newest run's first and last line."""
+
+
+def _read(path: Path, chosen: Chosen) -> _Read:
+    found = _Read()
+    for line in entries(path):
+        found.state.fold(line)
+        found.last = line["ts"]
+        source_id = line.get("source_id")
+        if line["kind"] == "run":
+            found.run, found.first = line, line["ts"]
+        elif line["kind"] == "listed":
+            found.listed = line
+        elif source_id is not None:
+            if chosen.takes_line(line):
+                found.picked.add(source_id)
+            found.failed.pop(source_id, None)
+            if line["kind"] == "failed":
+                found.failed[source_id] = line
+    return found
+
+
+# ---- status ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The state of a migration as its ledger has it."""
+
+    migration: str
+    run: str
+    mode: str
+    going_on: bool
+    """The newest run has not written its end: it goes on, or it was killed."""
+    reason: str
+    counts: Mapping[str, int]
+    rate: float
+    """Prompts settled a second in the newest run."""
+    failed: Sequence[Mapping[str, Json]]
+    why: Mapping[str, int]
+    """Kind of failure -> prompts."""
+    ledger: str
+
+    def to_json(self, *, with_failed: bool) -> dict[str, Any]:
+        """The object of `status --json`."""
+        value: dict[str, Any] = {
+            "schema": SCHEMA,
+            "migration": self.migration,
+            "run": self.run,
+            "mode": self.mode,
+            "reason": self.reason,
+            "going_on": self.going_on,
+            "counts": dict(self.counts),
+            "rate": self.rate,
+            "why": dict(self.why),
+            "ledger": self.ledger,
+        }
+        return value | {"failed": [dict(one) for one in self.failed]} if with_failed else value
+
+
+def read_status(path: Path, chosen: Chosen) -> Status:
+    """Needs no lock. Raises what `entries` raises."""
+    found = _read(path, chosen)
+    run = found.state.last_run
+    ended = found.state.last_end if found.state.last_end and found.state.last_end.run == run else None
+    failed = [line for source_id, line in found.failed.items() if source_id in found.picked]
+    return Status(
+        migration=found.run.get("migration") or "",
+        run=run or "",
+        mode=found.run.get("mode") or "",
+        going_on=ended is None and run is not None,
+        reason=(ended.reason or "") if ended else "",
+        counts=_counts(found, run, chosen),
+        rate=_rate(found, run),
+        failed=[_failed(line) for line in failed],
+        why=dict(Counter(str(line.get("error")) for line in failed).most_common()),
+        ledger=str(path),
+    )
+
+
+def _counts(found: _Read, run: str | None, chosen: Chosen) -> dict[str, int]:
+    """Of the chosen; prompts that no line speaks of are known by number only, when all are asked for."""
+    counts = Counter(outcome_of(record, run) for one, record in found.state.records.items() if one in found.picked)
+    if chosen.everything:
+        counts["not_started"] += max(0, found.listed.get("selected", 0) - counts.total())
+    head = {"listed": found.listed.get("count", 0), "selected": counts.total()}
+    return head | {name: counts[name] for name in OUTCOMES}
+
+
+def _rate(found: _Read, run: str | None) -> float:
+    settled = sum(record.run == run and not record.doubtful for record in found.state.records.values())
+    if not found.first:
+        return 0.0
+    seconds = (datetime.fromisoformat(found.last) - datetime.fromisoformat(found.first)).total_seconds()
+    return round(settled / seconds, 1) if seconds > 0 else 0.0
+
+
+def _failed(line: Mapping[str, Json]) -> dict[str, Json]:
+    return {name: line.get(key) for name, key in _FAILED_FIELDS.items()} | {"message": line.get("message")}
+
+
+# ---- ids -------------------------------------------------------------------------------------------------------------
+
+
+def read_ids_map(path: Path, chosen: Chosen) -> list[dict[str, Json]]:
+    """The map old to new, in the order in which the replicas were made. Raises what `entries` raises."""
+    pairs: dict[str, dict[str, Json]] = {}
+    for line in entries(path):
+        if line["kind"] in ("created", "updated") and chosen.takes_line(line):
+            pairs[line["source_id"]] = {name: line.get(name) for name in ID_FIELDS} | _versions(line)
+        elif line["kind"] == "rolled_back":
+            pairs.pop(line["source_id"], None)
+    return list(pairs.values())
+
+
+def _versions(line: Mapping[str, Json]) -> dict[str, Json]:
+    """A create publishes version 1."""
+    return {"target_version": line.get("after_version") if line["kind"] == "updated" else 1}
+
+
+# ---- health ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Whether a ledger can be gone on with."""
+
+    ledger: str
+    verdict: str
+    """whole | torn | damaged | foreign | newer"""
+    lines: int
+    """Good lines."""
+    prompts: int
+    created: int
+    in_doubt: int
+    runs: int
+    advice: str
+
+    @property
+    def usable(self) -> bool:
+        """Whether a run goes on with it."""
+        return self.verdict in ("whole", "torn")
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `ledger check --json`."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def examine_ledger(path: Path) -> Health:
+    """Reads the whole file. Raises ConfigError when there is none."""
+    reading = read_ledger(path)
+    records = reading.state.records.values()
+    return Health(
+        ledger=str(path),
+        verdict=reading.verdict.kind,
+        lines=reading.verdict.line - 1,
+        prompts=len(records),
+        created=sum(record.made for record in records),
+        in_doubt=sum(record.doubtful for record in records),
+        runs=reading.state.runs,
+        advice=" ".join(_advice(reading.verdict.kind, reading.verdict.line)),
+    )
+
+
+def _advice(kind: str, line: int) -> Iterator[str]:
+    if kind == "whole":
+        yield "Every line is good."
+    elif kind == "torn":
+        yield f"Line {line} was being written when a run ended, or is being written now."
+        yield "The next run keeps it beside the ledger, cuts it off and goes on."
+    elif kind == "newer":
+        yield f"Line {line} was written by a newer version of promptferry: use that one."
+    elif kind == "foreign":
+        yield "This file is no ledger of promptferry."
+    else:
+        yield f"Line {line} is damaged and later lines are whole, so no crash did this: restore a copy of the file."
+        yield "Without a copy, move it away and run again: replicas that are there are found by their marks."

@@ -1,0 +1,196 @@
+"""What is there, and what is to be done with each prompt: the same judgement for `plan`, `run` and a resume.
+
+Both workspaces are listed to the end before anything is written: replicas are created at the front of the listing that
+is being read, and a name that is taken must be known beforehand.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import anyio
+
+from engine.entries import EXISTS
+from engine.errors import Rejected, Transient
+from engine.job import Job, task_group
+from engine.ledger import Record, State
+from engine.lookup import Found, look_up, rows_of
+from engine.model import Mark, Row
+from engine.rewrite import Placement, clashes, free_name, place, rewrite
+from engine.selection import selects
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One selected prompt and what is to be done: create | adopt | unchanged | skip | conflict | keep | wait.
+
+    `keep`: failed for good in an earlier run. `wait`: a create in doubt whose settle time is not over.
+    """
+
+    row: Row
+    action: str
+    reason: str | None = None
+    name: str | None = None
+    """Name of the replica, when it is not the one that the rules give."""
+    target_id: str | None = None
+    adopt: tuple[Row, Mark] | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """Both listings, judged. `tasks` has one task for each selected prompt, in the order of the listing."""
+
+    listed: int
+    total: int
+    tasks: list[Task] = field(default_factory=list)
+    orphaned: int = 0
+    """Replicas whose source is gone."""
+    notes: list[str] = field(default_factory=list)
+
+
+async def survey(job: Job, state: State, *, now: float, retry_failed: bool = False) -> Survey:
+    """Lists, selects, places and judges. `now` in epoch seconds. Raises Stop when a listing is not whole."""
+    rows, total = await rows_of(job.source)
+    target_rows = rows if job.ends.same else (await rows_of(job.target))[0]
+    selected = [
+        row for row in rows if row.id not in state.targets and selects(job.select, row, job.ends.source.collections)
+    ]
+    tasks, replicas = await judge(job, state, selected, target_rows, now=now, retry_failed=retry_failed)
+    # Replicas of ours that no ledger knows are no sources; with two keys, both ends may be one workspace all the same.
+    tasks = [task for task in tasks if task.row.id not in replicas]
+    return Survey(
+        listed=len(rows),
+        total=total,
+        tasks=tasks,
+        orphaned=_orphaned(state, rows),
+        notes=_notes(state, tasks, target_rows),
+    )
+
+
+async def judge(
+    job: Job, state: State, rows: Sequence[Row], target_rows: Iterable[Row], *, now: float, retry_failed: bool = False
+) -> tuple[list[Task], set[str]]:
+    """A task for each row, and the ids of the target's prompts that are replicas of this migration."""
+    target_rows = list(target_rows)
+    pending = [row for row in rows if not _settled(state.records.get(row.id))]
+    placements = await _place(job, pending)
+    names = {placed.name for placed in placements.values() if placed is not None}
+    names.update(record.name for row in pending if (record := state.records.get(row.id)) and record.name)
+    keys = {job.key(row.id) for row in pending}
+    found = await look_up(job, names, keys, target_rows, state.targets)
+    replicas = {row.id for matches in found.ours.values() for row, _ in matches}
+    placed = [(row, placements[row.id]) for row in pending if row.id not in replicas]
+    judgement = _Judgement(
+        job=job,
+        state=state,
+        found=found,
+        clashing=clashes([(row, placement) for row, placement in placed if placement is not None]),
+        taken={row.name for row in target_rows},
+        now=now,
+        retry_failed=retry_failed,
+    )
+    return [judgement.task(row, placements.get(row.id)) for row in rows], replicas
+
+
+def _settled(record: Record | None) -> bool:
+    return record is not None and record.status in ("created", "updated")
+
+
+async def _place(job: Job, rows: Sequence[Row]) -> dict[str, Placement | None]:
+    """Row id -> where its replica goes; reads the definition only where a rule asks for it."""
+    placements = {row.id: place(row, job.rules, job.ends) for row in rows}
+    limiter = anyio.CapacityLimiter(job.concurrency)
+
+    async def read(row: Row) -> None:
+        async with limiter:
+            try:
+                prompt = await job.source.fetch(row.id, job.select.version)
+            except (Rejected, Transient):
+                return  # the fetch pool meets it again and says what is wrong
+        done = rewrite(prompt, job.rules, job.ends, job.target.fields).prompt
+        placements[row.id] = Placement(name=done.name, collection=done.collection)
+
+    async with task_group() as group:
+        for row in rows:
+            if placements[row.id] is None:
+                group.start_soon(read, row)
+    return placements
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judgement:
+    """All that decides about one prompt."""
+
+    job: Job
+    state: State
+    found: Found
+    clashing: Collection[str]
+    taken: set[str]
+    now: float
+    retry_failed: bool
+
+    def task(self, row: Row, placement: Placement | None) -> Task:
+        record = self.state.records.get(row.id)
+        if record is not None and _settled(record):
+            return Task(row=row, action="unchanged", target_id=record.target_id)
+        if matches := self.found.ours.get(self.job.key(row.id)):
+            return _adopt(row, matches)
+        if record is not None and record.doubtful and not self._refused_name(record):
+            if self.now < record.since + 2 * self.job.settle:
+                return Task(row=row, action="wait", reason="its create is in doubt and is looked up first")
+        elif record is not None and record.status == "failed" and not (record.retriable or self.retry_failed):
+            return Task(row=row, action="keep", reason=record.reason)
+        if row.id in self.clashing:
+            return Task(row=row, action="conflict", reason="name_clash")
+        return self._create(row, record, placement)
+
+    def _refused_name(self, record: Record) -> bool:
+        """The registry said 409: there is nothing to wait for."""
+        return record.status == "unknown" and record.reason == EXISTS
+
+    def _create(self, row: Row, record: Record | None, placement: Placement | None) -> Task:
+        other = self.found.others.get(placement.name) if placement is not None else None
+        if other is None and record is not None and self._refused_name(record):
+            return Task(row=row, action="conflict", reason="exists")
+        if other is None or placement is None:
+            return Task(row=row, action="create")
+        if self.job.on_existing == "skip":
+            return Task(row=row, action="skip", reason="exists", target_id=other.id)
+        if self.job.on_existing == "rename":
+            name = free_name(placement.name, self.taken)
+            self.taken.add(name)
+            return Task(row=row, action="create", name=name, note=f"{placement.name!r} is taken; named {name!r}")
+        return Task(row=row, action="conflict", reason="exists", target_id=other.id)
+
+
+def _adopt(row: Row, matches: Sequence[tuple[Row, Mark]]) -> Task:
+    """The oldest; the rest are reported, never deleted."""
+    rest = ", ".join(found.id for found, _ in matches[1:])
+    note = f"has more than one replica; the oldest was taken, these are left alone: {rest}" if rest else None
+    return Task(row=row, action="adopt", target_id=matches[0][0].id, adopt=matches[0], note=note)
+
+
+def _orphaned(state: State, rows: Iterable[Row]) -> int:
+    there = {row.id for row in rows}
+    return sum(_settled(record) and source_id not in there for source_id, record in state.records.items())
+
+
+def _notes(state: State, tasks: Sequence[Task], target_rows: Iterable[Row]) -> list[str]:
+    """What is worth saying of the whole and is nobody's failure."""
+    there = {row.id for row in target_rows}
+    done = [(task, state.records[task.row.id]) for task in tasks if task.action == "unchanged"]
+    gone = sum(record.target_id not in there for _, record in done)
+    changed = sum(bool(record.updated_at and task.row.updated_at != record.updated_at) for task, record in done)
+    shared = Counter(task.row.name for task in tasks)
+    twins = sum(count for count in shared.values() if count > 1)
+    notes = []
+    if gone:
+        notes.append(f"{gone} replicas of earlier runs are no longer on the target; they are left as they are")
+    if changed:
+        notes.append(f"{changed} sources changed since their replica was made; this version does not update replicas")
+    if twins:
+        notes.append(f"{twins} prompts share their name with another one; each gets its replica, told apart by its key")
+    return notes

@@ -1,0 +1,310 @@
+"""The gate keeps the rate, the pauses and the order. All of it in virtual time: nothing here waits."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.errors import Transient
+from engine.throttle import Gate, Requests
+
+T = TypeVar("T")
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A loop whose clock jumps to the next timer when nothing else is to be done."""
+
+    def __init__(self) -> None:
+        super().__init__(selectors.SelectSelector())
+        self._now = 0.0
+
+    def time(self) -> float:
+        return self._now
+
+    def _run_once(self) -> None:
+        # at least 1 us a turn: a timer that is due at this very moment would else be set again for ever
+        self._now += 1e-6
+        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
+            self._now = max(self._now, self._scheduled[0].when())  # type: ignore[attr-defined]
+        super()._run_once()  # type: ignore[misc]
+
+
+def in_virtual_time(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(work())
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def gate(*, rate: float | None = 1000, concurrency: int = 1000, jitter: float = 0.0) -> Gate:
+    return Gate(rate=rate, concurrency=concurrency, jitter=lambda: jitter)
+
+
+async def send(gate: Gate, times: list[float], *, seconds: float = 0.0) -> None:
+    async with gate.turn("read"):
+        times.append(now())
+        await asyncio.sleep(seconds)
+
+
+def most_in_a_window(times: list[float], seconds: float) -> int:
+    return max(sum(start <= moment <= start + seconds for moment in times[at:]) for at, start in enumerate(times))
+
+
+@pytest.mark.parametrize("rate", [0.5, 1, 7, 20, 50, 333, 2000, None])
+def test_no_window_holds_more_than_the_rate_and_one_bucket(rate: float | None) -> None:
+    times: list[float] = []
+
+    async def work() -> None:
+        throttle = gate(rate=rate)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(300):
+                tasks.start_soon(send, throttle, times)
+
+    in_virtual_time(work)
+    rate = rate or 20
+    capacity = max(1, rate * 0.02)
+    for window in (0.0, 0.5 / rate, 1 / rate, 10 / rate, 100 / rate):
+        # a turn of the loop takes a microsecond of this time: leave it one at either edge
+        assert most_in_a_window(times, window) <= rate * (window + 2e-6) + capacity
+    assert times[-1] <= 300 / rate * 1.02 + 0.01, "nor may it be slower than that"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rate=st.sampled_from([5.0, 60.0, 400.0]),
+    arrivals=st.lists(st.floats(0, 0.5), min_size=1, max_size=60),
+    pauses=st.lists(st.tuples(st.floats(0, 2), st.floats(0, 1)), max_size=4),
+)
+def test_rate_and_pauses_hold_whenever_requests_come(
+    rate: float, arrivals: list[float], pauses: list[tuple[float, float]]
+) -> None:
+    times: list[float] = []
+    quiet: list[tuple[float, float]] = []
+
+    async def come(throttle: Gate, after: float) -> None:
+        await asyncio.sleep(after)
+        await send(throttle, times)
+
+    async def pause(throttle: Gate, after: float, seconds: float) -> None:
+        await asyncio.sleep(after)
+        quiet.append((now(), now() + seconds))
+        throttle.pause(seconds)
+
+    async def work() -> None:
+        throttle = gate(rate=rate)
+        async with anyio.create_task_group() as tasks:
+            for after in arrivals:
+                tasks.start_soon(come, throttle, after)
+            for after, seconds in pauses:
+                tasks.start_soon(pause, throttle, after, seconds)
+
+    in_virtual_time(work)
+    assert len(times) == len(arrivals)
+    assert not [moment for moment in times for start, end in quiet if start < moment < end]
+    for window in (0.0, 1 / rate, 5 / rate):
+        assert most_in_a_window(times, window) <= rate * (window + 2e-6) + max(1, rate * 0.02)
+
+
+@pytest.mark.parametrize("rate", [40, 100, 1000])
+def test_64_workers_wait_alike(rate: float) -> None:
+    waits: list[float] = []
+
+    async def worker(throttle: Gate) -> None:
+        for _ in range(20):
+            start = now()
+            async with throttle.turn("read"):
+                waits.append(now() - start)
+
+    async def work() -> None:
+        throttle = gate(rate=rate)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(64):
+                tasks.start_soon(worker, throttle)
+
+    in_virtual_time(work)
+    settled = waits[64:]
+    assert max(settled) <= 1.3 * sum(settled) / len(settled)
+
+
+def test_first_come_first_served() -> None:
+    order: list[int] = []
+
+    async def work() -> None:
+        throttle = gate(rate=50, concurrency=3)
+
+        async def come(number: int) -> None:
+            async with throttle.turn("write"):
+                order.append(number)
+                await asyncio.sleep(0.1)
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(50):
+                tasks.start_soon(come, number)
+
+    in_virtual_time(work)
+    assert order == list(range(50))
+
+
+def test_never_more_in_flight_than_the_ceiling() -> None:
+    seen: list[int] = []
+
+    async def work() -> None:
+        throttle = gate(concurrency=4)
+
+        async def come() -> None:
+            async with throttle.turn("read"):
+                seen.append(throttle.in_flight)
+                await asyncio.sleep(0.05)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(40):
+                tasks.start_soon(come)
+        assert throttle.in_flight == 0
+
+    in_virtual_time(work)
+    assert max(seen) == 4
+
+
+def test_waiting_for_a_place_saves_up_no_burst() -> None:
+    times: list[float] = []
+
+    async def work() -> None:
+        throttle = gate(rate=10, concurrency=2)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(10):
+                tasks.start_soon(lambda: send(throttle, times, seconds=5))
+
+    in_virtual_time(work)
+    assert min(later - earlier for earlier, later in pairwise(times)) >= 0.1 - 2e-6
+
+
+def test_the_longest_pause_wins_and_gets_up_to_a_tenth_longer() -> None:
+    async def work() -> tuple[float, str, list[float]]:
+        throttle = gate(jitter=0.5)
+        throttle.pause(10, "the registry asked for it")
+        throttle.pause(2, "shorter")
+        told = throttle.paused_for, throttle.why
+        times: list[float] = []
+        await send(throttle, times)
+        assert (throttle.paused_for, throttle.why) == (0, "")
+        return *told, times
+
+    seconds, why, times = in_virtual_time(work)
+    assert seconds == pytest.approx(10.5, abs=1e-4)
+    assert why == "the registry asked for it"
+    assert times == [pytest.approx(10.5, abs=1e-3)]
+
+
+def test_a_pause_that_grows_while_it_is_waited_for() -> None:
+    async def work() -> list[float]:
+        throttle, times = gate(), list[float]()
+        throttle.pause(1)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send, throttle, times)
+            await asyncio.sleep(0.9)
+            throttle.pause(5)
+        return times
+
+    assert in_virtual_time(work) == [pytest.approx(5.9, abs=1e-3)]
+
+
+@pytest.mark.parametrize("obstacle", ["rate", "pause", "place"])
+@pytest.mark.parametrize("leaving", [0, 1, 5])
+def test_who_is_cancelled_takes_no_turn_with_him(obstacle: str, leaving: int) -> None:
+    passed: list[int] = []
+
+    async def work() -> float:
+        throttle = gate(rate=10, concurrency=1 if obstacle == "place" else 100)
+
+        async def come(number: int, seconds: float) -> None:
+            async with throttle.turn("read"):
+                passed.append(number)
+                await asyncio.sleep(seconds)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(come, 99, 1.0)
+            await asyncio.sleep(0.01)
+            if obstacle == "pause":
+                throttle.pause(1)
+            waiters = [asyncio.ensure_future(come(number, 0)) for number in range(8)]
+            await asyncio.sleep(0.02)
+            waiters[leaving].cancel()
+            await asyncio.wait(waiters)
+        assert throttle.in_flight == 0
+        assert throttle.requests.total == 8
+        return now()
+
+    end = in_virtual_time(work)
+    assert passed == [99, *(number for number in range(8) if number != leaving)]
+    assert end <= 1.9
+
+
+def test_a_request_that_fails_gives_its_place_back() -> None:
+    async def work() -> int:
+        throttle = gate(concurrency=1)
+        with pytest.raises(RuntimeError):
+            async with throttle.turn("write"):
+                raise RuntimeError
+        async with throttle.turn("write"):
+            return throttle.in_flight
+
+    assert in_virtual_time(work) == 1
+
+
+@pytest.mark.parametrize("obstacle", ["rate", "pause", "place"])
+def test_halt_sends_everyone_away_at_once_and_surely_unsent(obstacle: str) -> None:
+    async def work() -> tuple[list[BaseException | None], float, Requests]:
+        throttle = gate(rate=0.01 if obstacle == "rate" else 1000, concurrency=1 if obstacle == "place" else 100)
+        finished = asyncio.Event()
+
+        async def first() -> None:
+            async with throttle.turn("read"):
+                await asyncio.sleep(500)
+                finished.set()
+
+        async def later() -> None:
+            async with throttle.turn("write"):
+                raise AssertionError("it was let through")
+
+        running = asyncio.ensure_future(first())
+        await asyncio.sleep(0.01)
+        if obstacle == "pause":
+            throttle.pause(400)
+        waiters = [asyncio.ensure_future(later()) for _ in range(64)]
+        await asyncio.sleep(1)
+        throttle.halt()
+        start = now()
+        waiters.append(asyncio.ensure_future(later()))
+        await asyncio.wait(waiters)
+        spent = now() - start
+        await running
+        assert finished.is_set(), "what is in flight may end"
+        return [waiter.exception() for waiter in waiters], spent, throttle.requests
+
+    errors, spent, requests = in_virtual_time(work)
+    assert [getattr(error, "error", error) for error in errors] == ["not_sent"] * 65
+    assert all(isinstance(error, Transient) for error in errors)
+    assert spent < 0.01
+    assert requests.total == 1
+
+
+def test_the_counts() -> None:
+    async def work() -> Requests:
+        throttle = gate()
+        for kind, retry in (("read", False), ("read", True), ("write", False), ("write", True), ("read", False)):
+            async with throttle.turn(kind, retry=retry):  # type: ignore[arg-type]
+                pass
+        throttle.pause(1)
+        return throttle.requests
+
+    assert in_virtual_time(work) == Requests(total=5, reads=3, writes=2, retries=2, throttled=1)
