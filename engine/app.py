@@ -321,19 +321,19 @@ async def plan_migration(migration: Migration, *, chosen: Chosen, rate: float | 
 
 async def check_migration(migration: Migration, *, rate: float | None = None) -> list[Finding]:
     """Everything that can be known before a write, in one report. Raises Stop when an end cannot be asked."""
-    _recorded(migration)
+    state = _recorded(migration)
     async with open_ends(migration, rate=rate) as ends:
-        job = await open_job(migration, ends)
-        return await examine(job)
+        return await examine(await open_job(migration, ends), state.targets)
 
 
 async def take_inventory(migration: Migration, *, rate: float | None = None) -> Inventory:
     """One listing of the source, counted. Raises Stop."""
+    state = _recorded(migration)
     async with open_ends(migration, rate=rate) as ends:
         select = migration.selection()
         rows, _ = await rows_of(ends.source)
         collections = (await ends.source.catalog({"collections"})).collections
-        return count(rows, select, collections)
+        return count(rows, select, collections, state.targets)
 
 
 def _recorded(migration: Migration) -> State:

@@ -59,10 +59,13 @@ def unknown_ids(job: Job, rows: Sequence[Row], known: Collection[str]) -> Iterat
             yield Finding(level="problem", where="select.ids", text=f"there is no prompt {prompt_id!r} at the source")
 
 
-async def examine(job: Job) -> list[Finding]:
-    """Everything that can be known before a write, each problem once. Raises Stop when an end cannot be asked."""
+async def examine(job: Job, replicas: Collection[str]) -> list[Finding]:
+    """Everything that can be known before a write, each problem once. `replicas`: ids of this migration's own.
+
+    Raises Stop when an end cannot be asked.
+    """
     rows, _ = await rows_of(job.source)
-    selected = [row for row in rows if selects(job.select, row, job.ends.source.collections)]
+    selected = [row for row in rows if row.id not in replicas and selects(job.select, row, job.ends.source.collections)]
     findings = [
         Finding(level="ok", where="source", text=f"reachable; its key lists prompts: {len(rows)}"),
         Finding(

@@ -197,7 +197,7 @@ class Client:
     async def _refresh(self, stale: Mapping[str, str]) -> bool:
         async with self._refreshing:
             # somebody else may have done it while we waited
-            return await self._auth.refresh(stale)
+            return dict(self._auth.headers()) != stale or await self._auth.refresh(stale)
 
     async def _settled(self, verdict: Verdict, headers: Mapping[str, str], progress: _Progress) -> bool:
         """True: done. False: to be sent again, now. Else raises what became of it."""

@@ -28,7 +28,7 @@ CONTENT: Final = (
 """The fields of Prompt that a person wrote; the registry owns the others."""
 
 _USER_NAMES: Final = {"text": "string", "description": "version_description"}
-_MARKED: Final = re.compile(r"(?:(?:^| )\[promptferry:([0-9a-f]{16})\])+\Z")
+_MARKED: Final = re.compile(r"(?:^| )\[promptferry:([0-9a-f]{16})\]\Z")
 
 
 def user_name(field: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from engine.check import kinds_needed
 from engine.config import Endpoint, Migration
 from engine.connectors import CONNECT
+from engine.errors import Stop
 from engine.http import Limits
 from engine.job import Job
 from engine.model import Target
@@ -121,4 +122,12 @@ class _Sandbox:
         from engine.sandbox import SandboxOptions, serve  # a server that a real migration never needs
 
         options = SandboxOptions(store=self._store, prompts=SANDBOX_PROMPTS)
-        return await self._stack.enter_async_context(serve(options))
+        try:
+            self._store.parent.mkdir(parents=True, exist_ok=True)
+            return await self._stack.enter_async_context(serve(options))
+        except OSError as error:
+            raise Stop(
+                "disk",
+                f"the embedded sandbox cannot be started: {error.strerror or error}",
+                next="Make the folder of the ledger writable, or name another one with --ledger, and run it again.",
+            ) from error

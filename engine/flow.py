@@ -25,6 +25,9 @@ EVENTS: Final = {
     "unknown": "prompt.unknown",
 }
 
+LOGGED: Final = ("source_id", "source_name", "target_id", "name", "how", "stage", "error", "status", "message", "reason")
+"""The fields of a ledger line that its log line repeats."""
+
 
 @dataclass(frozen=True, slots=True)
 class MaxFailures:
@@ -73,7 +76,7 @@ class Flow:
         for entry in entries:
             if entry.kind in EVENTS:
                 self.done[entry.kind] += 1
-                fields = {name: value for name, value in entry.fields.items() if value is not None}
+                fields = {name: entry.fields[name] for name in LOGGED if entry.fields.get(name) is not None}
                 level = "warning" if entry.kind in ("failed", "conflict", "unknown") else "info"
                 getattr(log, level)(EVENTS[entry.kind], **fields)
         self._judge_failures()

@@ -26,6 +26,8 @@ class Inventory:
     """One workspace, counted. `near_misses`: models that the globs look as if they meant and do not take."""
 
     listed: int
+    replicas: int
+    """Of those listed: replicas of this migration, which are never selected."""
     selected: int
     models: Sequence[Group]
     collections: Sequence[Group]
@@ -40,13 +42,16 @@ class Inventory:
         return [group for group in self.models if takes(glob, group.name)]
 
 
-def count(rows: Sequence[Row], select: Select, collections: Sequence[Named] | None) -> Inventory:
-    """Counts a whole listing; largest groups first."""
-    selected = {row.id for row in rows if selects(select, row, collections)}
+def count(
+    rows: Sequence[Row], select: Select, collections: Sequence[Named] | None, replicas: Collection[str]
+) -> Inventory:
+    """Counts a whole listing; largest groups first. `replicas`: ids of this migration's own, as the ledger has them."""
+    selected = {row.id for row in rows if row.id not in replicas and selects(select, row, collections)}
     slugs = {one.id: one.slug for one in collections or ()}
     models = {row.model for row in rows if row.model is not None}
     return Inventory(
         listed=len(rows),
+        replicas=sum(row.id in replicas for row in rows),
         selected=len(selected),
         models=_groups(((row.model or NO_MODEL, row.id) for row in rows), selected),
         collections=_groups(

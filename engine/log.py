@@ -44,6 +44,7 @@ def set_up(*, style: str, level: str, secrets: Collection[str], stream: TextIO =
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _in_order,
             renderer,
             _Scrub(secrets),
         ],
@@ -51,6 +52,11 @@ def set_up(*, style: str, level: str, secrets: Collection[str], stream: TextIO =
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
+
+
+def _in_order(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """When, how grave and what first: people read the beginning of a line."""
+    return {name: event.pop(name) for name in ("timestamp", "level", "event")} | dict(event)
 
 
 def _drop(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -26,7 +26,7 @@ _LONG_NUMBER: Final = re.compile(rb"(?:^|[:,\[\s])-?(?:[0-9][0-9.]{15}|[0-9.]+[e
 _SPLIT_PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
-class NotKept(ValueError):  # noqa: N818 - it is JSON, but not one that survives
+class NotKept(ValueError):
     """JSON with a value that cannot be kept exactly as it was written."""
 
 

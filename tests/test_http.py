@@ -515,6 +515,9 @@ async def test_429_uses_up_no_tries_and_is_bounded_by_time_without_success() -> 
         assert await wire.create() == {"id": "7"}
         assert wire.intents == 1
         assert wire.gate.requests.throttled == 50
+    steps = [answer(429), answer(500), answer(429), answer(429), OK]
+    async with RawServer(*steps) as server, wired(server.url, attempts=2) as wire:
+        assert await wire.read() == {"id": "7"}
 
 
 async def test_15_minutes_of_429_count_from_the_last_success() -> None:

@@ -390,6 +390,23 @@ async def test_an_unused_new_ledger_is_removed_and_any_other_stays(path: Path) -
     assert path.exists()
 
 
+async def test_what_is_made_and_what_is_found_is_synced_when_it_is_opened(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    data = await written(path, (intent(1),))
+    folder, outer = path.parent.stat().st_ino, path.parent.parent.stat().st_ino
+    assert synced == [outer, folder, path.stat().st_ino]
+    synced.clear()
+    opened(path).close()
+    assert synced == [path.stat().st_ino]
+    synced.clear()
+    path.write_bytes(data[:-3])
+    opened(path).close()
+    assert synced == [path.with_name("m.jsonl.torn-1").stat().st_ino, folder, path.stat().st_ino]
+
+
 # ---- torn and damaged ------------------------------------------------------------------------------------------------
 
 

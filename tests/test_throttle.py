@@ -179,10 +179,17 @@ def test_waiting_for_a_place_saves_up_no_burst() -> None:
     times: list[float] = []
 
     async def work() -> None:
-        throttle = gate(rate=10, concurrency=2)
+        throttle = gate(rate=10, concurrency=3)
+
+        async def come() -> None:
+            async with throttle.turn("read"):
+                times.append(now())
+                # three places are left at the same moment
+                await asyncio.sleep(5 - now() % 5)
+
         async with anyio.create_task_group() as tasks:
-            for _ in range(10):
-                tasks.start_soon(lambda: send(throttle, times, seconds=5))
+            for _ in range(12):
+                tasks.start_soon(come)
 
     in_virtual_time(work)
     assert min(later - earlier for earlier, later in pairwise(times)) >= 0.1 - 2e-6

@@ -20,7 +20,8 @@ _NAMES_SHOWN: Final = 3
 
 def inventory(found: Inventory, matching: Sequence[Group]) -> str:
     """Prompts by model and collection."""
-    lines = [f"{found.listed} prompts, {found.selected} selected", ""]
+    own = f", {found.replicas} of them replicas of this migration" if found.replicas else ""
+    lines = [f"{found.listed} prompts{own}; {found.selected} selected", ""]
     lines += _groups("model", found.models)
     lines += ["", *_groups("collection", found.collections)]
     if found.near_misses:
