@@ -157,6 +157,7 @@ class Answer:
     body: bytes = field(default=b"", repr=False)
     fault: str = ""
     over_cap: bool = False
+    """A 2xx with more than `Request.cap` bytes."""
     left: bool = True
     """The headers of the request left, or may have."""
     stale: bool = False

@@ -168,13 +168,12 @@ async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None
     )
     async with task_group() as group:
         group.start_soon(_stop_sending, run)
-        if run.options.watch is not None:
+        if run.options.watch is not None and flow.total:
             group.start_soon(run.options.watch, run.live)
         try:
             await settle(job, flow, [task for task in found.tasks if task.row.id in run.chosen])
             await migrate(job, flow, tasks)
             waiting = [task.row for task in found.tasks if task.action == "wait" and task.row.id in run.chosen]
-            run.live.stage = "looking up what is in doubt"
             await reconcile(job, flow, [*waiting, *(task.row for task in tasks)])
         except Stop as stop:
             run.halt.request(stop)

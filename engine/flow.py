@@ -53,6 +53,8 @@ class Flow:
     max_failures: MaxFailures | None = None
     mark_in: str = "metadata"
     """Where the mark comes back: `metadata` or `description`; the first create of a run finds out."""
+    looking_up: bool = False
+    """What is left is in doubt and waits for its settle time."""
     total: int = 0
     """Prompts that this run takes up."""
     replicas: set[str] = field(default_factory=set)

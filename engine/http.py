@@ -127,14 +127,16 @@ async def _exchange(
 
 async def _read(response: aiohttp.ClientResponse, cap: int) -> Answer:
     status, headers, body = response.status, response.headers, bytearray()
-    if not 200 <= status < 300:
+    success = 200 <= status < 300
+    if not success:
         cap = min(cap, ERROR_CAP)
     try:
         async for piece in response.content.iter_any():
             body += piece
             if len(body) > cap:
                 response.close()
-                return Answer(status=status, headers=headers, fault=f"it has more than {cap} bytes", over_cap=True)
+                fault = f"it has more than {cap} bytes"
+                return Answer(status=status, headers=headers, fault=fault, over_cap=success)
     except (aiohttp.ClientError, TimeoutError) as exc:
         return Answer(status=status, headers=headers, fault=_words(exc))
     return Answer(status=status, headers=headers, body=bytes(body))

@@ -25,6 +25,7 @@ async def reconcile(job: Job, flow: Flow, rows: Sequence[Row]) -> None:
         doubtful = [row for row in rows if _in_doubt(flow, row)]
         if not doubtful or flow.halt.stop is not None:
             return
+        flow.looking_up = True
         await flow.halt.pause(_due(job, flow, doubtful) - flow.clock())
         if flow.halt.stop is not None:
             return

@@ -59,6 +59,10 @@ class Summary:
         """The object of `--json` and `--summary`."""
         return asdict(self)
 
+    def __getitem__(self, name: str) -> Any:
+        """A field by its name in the JSON: `summary["counts"]["created"]`."""
+        return self.to_json()[name]
+
 
 def outcome_of(record: Record | None, run: str | None) -> str:
     """What became of one selected prompt, seen from this run (None: from no run)."""

@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from raw_server import RawServer, Step, answer, close, drip, hang, raw, reset, truncated
 
 from engine.answers import FIRST_BACKOFF, LONGEST_BACKOFF, backoff, complaint, judge, retry_after
 from engine.errors import AnswerError, EngineError, Rejected, Stop, Transient
 from engine.http import Auth, Client, KeyAuth, Limits, Timing, open_client
 from engine.scrub import clean
 from engine.throttle import Gate
-from tests.raw_server import RawServer, Step, answer, close, drip, hang, raw, reset, truncated
 
 KEY = "canary-key-0123456789"
 OK = answer(200, b'{"id":"7"}')
@@ -481,6 +481,14 @@ async def test_a_listing_over_its_cap_stops_the_run() -> None:
         assert say(await caught(wire.read())) == "Transient"
 
 
+async def test_a_long_error_page_is_no_listing_and_is_not_read() -> None:
+    page = b'{"message":"' + b"x " * 50_000 + b'"}'
+    async with RawServer(answer(400, page)) as server, wired(server.url) as wire:
+        error = await caught(wire.client.read("list", "/prompts", cap=2**20))
+        assert say(error) == "Rejected"
+        assert str(error) == "The target (127.0.0.1) answered list with 400."
+
+
 # ---- pauses ----------------------------------------------------------------------------------------------------------
 
 
@@ -507,6 +515,12 @@ async def test_everybody_waits_as_long_as_was_asked(status: int) -> None:
         wire.gate.halt()
         assert isinstance(await waiting, Transient)
         assert len(server.received) == 1
+
+
+async def test_503_leaves_a_create_in_doubt_and_pauses_the_others() -> None:
+    async with RawServer(answer(503, b"", {"Retry-After": "599"})) as server, wired(server.url) as wire:
+        assert say(await caught(wire.create())) == "UnknownOutcome"
+        assert wire.gate.paused_for > 590
 
 
 async def test_429_uses_up_no_tries_and_is_bounded_by_time_without_success() -> None:

@@ -208,6 +208,9 @@ async def test_a_store_is_seeded_once_and_keeps_everything(tmp_path: Path) -> No
         assert all(key.startswith("sandbox-") for key in keys)
         second.add_prompt("another")
         assert len({prompt["id"] for prompt in second.prompts()}) == 17
+    async with serve(SandboxOptions(seed=4, store=store)) as third:
+        third.add_prompt("with the seed of the first opening, but no id of it")
+        assert len(third.prompts()) == 18
 
 
 async def test_a_killed_process_loses_nothing_that_it_answered(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from engine.app import Live
 from engine.log import log
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
 LINE_EVERY_S: Final = 30.0
@@ -40,7 +41,7 @@ def figures(live: Live) -> Figures:
     pause = f"paused {paused.paused_for:.0f} s: {paused.why}" if paused is not None and paused.paused_for else ""
     flow = live.flow
     return Figures(
-        stage=live.stage,
+        stage="looking up what is in doubt" if flow is not None and flow.looking_up else live.stage,
         done=flow.settled if flow is not None else 0,
         total=flow.total if flow is not None else 0,
         failed=flow.done["failed"] if flow is not None else 0,
@@ -62,9 +63,9 @@ async def progress_lines(live: Live) -> None:
         log.info("run.progress", stage=now.stage, done=now.done, total=now.total, failed=now.failed, pause=now.pause)
 
 
-async def live_display(live: Live) -> None:
+async def live_display(live: Live, console: Console | None = None) -> None:
     """A bar with the count, the rate, what failed and the time left, until it is cancelled."""
-    progress = progress_bar()
+    progress = progress_bar(console)
     with progress:
         task = progress.add_task(live.migration, total=None, note="", rate="")
         try:
@@ -75,8 +76,8 @@ async def live_display(live: Live) -> None:
             show(progress, task, figures(live))
 
 
-def progress_bar() -> Progress:
-    """The columns of the display."""
+def progress_bar(console: Console | None = None) -> Progress:
+    """The columns of the display; on stderr unless there is another console."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -87,7 +88,7 @@ def progress_bar() -> Progress:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=Console(file=sys.stderr),
+        console=console or Console(file=sys.stderr),
     )
 
 

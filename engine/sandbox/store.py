@@ -84,8 +84,9 @@ class Window:
 
 
 class Store:
-    """One SQLite database. `fresh` tells whether it was empty; its `seed` is that of its first opening. OSError when the
-    file cannot be used.
+    """One SQLite database. `fresh` tells whether it was empty; its `seed` is that of its first opening.
+
+    OSError when the file cannot be used.
     """
 
     def __init__(self, path: Path | None, seed: int) -> None:

@@ -1,0 +1,42 @@
+"""Draws the README's picture of the terminal from real runs of the demo: `make picture`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from engine import load_migration, report, run_migration
+from engine.app import RunOptions
+from engine.cli.display import live_display
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+async def draw(console: Console, folder: Path) -> None:
+    """Two runs: the first does it all, the second finds nothing to do."""
+    migration = load_migration(ROOT / "configs" / "sandbox.yaml").model_copy(update={"ledger": folder / "demo.jsonl"})
+    for _ in range(2):
+        console.print("[bold green]$[/] promptferry run configs/sandbox.yaml --yes")
+        summary = await run_migration(migration, RunOptions(watch=partial(live_display, console=console)))
+        text = report.to_text(summary).replace(str(folder), "configs/ledgers")
+        console.print(text, highlight=False)
+        console.print()
+
+
+def main() -> None:
+    """Writes .github/terminal.svg."""
+    console = Console(record=True, width=96, force_terminal=True, force_interactive=False)
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(draw(console, Path(folder)))
+    svg = console.export_svg(title="promptferry")
+    drawn = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # a picture loads nothing from elsewhere
+    (ROOT / ".github" / "terminal.svg").write_text(drawn, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
