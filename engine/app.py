@@ -6,6 +6,7 @@ Python callers use `run_migration`; the command line uses all of it.
 from __future__ import annotations
 
 import getpass
+import hashlib
 import secrets
 import signal
 import socket
@@ -234,12 +235,9 @@ def _run_entry(run: _Run) -> Entry:
     return Entry(
         "run",
         {
-            "migration": migration.name,
-            "identity": identity,
+            **identity,
+            "identity": hashlib.sha256("\0".join(identity.values()).encode()).hexdigest(),
             "rules": migration.rules_digest(),
-            "mode": migration.mode,
-            "source": identity["source"],
-            "target": identity["target"],
             "version": __version__,
             "actor": _actor(),
             "host": socket.gethostname(),

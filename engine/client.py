@@ -212,7 +212,7 @@ class Client:
             raise stop from error
         seconds = backoff(progress.waits if fate is Fate.WAIT else progress.failures, self._timing.draw())
         if verdict.meaning.run is Run.PAUSE:
-            pass
+            self._pause(verdict.answer, seconds)
         tries = {Fate.WAIT: progress.failures + 1, Fate.RETRY: self.limits.attempts, Fate.ONCE: 2}.get(fate, 1)
         if progress.failures >= tries:
             raise error

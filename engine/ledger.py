@@ -234,7 +234,7 @@ class State:
         """Takes a line, or an entry's fields with `ts`, `run` and `kind`; a kind it does not know changes nothing."""
         kind: Json = line.get("kind")
         if kind == "run":
-            self.identity, self.rules = line.get("identity"), line.get("rules")
+            self.identity, self.rules = {part: line.get(part) for part in PARTS}, line.get("rules")
             self.runs, self.last_run = self.runs + 1, line["run"]
         elif kind == "end":
             self.last_end = End(line["run"], line.get("reason"), line.get("counts") or {})
@@ -309,16 +309,15 @@ def _seconds(ts: str) -> float:
 
 # ---- whose ledger it is ----------------------------------------------------------------------------------------------
 
-_PARTS: Final = {
+PARTS: Final = {
     "migration": "the name of the migration",
     "mode": "the mode",
     "source": "the source (kind, base_url or workspace)",
     "target": "the target (kind, base_url or workspace)",
-    "version": "select.version",
+    "selects": "select.version",
 }
 
 
 def mismatch(recorded: Mapping[str, str], wanted: Mapping[str, str]) -> str | None:
     """The first part, in words, in which the ledger's migration is not the wanted one; None: it is the same."""
-    parts = [*_PARTS, *sorted({*recorded, *wanted} - _PARTS.keys())]
-    return next((_PARTS.get(part, part) for part in parts if recorded.get(part) != wanted.get(part)), None)
+    return next((words for part, words in PARTS.items() if recorded.get(part) != wanted.get(part)), None)

@@ -1,7 +1,6 @@
 """From a source prompt to its replica: name, model, provider, collection, partials, parameters, description. Pure.
 
-What cannot arrive is returned, never dropped: losses, what is missing at the target, and notes. Selection, digests and
-marks have files of their own and are to be had from here too.
+What cannot arrive is returned, never dropped: losses, what is missing at the target, and notes.
 """
 
 from __future__ import annotations
@@ -14,43 +13,10 @@ from itertools import count
 from operator import attrgetter
 from typing import Final
 
-from engine.digest import (
-    canonical,
-    changed,
-    changed_inside,
-    content,
-    differences,
-    digest,
-    key_of,
-    make_replica,
-    read_mark,
-    short_digest,
-    user_name,
-    without_nulls,
-)
+from engine.digest import changed, changed_inside, content, short_digest, user_name, without_nulls
 from engine.model import Catalog, Choice, Json, Named, Prompt, Row, Rule, When
 from engine.parameters import change_parameters
-from engine.selection import find, near_misses, selects, takes, unknown_collections
-
-__all__ = [
-    "Change",
-    "Ends",
-    "Placement",
-    "Rewritten",
-    "canonical",
-    "clashes",
-    "differences",
-    "digest",
-    "free_name",
-    "key_of",
-    "make_replica",
-    "near_misses",
-    "place",
-    "read_mark",
-    "rewrite",
-    "selects",
-    "unknown_collections",
-]
+from engine.selection import find, takes
 
 _PLACEHOLDER: Final = re.compile(r"\{(name|id|slug|model|collection)\}")
 _PARTIAL_TAG: Final = re.compile(r"(\{\{\s*>\s*)([^\s{}>@]+)((?:\s*@[^\s{}]*)?\s*\}\})")  # not {{>>Private}}
@@ -118,7 +84,7 @@ def rewrite(prompt: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collectio
         parameters=parameters,
         description=_last(rule.description for rule in applied) or prompt.description,
     )
-    references = [one for one, place in ((collection, "collection"), (provider, "provider")) if place in fields]
+    references = [one for one, where in ((collection, "collection"), (provider, "provider")) if where in fields]
     references += partials
     return Rewritten(
         prompt=after,

@@ -561,7 +561,7 @@ def test_identity_is_what_makes_it_another_migration(load: Load) -> None:
         "mode": "replicate",
         "source": "portkey https://a.example/v1 one",
         "target": "portkey https://a.example/v1 two",
-        "version": "published",
+        "selects": "published",
     }
     other_key = FULL.replace("PORTKEY_API_KEY", "PORTKEY_TARGET_API_KEY")
     assert load(other_key).identity() == load(FULL).identity()

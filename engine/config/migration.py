@@ -348,7 +348,7 @@ class Migration(_Part):
             "mode": self.mode,
             "source": source.identity,
             "target": target.identity,
-            "version": self.select.version,
+            "selects": self.select.version,
         }
 
     def rules_digest(self) -> str:
