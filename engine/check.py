@@ -54,7 +54,7 @@ def unknown_ids(job: Job, rows: Sequence[Row], known: Collection[str]) -> Iterat
     if not job.select.ids:
         return
     there = {text for row in rows for text in (row.id, row.slug)}
-    for prompt_id in job.select.ids:
+    for prompt_id in sorted(job.select.ids):
         if prompt_id not in there and prompt_id not in known:
             yield Finding(level="problem", where="select.ids", text=f"there is no prompt {prompt_id!r} at the source")
 

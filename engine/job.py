@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
-from engine.digest import key_of, make_replica
+from engine.digest import key_of, make_replica, read_mark
 from engine.errors import EngineError, Rejected, Stop
 from engine.model import Failed, Prompt, Replica, Rule, Select, Source, Target
-from engine.rewrite import Ends, Rewritten, rewrite
+from engine.rewrite import Change, Ends, Rewritten, rewrite
 
 T = TypeVar("T")
 
@@ -40,18 +40,32 @@ class Job:
         """The key of the replica of this prompt, the same without any ledger."""
         return key_of(self.migration, self.registry, source_id)
 
+    def is_replica(self, prompt: Prompt) -> bool:
+        """Whether this migration made it: then it is no source, whatever it is called by now."""
+        mark = read_mark(prompt.metadata, prompt.description)
+        return mark is not None and mark.migration == self.migration
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """A replica ready to be sent, and what the rewrite said of it."""
 
     replica: Replica
-    body: bytes
+    body: bytes = field(repr=False)
     rewritten: Rewritten
 
 
 def prepare(job: Job, prompt: Prompt, *, name: str | None = None, mark_in: str = "metadata") -> Draft | Failed:
     """From a definition to what is sent; Failed names what is missing or would be lost. `name` overrides the rules'."""
+    try:
+        return _prepare(job, prompt, name, mark_in)
+    except Rejected as error:
+        return Failed(error=error.error, message=str(error))
+    except RecursionError:  # JSON can be nested deeper than Python goes; one such prompt must not stop the others
+        return Failed(error="too_deep", message="its parameters or tools are nested too deep to be copied without loss")
+
+
+def _prepare(job: Job, prompt: Prompt, name: str | None, mark_in: str) -> Draft | Failed:
     rewritten = rewrite(prompt, job.rules, job.ends, job.target.fields)
     if rewritten.missing:
         return Failed(error="missing", message="; ".join(rewritten.missing), retriable=True)
@@ -61,13 +75,15 @@ def prepare(job: Job, prompt: Prompt, *, name: str | None = None, mark_in: str =
         message = f"{names} would be lost: accept it with allow_loss: [{names}] in the migration file, and run again"
         return Failed(error="loss", message=message, retriable=True)
     if name is not None:
-        rewritten = replace(rewritten, prompt=replace(rewritten.prompt, name=name))
+        rewritten = _renamed(prompt, rewritten, name)
     replica = make_replica(prompt, rewritten.prompt, migration=job.migration, registry=job.registry, mark_in=mark_in)
-    try:
-        body = job.target.encode(replica)
-    except Rejected as error:
-        return Failed(error=error.error, message=str(error))
-    return Draft(replica=replica, body=body, rewritten=rewritten)
+    return Draft(replica=replica, body=job.target.encode(replica), rewritten=rewritten)
+
+
+def _renamed(source: Prompt, rewritten: Rewritten, name: str) -> Rewritten:
+    changes = [change for change in rewritten.changes if change.field != "name"]
+    changes.insert(0, Change("name", source.name, name))
+    return replace(rewritten, prompt=replace(rewritten.prompt, name=name), changes=tuple(changes))
 
 
 @asynccontextmanager

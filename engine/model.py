@@ -46,11 +46,14 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """One version of a prompt, whole. `extra` holds what the connector does not know but the registry gave a value."""
+    """One version of a prompt, whole. `extra` holds what the connector does not know but the registry gave a value.
+
+    Its repr leaves the content out: a template never reaches a log or a traceback.
+    """
 
     id: str
     name: str
-    text: str
+    text: str = field(repr=False)
     """The template, byte for byte: a single text, or messages as the registry keeps them."""
     slug: str | None = None
     collection: str | None = None
@@ -58,20 +61,20 @@ class Prompt:
     model: str | None = None
     provider: str | None = None
     """Slug of the provider (Portkey: virtual key)."""
-    parameters: Mapping[str, Json] = field(default_factory=dict)
+    parameters: Mapping[str, Json] = field(default_factory=dict, repr=False)
     """Hyperparameters without `model`; may also hold default values of template variables."""
-    functions: Json = None
-    tools: Json = None
+    functions: Json = field(default=None, repr=False)
+    tools: Json = field(default=None, repr=False)
     tool_choice: Json = None
     raw: bool = False
     """The text is a raw template: rendered first, parsed as JSON afterwards."""
-    metadata: Mapping[str, Json] = field(default_factory=dict)
+    metadata: Mapping[str, Json] = field(default_factory=dict, repr=False)
     description: str | None = None
     version: int | None = None
     updated_at: str | None = None
     variables: Collection[str] = ()
     """Names of the template's variables, as the registry parsed them."""
-    extra: Mapping[str, Json] = field(default_factory=dict)
+    extra: Mapping[str, Json] = field(default_factory=dict, repr=False)
     notes: Sequence[str] = ()
     """What is not copied and is no loss: labels, sharing, archived status."""
 
@@ -101,7 +104,7 @@ class Catalog:
 class Select:
     """Which prompts; an empty part takes every prompt."""
 
-    ids: Collection[str] = ()
+    ids: Collection[str] = frozenset()
     """Ids or slugs."""
     collections: Collection[str] = ()
     """Ids or slugs."""

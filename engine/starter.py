@@ -40,9 +40,9 @@ allow_loss: [] # losses that you accept, by the names `plan` prints; any other f
 on_existing: fail # a prompt of that name is there and not ours: fail, skip or rename
 
 limits:
-  rate: null # most requests a second; null: finds out what the registry bears
+  rate: null # most requests a second, everything counted; null: 20
 
-ledger: ledgers/{{name}}.jsonl # what was done, beside this file; needed to resume and to roll back
+ledger: ledgers/{{name}}.jsonl # what was done, beside this file; needed to resume
 """
 
 

@@ -131,10 +131,12 @@ rewrite:
 
 def test_selection(load: Load, tmp_path: Path) -> None:
     text = "select: {names: ['a*', '!*-old'], models: [no], collections: [2024-01-01], version: latest, ids: [x]}\n"
-    expected = Select(ids=("x",), collections=("2024-01-01",), names=("a*", "!*-old"), models=("no",), version="latest")
+    expected = Select(
+        ids=frozenset({"x"}), collections=("2024-01-01",), names=("a*", "!*-old"), models=("no",), version="latest"
+    )
     assert load(HEAD + text).selection() == expected
     (tmp_path / "some.txt").write_bytes(b"\xef\xbb\xbf# mine\r\n\r\n a \r\nb # why\r\na\r\n")
-    assert load(HEAD + "select: {ids_file: some.txt}\n").selection() == Select(ids=("a", "b"))
+    assert load(HEAD + "select: {ids_file: some.txt}\n").selection() == Select(ids=frozenset("ab"))
 
 
 def test_ids_of_a_file_by_themselves(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ class Limits(_Part):
 
     rate: _Rate | None = Field(
         default=None,
-        description="Requests a second to one host with one key, everything counted; null: found by itself.",
+        description="Requests a second to one host with one key, everything counted; null: 20 in this version.",
     )
     reads: _Rate | None = Field(default=None, description="Ceiling of reads, below rate.")
     writes: _Rate | None = Field(default=None, description="Ceiling of writes, below rate.")
@@ -329,7 +329,7 @@ class Migration(_Part):
         """Which prompts, in the engine's own vocabulary."""
         chosen = self.select
         return Select(
-            ids=chosen.ids,
+            ids=frozenset(chosen.ids),
             collections=chosen.collections,
             names=chosen.names,
             models=chosen.models,

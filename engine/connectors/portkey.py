@@ -22,7 +22,6 @@ from engine.throttle import Gate
 from engine.wire import encode
 
 KEY_HEADER: Final = "x-portkey-api-key"
-LISTING_CAP: Final = 64 * 1024 * 1024
 
 _TAG = re.compile(r"\{\{\{?\s*[#^&]?\s*([^\s{}#^&/!>]+)\s*\}?\}\}")
 _SERVER_OWNED: Final = frozenset(
@@ -36,6 +35,17 @@ _CONTENT: Final = frozenset(
     "name collection_id string parameters model virtual_key prompt_version_description template_metadata "
     "functions tools tool_choice is_raw_template".split()
 )
+_TYPES: Final[Mapping[str, type]] = {
+    **dict.fromkeys(
+        "name slug collection_id model virtual_key prompt_version_description last_updated_at".split(), str
+    ),
+    "parameters": dict,
+    "template_metadata": dict,
+    "prompt_version": int,
+    "is_raw_template": int,
+    "prompt_version_labels": list,
+}
+"""Of what a retrieve gives; null is as good as nothing."""
 _CATALOG_PATHS: Final = {
     "collections": ("/collections",),
     "providers": ("/providers", "/virtual-keys"),
@@ -100,7 +110,9 @@ class Portkey:
         return Created(target_id=target_id, target_slug=slug if isinstance(slug, str) else None)
 
     async def _list(self, path: str, page: Mapping[str, str]) -> Json:
-        return await self._client.read(f"list {path}", path, {**self._workspace, **page}, cap=LISTING_CAP)
+        return await self._client.read(
+            f"list {path}", path, {**self._workspace, **page}, cap=self._client.limits.listing_cap
+        )
 
     async def _named(self, kind: str) -> list[Named] | None:
         for path in _CATALOG_PATHS[kind]:
@@ -135,13 +147,8 @@ def _text(value: Json) -> str:
 
 def _prompt(answer: Json, asked: str) -> Prompt:
     """The flat answer of a retrieve. Rejected when it is not that prompt or has no template."""
-    if not isinstance(answer, dict) or not all(isinstance(answer.get(field), str) for field in ("id", "string")):
-        raise Rejected("the registry's answer is not a prompt: it has no id or no string", error="bad_answer")
-    if asked not in (answer["id"], answer.get("slug")):
-        raise Rejected("the registry answered with another prompt than the one asked for", error="bad_answer")
+    _check(answer, asked)
     parameters = answer.get("parameters") or {}
-    if not isinstance(parameters, dict):
-        raise Rejected("the registry's answer has parameters that are not an object", error="bad_answer")
     inner = parameters.get("model")
     return Prompt(
         id=answer["id"],
@@ -161,13 +168,27 @@ def _prompt(answer: Json, asked: str) -> Prompt:
         version=answer.get("prompt_version"),
         updated_at=answer.get("last_updated_at"),
         variables=_variables(answer),
-        extra={
-            name: value
-            for name, value in answer.items()
-            if value is not None and name not in _SERVER_OWNED and name not in _CONTENT
-        },
+        extra=_extra(answer, inner),
         notes=tuple(_notes(answer, inner)),
     )
+
+
+def _check(answer: Json, asked: str) -> None:
+    if not isinstance(answer, dict) or not all(isinstance(answer.get(field), str) for field in ("id", "string")):
+        raise Rejected("the registry's answer is not a prompt: it has no id or no string", error="bad_answer")
+    if asked not in (answer["id"], answer.get("slug")):
+        raise Rejected("the registry answered with another prompt than the one asked for", error="bad_answer")
+    for field, kind in _TYPES.items():
+        if not isinstance(answer.get(field), kind | None):
+            raise Rejected(f"the registry's answer has a {field} of another type than it should", error="bad_answer")
+
+
+def _extra(answer: Mapping[str, Any], inner_model: Json) -> dict[str, Json]:
+    """What has a value and no field of ours; a model that is no text can only be the default of a variable."""
+    unknown = {name: value for name, value in answer.items() if name not in _SERVER_OWNED and name not in _CONTENT}
+    if not isinstance(inner_model, str):
+        unknown["parameters.model"] = inner_model
+    return {name: value for name, value in unknown.items() if value is not None}
 
 
 def _variables(answer: Mapping[str, Any]) -> frozenset[str]:
@@ -196,7 +217,7 @@ def _notes(answer: Mapping[str, Any], inner_model: Json) -> Iterator[str]:
     for label in labels or [answer.get("prompt_version_label_name")]:
         if label:
             yield f"label {label!r} is not copied"
-    if answer.get("status") == "archived":
+    if "archived" in (answer.get("status"), answer.get("prompt_version_status")):
         yield "is archived; the replica is active"
     if answer.get("shared_at") or answer.get("share_organisation_id") or answer.get("allow_all_workspaces"):
         yield "is shared; the replica is not"
