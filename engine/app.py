@@ -129,7 +129,9 @@ async def _run(run: _Run) -> None:
             run.live.ends = ends
             job, tasks = await run.halt.guard(_survey(run, ends))
             if tasks and options.confirm is not None and not options.confirm(_surveyed(run), len(tasks)):
-                raise Stop("interrupted", "the run was not confirmed; nothing was written", next=RESUME)
+                declined = Stop("interrupted", "the run was not confirmed; nothing was written", next=RESUME)
+                run.halt.request(declined)  # first: when the answer was Ctrl-C, its signal asks for the end as well
+                raise declined
             await _write(run, job, sink, tasks)
     finally:
         sink.close()

@@ -49,9 +49,11 @@ async def look_up(
 ) -> Found:
     """Reads the target's prompts with these names, but for the `known` replicas, and sorts them by their marks.
 
-    A mark in a description names no migration: there the key must be one of `keys`.
+    A mark in a description names no migration: there the key must be one of `keys`. Raises Stop when one of them
+    cannot be read now.
     """
     candidates = [row for row in rows if row.id not in known and _is_named(row.name, names)]
+    candidates.reverse()  # registries list newest first: that tells apart what was made in one second
     marks = await _marks(job, candidates)
     found = Found()
     for row in sorted(candidates, key=lambda row: row.created_at or ""):
@@ -85,6 +87,9 @@ async def _marks(job: Job, candidates: Sequence[Row]) -> dict[str, Mark | None]:
             except Rejected:  # it is there, but nobody can say whose it is: not ours to take
                 marks[row.id] = None
                 return
+            except Transient as error:  # it may be ours, and going on could double it
+                message = f"a prompt that may be a replica, {row.id}, could not be read: {error}"
+                raise Stop("registry_down", message, next="Run it again later.") from error
             marks[row.id] = read_mark(prompt.metadata, prompt.description)
 
     async with task_group() as group:

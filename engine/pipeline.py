@@ -183,8 +183,7 @@ async def _fetch(job: Job, flow: Flow, task: Task) -> Ready | None:
             retriable = isinstance(error, Transient)
             await flow.record(entries.failed(whose, "fetch", entries.failure(error, retriable=retriable)))
         return None
-    mark = read_mark(prompt.metadata, prompt.description)
-    if mark is not None and mark.migration == job.migration:
+    if job.is_replica(prompt):
         flow.replicas.add(task.row.id)  # a replica of ours that has been renamed, and that no ledger knows
         return None
     prepared = prepare(job, prompt, name=task.name, mark_in=flow.mark_in)

@@ -55,7 +55,7 @@ class Plan:
 async def plan(job: Job, survey: Survey, chosen: Collection[str] | None, *, rate: float, listing_requests: int) -> Plan:
     """Reads every definition that a run would read. `chosen`: source ids, None for all."""
     tasks = [task for task in survey.tasks if chosen is None or task.row.id in chosen]
-    planned: dict[str, Planned] = {}
+    planned: dict[str, Planned | None] = {}
     limiter = anyio.CapacityLimiter(job.concurrency)
 
     async def one(task: Task) -> None:
@@ -65,20 +65,22 @@ async def plan(job: Job, survey: Survey, chosen: Collection[str] | None, *, rate
     async with task_group() as group:
         for task in tasks:
             group.start_soon(one, task)
-    prompts = [planned[task.row.id] for task in tasks]
+    prompts = [prompt for task in tasks if (prompt := planned[task.row.id]) is not None]
     counts = Counter(prompt.action for prompt in prompts)
     creates = sum(prompt.action == "create" for prompt in prompts)
     requests = listing_requests + creates + sum(p.action == "create" and p.problem is None for p in prompts)
+    selected = len(survey.tasks) - (len(tasks) - len(prompts))
     return Plan(
         prompts=prompts,
-        counts={"listed": survey.listed, "selected": len(survey.tasks)} | {name: counts[name] for name in ACTIONS},
+        counts={"listed": survey.listed, "selected": selected} | {name: counts[name] for name in ACTIONS},
         requests=requests,
         seconds=round(requests / rate, 1),
         notes=tuple(survey.notes),
     )
 
 
-async def _planned(job: Job, task: Task) -> Planned:
+async def _planned(job: Job, task: Task) -> Planned | None:
+    """None: it turned out to be a replica of this migration."""
     notes = [task.note] if task.note else []
     if task.action not in ("create", "wait"):
         return _settled(task, notes)
@@ -90,8 +92,13 @@ async def _planned(job: Job, task: Task) -> Planned:
         return Planned(source_id=task.row.id, name=task.row.name, action="skip", notes=(*notes, "gone"))
     except (Rejected, Transient) as error:
         return Planned(source_id=task.row.id, name=task.row.name, action="create", notes=notes, problem=str(error))
-    rewritten = rewrite(prompt, job.rules, job.ends, job.target.fields)
+    if job.is_replica(prompt):
+        return None
     prepared = prepare(job, prompt, name=task.name)
+    if isinstance(prepared, Failed):
+        problem, rewritten = prepared.message, rewrite(prompt, job.rules, job.ends, job.target.fields)
+    else:
+        problem, rewritten = None, prepared.rewritten
     return Planned(
         source_id=task.row.id,
         name=task.row.name,
@@ -99,7 +106,7 @@ async def _planned(job: Job, task: Task) -> Planned:
         changes=[asdict(change) for change in rewritten.changes],
         losses=list(rewritten.losses),
         notes=[*notes, *rewritten.notes],
-        problem=prepared.message if isinstance(prepared, Failed) else None,
+        problem=problem,
     )
 
 

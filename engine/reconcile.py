@@ -29,8 +29,9 @@ async def reconcile(job: Job, flow: Flow, rows: Sequence[Row]) -> None:
         await flow.halt.pause(_due(job, flow, doubtful) - flow.clock())
         if flow.halt.stop is not None:
             return
+        now = flow.clock()  # before the listing: what landed while it was read is not in it
         target_rows, _ = await flow.halt.guard(rows_of(job.target))
-        tasks, _ = await flow.halt.guard(judge(job, flow.state, doubtful, target_rows, now=flow.clock()))
+        tasks, _ = await flow.halt.guard(judge(job, flow.state, doubtful, target_rows, now=now))
         await settle(job, flow, tasks)
         again = [task for task in tasks if task.action == "create"]
         if again:

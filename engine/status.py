@@ -149,8 +149,8 @@ def read_ids_map(path: Path, chosen: Chosen) -> list[dict[str, Json]]:
     for line in entries(path):
         if line["kind"] in ("created", "updated") and chosen.takes_line(line):
             pairs[line["source_id"]] = {name: line.get(name) for name in ID_FIELDS} | _versions(line)
-        elif line["kind"] == "rolled_back":
-            pairs.pop(line["source_id"], None)
+        elif line["kind"] == "rolled_back" and line["target_id"] == pairs.get(line["source_id"], {}).get("target_id"):
+            del pairs[line["source_id"]]
     return list(pairs.values())
 
 

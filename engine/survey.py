@@ -82,13 +82,13 @@ async def judge(
     keys = {job.key(row.id) for row in pending}
     found = await look_up(job, names, keys, target_rows, state.targets)
     replicas = {row.id for matches in found.ours.values() for row, _ in matches}
-    placed = [(row, placements[row.id]) for row in pending if row.id not in replicas]
+    placed = [(row, placement) for row in pending if row.id not in replicas and (placement := placements[row.id])]
     judgement = _Judgement(
         job=job,
         state=state,
         found=found,
-        clashing=clashes([(row, placement) for row, placement in placed if placement is not None]),
-        taken={row.name for row in target_rows},
+        clashing=clashes([*placed, *_made(state, rows, target_rows)]),
+        taken={row.name for row in target_rows} | {placement.name for _, placement in placed},
         now=now,
         retry_failed=retry_failed,
     )
@@ -97,6 +97,13 @@ async def judge(
 
 def _settled(record: Record | None) -> bool:
     return record is not None and record.status in ("created", "updated")
+
+
+def _made(state: State, rows: Iterable[Row], target_rows: Iterable[Row]) -> list[tuple[Row, Placement]]:
+    """Where the replicas of earlier runs are: a name that one of them has is given to no other prompt."""
+    there = {row.id: Placement(name=row.name, collection=row.collection) for row in target_rows}
+    records = [(row, state.records.get(row.id)) for row in rows]
+    return [(row, there[record.target_id]) for row, record in records if record and record.target_id in there]
 
 
 async def _place(job: Job, rows: Sequence[Row]) -> dict[str, Placement | None]:

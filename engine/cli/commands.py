@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from engine import __version__
-from engine.cli.common import LATER, Common, command
+from engine.cli.common import LATER, Common, Version, command, say
 from engine.errors import EXIT_ACT, EXIT_DIFFERENT, EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
@@ -31,19 +30,17 @@ app.add_typer(ledger_app, name="ledger")
 File = Annotated[Path, Argument(metavar="MIGRATION", help="The migration file.", show_default=False)]
 Either = Annotated[Path, Argument(metavar="MIGRATION|LEDGER", help="A migration file, or a ledger (.jsonl).")]
 Only = Annotated[list[str] | None, Option("--only", metavar="GLOB", help="Prompts with this name or id; repeatable.")]
-Collection = Annotated[list[str] | None, Option("--collection", metavar="SLUG", help="Prompts of this collection; repeatable.")]
+Collection = Annotated[
+    list[str] | None, Option("--collection", metavar="SLUG", help="Prompts of this collection; repeatable.")
+]
 IdsFile = Annotated[Path | None, Option("--ids-file", help="Prompts whose ids are in this file, one a line.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
 Rate = Annotated[float | None, Option("--rate", min=0.001, help="Requests a second, in place of limits.rate.")]
 
 
 @app.callback()
-def _top(
-    version: Annotated[bool, Option("--version", help="Print the version.", is_eager=True)] = False,
-) -> None:
-    if version:
-        print(f"promptferry {__version__}")
-        raise typer.Exit(EXIT_OK)
+def _top(version: Version = False) -> None:
+    pass
 
 
 def _chosen(only: list[str] | None, collection: list[str] | None, ids_file: Path | None) -> Chosen:
@@ -63,10 +60,10 @@ def _refuse(**flags: Any) -> None:
 
 def _print(value: object, *, as_json: bool, text: str) -> None:
     if as_json:
-        import orjson
+        from engine.wire import encode
 
-        text = orjson.dumps(value).decode()
-    sys.stdout.write(text.rstrip("\n") + "\n")
+        text = encode(value).decode()
+    say(text)
 
 
 # ---- before a run ----------------------------------------------------------------------------------------------------
@@ -91,7 +88,7 @@ def init(
 
     answers = {"name": name, "base_url": base_url, "models": models, "model": model, "provider": provider}
     write_starter(file, answers, force=force)
-    print(f"wrote {file}: set the environment variable it names, then run `promptferry check {file}`")
+    say(f"wrote {file}: set the environment variable it names, then run `promptferry check {file}`")
     return EXIT_OK
 
 
@@ -313,7 +310,7 @@ def schema(common: Common) -> int:
 
     from engine.config import json_schema
 
-    print(json.dumps(json_schema(), indent=2))
+    say(json.dumps(json_schema(), indent=2))
     return EXIT_OK
 
 

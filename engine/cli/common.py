@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,13 +13,36 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 import typer
 from typer import Option
 
-from engine.errors import EXIT_ACT, EXIT_RETRY, EXIT_USAGE, AnswerError, ConfigError, EngineError, Stop
+from engine import __version__
+from engine.errors import EXIT_ACT, EXIT_OK, EXIT_RETRY, EXIT_USAGE, AnswerError, ConfigError, EngineError, Stop
 
 if TYPE_CHECKING:
     from engine.config import Migration
 
 
 LATER: Final = "not available in this version"
+_FORMATS: Final = ("auto", "console", "json")
+_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+def _one_of(*known: str) -> Callable[[str], str]:
+    """Refuses another value while the arguments are read, before the command is reached."""
+
+    def check(value: str) -> str:
+        if value not in known:
+            raise typer.BadParameter(f"{value!r}: must be one of {', '.join(known)}")
+        return value
+
+    return check
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        say(f"promptferry {__version__}")
+        raise typer.Exit(EXIT_OK)
+
+
+Version = Annotated[bool, Option("--version", help="Print the version.", is_eager=True, callback=_show_version)]
 
 
 @dataclass(slots=True)
@@ -26,21 +50,22 @@ class Common:
     """The flags that every command has."""
 
     ledger: Annotated[Path | None, Option("--ledger", help="Ledger to use in place of the migration file's.")] = None
-    log_format: Annotated[str, Option("--log-format", help="auto, console or json.")] = "auto"
-    log_level: Annotated[str, Option("--log-level", help="debug, info, warning or error.")] = "info"
+    log_format: Annotated[str, Option("--log-format", help="auto, console or json.", callback=_one_of(*_FORMATS))] = (
+        "auto"
+    )
+    log_level: Annotated[
+        str, Option("--log-level", help="debug, info, warning or error.", callback=_one_of(*_LEVELS))
+    ] = "info"
     quiet: Annotated[bool, Option("--quiet", help="No log and no progress; results only.")] = False
     no_progress: Annotated[bool, Option("--no-progress", help="No live display and no progress lines.")] = False
+    version: Version = False
     secrets: set[str] = field(default_factory=set, init=False)
     """What the log must not show."""
 
     def set_up_log(self) -> None:
-        """Starts the log. Raises ConfigError for an unknown format or level."""
+        """Starts the log."""
         from engine import log
 
-        if self.log_format not in ("auto", "console", "json"):
-            raise ConfigError(f"--log-format {self.log_format!r}: must be auto, console or json")
-        if self.log_level not in log.LEVELS:
-            raise ConfigError(f"--log-level {self.log_level!r}: must be one of {', '.join(log.LEVELS)}")
         terminal = sys.stderr.isatty()
         style = self.log_format if self.log_format != "auto" else ("console" if terminal else "json")
         level = "error" if self.quiet else self.log_level
@@ -111,3 +136,21 @@ def _say(error: EngineError) -> int:
         print(error.next, file=sys.stderr)
         return error.exit_code
     return EXIT_RETRY if isinstance(error, AnswerError) and error.status is None else EXIT_ACT
+
+
+def say(text: str) -> None:
+    """A result, out of our hands when it returns. A reader who has seen enough is no error; Stop: the disk is full."""
+    try:
+        sys.stdout.write(text.rstrip("\n") + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _deaf_stdout()
+    except OSError as error:
+        _deaf_stdout()
+        advice = "Free that disk, or send the output elsewhere, and run the same command again."
+        raise Stop("disk", f"the result could not be written to stdout ({error.strerror})", next=advice) from error
+
+
+def _deaf_stdout() -> None:
+    """So that what is still buffered cannot fail a second time, when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -16,9 +16,9 @@ import anyio
 import orjson
 
 from engine import report
-from engine.app import RunOptions, run_migration
+from engine.app import RESUME, RunOptions, run_migration
 from engine.chosen import Chosen
-from engine.cli.common import Common
+from engine.cli.common import Common, say
 from engine.cli.display import watch
 from engine.config import Migration, seconds
 from engine.errors import EXIT_USAGE, ConfigError
@@ -46,14 +46,23 @@ def run_and_tell(
 ) -> int:
     """Runs it; whatever happens, the summary is the last line of stdout."""
     try:
+        if summary_file is not None and not _may_be_written(summary_file):
+            raise ConfigError(
+                f"--summary {summary_file}: cannot be written; name a file in a folder that you may write"
+            )
         summary = _run(path, common, flags())
+        sentences = [summary.message] if summary.message else []
     except ConfigError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        summary = _refused(error)
-    _tell(summary, as_json=as_json)
-    if summary_file is not None:
-        _write(summary_file, orjson.dumps(summary.to_json()) + b"\n")
+        sentences = [str(problem) for problem in error.problems]
+        summary = nothing_done("config", "; ".join(sentences), EXIT_USAGE)
+    if not _as_text(as_json):
+        for sentence in sentences:
+            print(f"error: {sentence}", file=sys.stderr)
+    try:
+        tell(summary, as_json=as_json)
+    finally:
+        if summary_file is not None and _may_be_written(summary_file):
+            _write(summary_file, orjson.dumps(summary.to_json()) + b"\n")
     return summary.exit_code
 
 
@@ -71,7 +80,14 @@ def _run(path: Path, common: Common, flags: Flags) -> Summary:
         watch=None if common.quiet or common.no_progress else watch(),
         signals=True,
     )
-    return anyio.run(run_migration, migration, options)
+    return anyio.run(_to_its_end, migration, options)
+
+
+async def _to_its_end(migration: Migration, options: RunOptions) -> Summary:
+    summary = await run_migration(migration, options)
+    for one in (signal.SIGINT, signal.SIGTERM):  # it has ended: a signal must not cost its summary
+        signal.signal(one, signal.SIG_IGN)
+    return summary
 
 
 def _duration(text: str | None) -> float | None:
@@ -95,16 +111,18 @@ def _max_failures(text: str | None) -> MaxFailures | None:
 # ---- the end ---------------------------------------------------------------------------------------------------------
 
 
-def _refused(error: ConfigError) -> Summary:
+def nothing_done(reason: str, message: str, exit_code: int) -> Summary:
+    """The summary of a run that ended before it began."""
     counts, this_run = report.nothing()
+    advice = "Mend what is named above; nothing was sent." if exit_code == EXIT_USAGE else RESUME
     return Summary(
         migration="",
         run="",
         mode="",
-        exit_code=EXIT_USAGE,
-        reason="config",
-        message="; ".join(str(problem) for problem in error.problems),
-        next="Mend what is named above; nothing was sent.",
+        exit_code=exit_code,
+        reason=reason,
+        message=message,
+        next=advice,
         counts=counts,
         this_run=this_run,
         requests=dict.fromkeys(("total", "reads", "writes", "retries", "throttled"), 0),
@@ -113,25 +131,36 @@ def _refused(error: ConfigError) -> Summary:
     )
 
 
-def _tell(summary: Summary, *, as_json: bool) -> None:
-    """Text on a terminal; elsewhere one line of JSON, the last of stdout."""
-    if as_json or not sys.stdout.isatty():
-        sys.stdout.write(orjson.dumps(summary.to_json()).decode() + "\n")
-    else:
-        print(report.to_text(summary))
-    sys.stdout.flush()
+def tell(summary: Summary, *, as_json: bool) -> None:
+    """Text on a terminal; elsewhere one line of JSON, the last of stdout. Raises Stop on a full disk."""
+    say(report.to_text(summary) if _as_text(as_json) else orjson.dumps(summary.to_json()).decode())
+
+
+def _as_text(as_json: bool) -> bool:
+    return sys.stdout.isatty() and not as_json
+
+
+# ---- the summary in a file -------------------------------------------------------------------------------------------
+
+
+def _may_be_written(path: Path) -> bool:
+    """Asked before anything is sent, so that no run ends without the summary that somebody waits for."""
+    if path.exists():
+        return not path.is_dir() and os.access(path, os.W_OK)
+    return os.access(path.parent, os.W_OK | os.X_OK)
 
 
 def _write(path: Path, data: bytes) -> None:
-    """By rename, so that nobody reads half a summary; plainly where the path is a pipe or a device."""
+    """By rename, so that nobody reads half a summary; plainly where the path is a link, a pipe or a device."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
             path.write_bytes(data)
             return
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
         beside.write_bytes(data)
         beside.replace(path)
     except OSError as error:
+        beside.unlink(missing_ok=True)
         print(f"error: --summary {path}: cannot be written: {error.strerror}", file=sys.stderr)
 
 

@@ -54,7 +54,7 @@ class Memory:
         (body,) = bodies
         await sending()
         self.creates += 1
-        target_id = f"memory-{len(self.prompts) + 1}"
+        target_id = f"memory-{self.creates}"
         self.prompts[target_id] = replace(self._encoded.pop(body), id=target_id, slug=f"pp-{target_id}", version=1)
         return [Created(target_id=target_id, target_slug=f"pp-{target_id}")]
 

@@ -2,13 +2,15 @@
 
 Neither the number of the first page nor the largest page is documented, other people create and delete meanwhile,
 and rows may be repeated. So rows are counted by id against the total, a walk in which the total moved is no walk, and
-the first page is read once more at the end: a row there that was not seen means that rows have shifted.
+the first page is read once more at the end: a row there that was not seen means that rows have shifted. That shows
+every change only where new rows come first; in any other order two walks must find the same rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from engine.errors import Rejected, Stop
@@ -18,6 +20,8 @@ PAGE_SIZE: Final = 100
 WALKS: Final = 4
 QUIET_PAGES: Final = 2
 """Pages running without a new id after which a walk is over: the first page may answer to both 0 and 1."""
+SIZE_REFUSED: Final = (400, 422)
+NO_SUCH_PAGE: Final = (400, 404, 422)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +39,16 @@ async def walk(read: ReadPage, what: str) -> list[Json]:
     """Every row of a listing, each id once. `read` takes the paging parameters; Stop when it cannot be had whole."""
     size, first = await _first(read, what)
     rows = _by_id(first.rows, what)
-    if len(rows) == first.total:
+    if len(rows) == first.total and len(rows) < PAGE_SIZE:
         return list(rows.values())
     totals: set[int] = {first.total}
-    seen: dict[str, Json] = {}
+    before, seen = rows.keys(), rows
     for _ in range(WALKS):
+        before = seen.keys()
         seen, settled = await _once(read, size, what, totals)
-        if settled:
+        if settled and (_newest_first(seen.values()) or seen.keys() == before):
             return list(seen.values())
-    raise _short(what, len(seen), totals)
+    raise _short(what, len(seen), totals, same=seen.keys() == before)
 
 
 async def _first(read: ReadPage, what: str) -> tuple[dict[str, str], Listing]:
@@ -52,7 +57,7 @@ async def _first(read: ReadPage, what: str) -> tuple[dict[str, str], Listing]:
     try:
         return size, _listing(await read(size), what)
     except Rejected as error:
-        if error.status != 400:
+        if error.status not in SIZE_REFUSED:
             raise
     return {}, _listing(await read({}), what)
 
@@ -66,13 +71,14 @@ async def _once(read: ReadPage, size: dict[str, str], what: str, totals: set[int
         page = await _page(read, {**size, "current_page": str(number)}, what)
         number += 1
         if page is None:
-            quiet += number > 1
+            quiet += 1
             continue
         moved.add(page.total)
         rows = _by_id(page.rows, what)
         quiet = 0 if rows.keys() - seen.keys() else quiet + 1
         seen.update(rows)
-        if len(seen) >= page.total:
+        # a full page proves nothing: the total may be that of the page
+        if len(seen) > page.total or (len(seen) == page.total and len(rows) < PAGE_SIZE):
             break
     again = _listing(await read(size), what)
     moved.add(again.total)
@@ -86,7 +92,7 @@ async def _page(read: ReadPage, parameters: dict[str, str], what: str) -> Listin
     try:
         return _listing(await read(parameters), what)
     except Rejected as error:
-        if error.status in (400, 404, 422):
+        if error.status in NO_SUCH_PAGE:
             return None
         raise
 
@@ -118,9 +124,16 @@ def _by_id(rows: Sequence[Json], what: str) -> dict[str, Json]:
     return found
 
 
-def _short(what: str, found: int, totals: set[int]) -> Stop:
+def _newest_first(rows: Iterable[Json]) -> bool:
+    """Then whatever is created while a walk goes on shows on the first page."""
+    times = [row.get("created_at") for row in rows]
+    return all(isinstance(time, str) for time in times) and all(newer >= older for newer, older in pairwise(times))
+
+
+def _short(what: str, found: int, totals: set[int], *, same: bool) -> Stop:
+    """Why the walks did not give the whole; `same`: the last two found the same rows."""
     said = " then ".join(str(total) for total in sorted(totals))
-    if len(totals) > 1:
+    if len(totals) > 1 or not same:
         return Stop(
             "registry_down",
             f"the listing of {what} did not hold still: {WALKS} walks found {found} of {said}; "

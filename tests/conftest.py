@@ -1,0 +1,182 @@
+"""Workspaces in memory that fail where they are told to, and one whole run over them as the application makes it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.connectors.memory import Memory
+from engine.errors import Stop
+from engine.flow import Flow, MaxFailures
+from engine.job import Halt, Job
+from engine.model import Catalog, Entry, Named, Outcome, Page, Prompt, Replica, Rule, Select, Sending, Target
+from engine.pipeline import migrate
+from engine.reconcile import reconcile, settle
+from engine.rewrite import Ends
+from engine.sink import Sink
+from engine.survey import Survey, survey
+
+SETTLE = 0.02
+MIGRATION = "m"
+REGISTRY = "memory here"
+CATALOG = Catalog(
+    collections=(Named(id="c1", slug="support", name="Support"), Named(id="c2", slug="sales", name="Sales")),
+    providers=(Named(id="v1", slug="anthropic-prod", name="Anthropic"),),
+    partials=(),
+)
+
+OnFetch = Callable[[str], Awaitable[None]]
+Put = Callable[[], Awaitable[Outcome]]
+OnCreate = Callable[[Prompt, Put, Sending], Awaitable[Outcome]]
+
+
+def prompt(prompt_id: str, name: str | None = None, **fields: Any) -> Prompt:
+    """A prompt with a template; its name is its id unless said."""
+    known: dict[str, Any] = {
+        "text": f"Hello {{{{name}}}}, this is {prompt_id}",
+        "model": "claude-3-7",
+        "collection": "c1",
+    }
+    return Prompt(**known | {"id": prompt_id, "name": name or prompt_id} | fields)
+
+
+def memory(*prompts: Prompt) -> Memory:
+    return Memory(prompts, CATALOG)
+
+
+class Wrapped:
+    """A workspace around another one. `on_fetch` may raise; `on_create` decides what becomes of a create, and may
+    `put` it there; ids in `late` are left out of listings until that time."""
+
+    batch = 1
+    fields: Collection[str] = Memory.fields
+
+    def __init__(self, inner: Memory, *, on_fetch: OnFetch | None = None, on_create: OnCreate | None = None) -> None:
+        self.inner = inner
+        self.on_fetch = on_fetch
+        self.on_create = on_create
+        self.late: dict[str, float] = {}
+        self.clock: Callable[[], float] = time.time
+        self.listings = 0
+        self.fetched: list[str] = []
+        self._replicas: dict[bytes, Prompt] = {}
+
+    async def pages(self) -> AsyncIterator[Page]:
+        self.listings += 1
+        now = self.clock()
+        rows = [row async for page in self.inner.pages() for row in page.rows if self.late.get(row.id, 0) <= now]
+        yield Page(rows=rows, total=len(rows))
+
+    async def fetch(self, prompt_id: str, version: str = "published") -> Prompt:
+        self.fetched.append(prompt_id)
+        if self.on_fetch is not None:
+            await self.on_fetch(prompt_id)
+        return await self.inner.fetch(prompt_id, version)
+
+    async def catalog(self, kinds: Collection[str]) -> Catalog:
+        return await self.inner.catalog(kinds)
+
+    def encode(self, replica: Replica) -> bytes:
+        body = self.inner.encode(replica)
+        self._replicas[body] = replica.prompt
+        return body
+
+    async def create(self, bodies: Sequence[bytes], sending: Sending) -> list[Outcome]:
+        put = partial(self._put, bodies, sending)
+        if self.on_create is None:
+            return [await put()]
+        return [await self.on_create(self._replicas[bodies[0]], put, sending)]
+
+    async def _put(self, bodies: Sequence[bytes], sending: Sending) -> Outcome:
+        (outcome,) = await self.inner.create(bodies, sending)
+        return outcome
+
+
+def job_of(source: Target, target: Target | None = None, **fields: Any) -> Job:
+    """A migration in one workspace, or between two; every prompt becomes `NAME-replica` unless `fields` say more."""
+    known: dict[str, Any] = {
+        "migration": MIGRATION,
+        "registry": REGISTRY,
+        "source": source,
+        "target": target or source,
+        "ends": Ends(same=target is None, source=CATALOG, target=CATALOG),
+        "select": Select(),
+        "rules": (Rule(name="{name}-replica"),),
+        "allow_loss": frozenset(),
+        "on_existing": "fail",
+        "settle": SETTLE,
+        "concurrency": 4,
+        "attempts": 5,
+    }
+    return Job(**known | fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a run left behind."""
+
+    survey: Survey
+    flow: Flow
+
+    @property
+    def stop(self) -> Stop | None:
+        return self.flow.halt.stop
+
+    def status(self, source_id: str) -> str | None:
+        record = self.flow.state.records.get(source_id)
+        return record.status if record is not None else None
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        return {source_id: record.status for source_id, record in self.flow.state.records.items()}
+
+
+async def run(
+    job: Job,
+    ledger: Path,
+    *,
+    limit: int | None = None,
+    max_failures: MaxFailures | None = None,
+    retry_failed: bool = False,
+    halt: Halt | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Ran:
+    """Survey, pipeline, reconciler over one ledger; what stops them is in the result."""
+    sink = Sink.open(ledger, run="run", clock=clock)
+    sink.run = f"run-{sink.state.runs + 1}"
+    try:
+        async with sink:
+            found = await survey(job, sink.state, now=clock(), retry_failed=retry_failed)
+            flow = Flow(sink=sink, halt=halt or Halt(), clock=clock, max_failures=max_failures)
+            await flow.record(Entry("run", {"migration": job.migration, "identity": {}}))
+            tasks = [task for task in found.tasks if task.action == "create"][:limit]
+            waiting = [task for task in found.tasks if task.action == "wait"]
+            try:
+                await settle(job, flow, found.tasks)
+                await migrate(job, flow, tasks)
+                await reconcile(job, flow, [task.row for task in (*waiting, *tasks)])
+            except Stop as stop:
+                flow.halt.request(stop)
+            return Ran(found, flow)
+    finally:
+        sink.close()
+
+
+def names(workspace: Memory) -> list[str]:
+    """The names of all prompts there, as often as they are there."""
+    return sorted(one.name for one in workspace.prompts.values())
+
+
+def renamed(workspace: Memory, prompt_id: str, name: str) -> None:
+    workspace.prompts[prompt_id] = replace(workspace.prompts[prompt_id], name=name)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    return tmp_path / "m.jsonl"

@@ -1,0 +1,246 @@
+"""The command as a process: helpers of the tests that look at it from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from engine.report import OUTCOMES
+from engine.sandbox import Sandbox, SandboxOptions, serve
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+COMMAND: Final = (sys.executable, "-m", "engine")
+TIMEOUT: Final = 60
+MARK: Final = "promptferry"
+
+T = TypeVar("T")
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended: its exit code and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The summary: the last line of stdout, and the only one; its exit code is the process's, its books balance."""
+        (line,) = self.out.splitlines()
+        found: dict[str, Any] = json.loads(line)
+        assert found["exit_code"] == self.code
+        assert found["counts"]["selected"] == sum(found["counts"][name] for name in OUTCOMES)
+        assert found["next"]
+        return found
+
+    @property
+    def json(self) -> Any:
+        """What `--json` printed."""
+        return json.loads(self.out)
+
+    def sentence(self) -> str:
+        """The one plain sentence among the log lines of stderr; there is no traceback."""
+        assert "Traceback" not in self.err
+        plain = [line for line in self.err.splitlines() if not line.startswith("{")]
+        found = [line.removeprefix("error: ") for line in plain if line.startswith("error: ")]
+        assert len(found) == 1, self.err
+        return found[0]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """That of a child: the checkout is importable, nothing of the user's own Promptferry or proxy is set."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PROMPTFERRY_")}
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy", "NO_COLOR"):
+        kept.pop(name, None)
+    return kept | {"PYTHONPATH": str(ROOT), **changes}
+
+
+def promptferry(*arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, **more: Any) -> Ended:
+    """Runs the command to its end."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        env=environment(**(env or {})),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=TIMEOUT,
+        **more,
+    )
+    return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+class Started(subprocess.Popen[bytes]):
+    """A command that runs. Its log goes to a file: a pipe that nobody reads would hold it up."""
+
+    def __init__(self, arguments: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], **more: Any) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by release
+        super().__init__(
+            [*COMMAND, *map(str, arguments)],
+            cwd=cwd,
+            env=environment(**env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            **more,
+        )
+
+    def end(self) -> Ended:
+        """Waits until it ends by itself."""
+        out, _ = self.communicate(timeout=TIMEOUT)
+        out = out or b""
+        self._log.seek(0)
+        return Ended(self.returncode, out.decode(), self._log.read().decode())
+
+    def first_line(self) -> str:
+        """The first line of stdout."""
+        assert self.stdout is not None
+        return self.stdout.readline().decode()
+
+    def release(self) -> None:
+        """Kills it when it still runs, and closes its files."""
+        if self.poll() is None:
+            self.kill()
+        self.communicate()
+        self._log.close()
+
+
+@contextmanager
+def started(*arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, **more: Any) -> Iterator[Started]:
+    """The command while it runs; killed when the block ends and it still runs."""
+    process = Started(arguments, cwd=cwd, env=env or {}, **more)
+    try:
+        yield process
+    finally:
+        process.release()
+
+
+# ---- a registry ------------------------------------------------------------------------------------------------------
+
+
+class Served:
+    """A sandbox on a thread and loop of its own, so that it answers while a test waits for a process."""
+
+    def __init__(self, sandbox: Sandbox, loop: asyncio.AbstractEventLoop) -> None:
+        self._sandbox = sandbox
+        self._loop = loop
+        self.base_url = sandbox.base_url
+        self.api_key = sandbox.api_key
+
+    def ask(self, question: Callable[[Sandbox], T]) -> T:
+        """The answer of the sandbox, on its own thread."""
+
+        async def answer() -> T:
+            return question(self._sandbox)
+
+        return asyncio.run_coroutine_threadsafe(answer(), self._loop).result(TIMEOUT)
+
+    def prompts(self, workspace: str = "main") -> list[dict[str, Any]]:
+        """Every prompt there is, replicas too."""
+        return self.ask(lambda sandbox: sandbox.prompts(workspace))
+
+
+@contextmanager
+def served(options: SandboxOptions) -> Iterator[Served]:
+    """A sandbox with quirks, in this process."""
+    ready: Future[Served] = Future()
+    done: list[asyncio.Event] = []
+
+    async def main() -> None:
+        try:
+            async with serve(options) as sandbox:
+                done.append(asyncio.Event())
+                ready.set_result(Served(sandbox, asyncio.get_running_loop()))
+                await done[0].wait()
+        except OSError as error:
+            ready.set_exception(error)
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    found = ready.result(TIMEOUT)
+    try:
+        yield found
+    finally:
+        found._loop.call_soon_threadsafe(done[0].set)
+        thread.join(TIMEOUT)
+
+
+@dataclass(frozen=True)
+class Separate:
+    """A sandbox in a process of its own."""
+
+    process: Started
+    base_url: str
+    api_key: str
+
+
+@contextmanager
+def separate(store: Path, *flags: str) -> Iterator[Separate]:
+    """`promptferry sandbox --store`; ended when the block ends."""
+    with started("sandbox", "--store", store, *flags, cwd=store.parent) as process:
+        first = json.loads(process.first_line())
+        yield Separate(process, first["portkey"], first["api_key"])
+        process.terminate()
+        process.wait(TIMEOUT)
+
+
+def truth(store: Path) -> list[dict[str, Any]]:
+    """Every prompt that is in a store, whoever serves it."""
+    with served(SandboxOptions(store=store)) as sandbox:
+        return sandbox.prompts()
+
+
+def replicas(prompts: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Mark key -> the prompts that carry it."""
+    found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for prompt in prompts:
+        if mark := prompt["template_metadata"].get(MARK):
+            found[mark["key"]].append(prompt)
+    return found
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def write_migration(folder: Path, base_url: str, *, name: str = "e2e", **parts: Any) -> Path:
+    """A migration file from that registry into the same workspace; its key comes from KEY."""
+    value = {
+        "name": name,
+        "source": {"kind": "portkey", "base_url": base_url, "api_key": "${KEY}"},
+        "limits": {"rate": 2000, "settle": "0.5s", "timeout": 5},
+        "ledger": "ledger.jsonl",
+        **parts,
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(json.dumps(value))  # JSON is YAML
+    return path
+
+
+def lines(ledger: Path) -> list[dict[str, Any]]:
+    """The lines of a ledger."""
+    return [json.loads(line) for line in ledger.read_text().splitlines()]
+
+
+def wait_for_lines(ledger: Path, count: int, process: Started) -> bool:
+    """Until the ledger has so many lines; False when the process ended first."""
+    while not ledger.exists() or ledger.read_bytes().count(b"\n") < count:
+        if process.poll() is not None:
+            return False
+        time.sleep(0.002)
+    return True

@@ -1,0 +1,494 @@
+"""The run: what fails alone, what ends everything, what the ledger says before and after each create."""
+# ruff: noqa: ASYNC240 - the tests look at a small ledger between two awaits; nothing else runs on their loop
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from conftest import OnCreate, Put, Ran, Wrapped, job_of, memory, names, prompt, run
+
+import engine.pipeline
+from engine.connectors.memory import Memory
+from engine.errors import EngineError, Gone, Rejected, Stop, Transient
+from engine.flow import MaxFailures
+from engine.job import Draft, Halt, prepare
+from engine.model import MARK_KEY, Created, Failed, Outcome, Prompt, Sending, Unknown
+from engine.sink import entries, read_ledger
+
+
+def prompts(count: int) -> list[Prompt]:
+    return [prompt(f"p{number:03}") for number in range(count)]
+
+
+def failing(*ids: str, error: EngineError) -> Callable[[str], Awaitable[None]]:
+    async def on_fetch(prompt_id: str) -> None:
+        if prompt_id in ids:
+            raise error
+
+    return on_fetch
+
+
+def answered(outcomes: dict[str, Outcome | Stop]) -> OnCreate:
+    """The outcome of the creates of these prompts, without any effect; the others are carried out."""
+
+    async def on_create(replica: Prompt, put: Put, sending: Sending) -> Outcome:
+        given = outcomes.get(replica.name.removesuffix("-replica"))
+        if given is None:
+            return await put()
+        await sending()
+        if isinstance(given, Stop):
+            raise given
+        return given
+
+    return on_create
+
+
+def once(ran: Ran, there: Memory, *, missing: Collection[str] = ()) -> bool:
+    """Every prompt but the missing ones has one replica, and the ledger knows it."""
+    own = {one.id for one in there.prompts.values() if MARK_KEY not in one.metadata}
+    made = Counter(one.metadata[MARK_KEY]["source_id"] for one in there.prompts.values() if MARK_KEY in one.metadata)
+    known = {source_id for source_id, status in ran.statuses.items() if status == "created"}
+    wanted = own - set(missing)
+    return made == Counter(wanted) and known == wanted
+
+
+# ---- one prompt fails ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("position", [0, 7, 19])
+@pytest.mark.parametrize(
+    ("error", "status", "retriable"),
+    [
+        (Gone("it is gone", error="gone", status=404), "skipped", False),
+        (Rejected("it is refused", error="forbidden", status=403, code="AB03"), "failed", False),
+        (Transient("it is down", error="server_error", status=500), "failed", True),
+    ],
+)
+async def test_a_definition_that_cannot_be_read_fails_alone(
+    ledger: Path, position: int, error: EngineError, status: str, retriable: bool
+) -> None:
+    source_id = f"p{position:03}"
+    there = memory(*prompts(20))
+    ran = await run(job_of(Wrapped(there, on_fetch=failing(source_id, error=error))), ledger)
+    assert ran.stop is None
+    assert ran.status(source_id) == status
+    assert ran.flow.state.records[source_id].retriable is retriable
+    assert once(ran, there, missing={source_id})
+
+
+@pytest.mark.parametrize("position", [0, 7, 19])
+@pytest.mark.parametrize(
+    ("outcome", "retriable"),
+    [
+        (Failed(error="rejected", message="the string is too long", status=400, code="AB01"), False),
+        (Failed(error="not_sent", message="no connection", retriable=True), True),
+    ],
+)
+async def test_a_create_without_effect_fails_alone(
+    ledger: Path, position: int, outcome: Failed, retriable: bool
+) -> None:
+    source_id = f"p{position:03}"
+    there = memory(*prompts(20))
+    ran = await run(job_of(Wrapped(there, on_create=answered({source_id: outcome}))), ledger)
+    assert ran.stop is None
+    assert once(ran, there, missing={source_id})
+    (line,) = [line for line in entries(ledger) if line["kind"] == "failed"]
+    assert (line["source_id"], line["stage"], line["error"]) == (source_id, "create", outcome.error)
+    assert (line["status"], line["code"], line["retriable"]) == (outcome.status, outcome.code, retriable)
+    assert line["message"] == outcome.message
+
+
+async def test_every_prompt_may_fail_and_the_run_ends(ledger: Path) -> None:
+    there = memory(*prompts(20))
+    ids = [one.id for one in prompts(20)]
+    error = Transient("down", error="server_error", status=500)
+    ran = await run(job_of(Wrapped(there, on_fetch=failing(*ids, error=error))), ledger)
+    assert set(ran.statuses.values()) == {"failed"}
+    ran = await run(job_of(there), ledger)
+    assert once(ran, there)
+
+
+async def test_what_would_be_lost_fails_that_prompt_by_name_before_anything_is_sent(ledger: Path) -> None:
+    there = memory(prompt("a", extra={"guardrails": 1}), prompt("b"))
+    ran = await run(job_of(there), ledger)
+    assert ran.statuses == {"a": "failed", "b": "created"}
+    (line,) = [line for line in entries(ledger) if line["kind"] == "failed"]
+    assert (line["stage"], line["error"]) == ("rewrite", "loss")
+    assert "guardrails" in line["message"]
+    assert not [line for line in entries(ledger) if line["kind"] == "intent" and line["source_id"] == "a"]
+
+
+# ---- the run ends ----------------------------------------------------------------------------------------------------
+
+QUOTA = Stop("quota", "its quota is used up", next="Make room.")
+
+
+@pytest.mark.parametrize("position", [0, 1, 9, 19])
+async def test_a_stop_while_reading_ends_the_run_and_a_resume_completes_it(ledger: Path, position: int) -> None:
+    there = memory(*prompts(20))
+    stop = Stop("registry_down", "it is down", next="Later.")
+    ran = await run(job_of(Wrapped(there, on_fetch=failing(f"p{position:03}", error=stop))), ledger)
+    assert ran.stop is stop
+    assert there.creates < 20
+    ran = await run(job_of(there), ledger)
+    assert once(ran, there)
+
+
+@pytest.mark.parametrize("position", [0, 1, 9, 19])
+async def test_a_stop_without_effect_leaves_nothing_in_doubt(ledger: Path, position: int) -> None:
+    source_id = f"p{position:03}"
+    there = memory(*prompts(20))
+    stop = Stop("quota", "its quota is used up", next="Make room.")
+    stop.__cause__ = Rejected("402", error="quota", status=402)
+    ran = await run(job_of(Wrapped(there, on_create=answered({source_id: stop}))), ledger)
+    assert ran.stop is not None
+    assert ran.stop.reason == "quota"
+    assert ran.status(source_id) == "failed"
+    assert ran.flow.state.records[source_id].retriable
+    assert not [record for record in ran.flow.state.records.values() if record.doubtful]
+    ran = await run(job_of(there), ledger)
+    assert once(ran, there)
+
+
+async def test_a_stop_after_a_lost_answer_leaves_that_prompt_in_doubt(ledger: Path) -> None:
+    there = memory(*prompts(5))
+    ran = await run(job_of(Wrapped(there, on_create=answered({"p002": QUOTA}))), ledger)
+    assert ran.stop is QUOTA
+    assert ran.status("p002") == "intent"
+    ran = await run(job_of(there), ledger)
+    assert once(ran, there)
+
+
+async def test_a_bug_in_a_connector_is_no_failed_prompt(ledger: Path) -> None:
+    class Bug(Exception):
+        pass
+
+    async def on_fetch(prompt_id: str) -> None:
+        if prompt_id == "p003":
+            raise Bug
+
+    with pytest.RaisesGroup(Bug, flatten_subgroups=True):
+        await run(job_of(Wrapped(memory(*prompts(9)), on_fetch=on_fetch)), ledger)
+    assert "failed" not in {line["kind"] for line in entries(ledger)}
+
+
+@pytest.mark.parametrize("after", [1, 2, 10, 39])
+async def test_a_run_that_is_halted_ends_and_resumes_without_a_double(ledger: Path, after: int) -> None:
+    there = memory(*prompts(40))
+    halt = Halt()
+    read_afterwards: list[str] = []
+
+    async def on_create(replica: Prompt, put: Put, sending: Sending) -> Outcome:
+        outcome = await put()
+        if there.creates >= after:
+            halt.request(Stop("interrupted", "asked to end", next="Again."))
+        return outcome
+
+    async def on_fetch(prompt_id: str) -> None:
+        if halt.stop is not None:
+            read_afterwards.append(prompt_id)
+
+    source, target = Wrapped(there, on_fetch=on_fetch), Wrapped(there, on_create=on_create)
+    ran = await run(job_of(source, target), ledger, halt=halt)
+    assert ran.stop is not None
+    assert read_afterwards == []
+    assert after <= there.creates <= after + 8
+    assert sum(status == "created" for status in ran.statuses.values()) == there.creates
+    ran = await run(job_of(there), ledger)
+    assert once(ran, there)
+
+
+async def test_what_hangs_is_dropped_after_the_grace_and_stays_in_doubt(
+    ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.pipeline, "GRACE_S", 0.05)
+    there = memory(*prompts(12))
+    halt = Halt()
+
+    async def on_create(replica: Prompt, put: Put, sending: Sending) -> Outcome:
+        outcome = await put()
+        if replica.name == "p005-replica":
+            halt.request(Stop("interrupted", "asked to end", next="Again."))
+            await anyio.sleep_forever()
+        return outcome
+
+    ran = await run(job_of(Wrapped(there, on_create=on_create)), ledger, halt=halt)
+    assert ran.status("p005") == "intent"
+    ran = await run(job_of(there), ledger)
+    assert once(ran, there)
+    (made,) = [line for line in entries(ledger) if line["kind"] == "created" and line["source_id"] == "p005"]
+    assert made["how"] == "lookup"
+
+
+@pytest.mark.parametrize(("limit", "made"), [(0, 0), (1, 1), (7, 7), (50, 20)])
+async def test_a_limit_takes_up_so_many(ledger: Path, limit: int, made: int) -> None:
+    there = memory(*prompts(20))
+    ran = await run(job_of(there), ledger, limit=limit)
+    assert there.creates == made
+    assert len(ran.statuses) == made
+    ran = await run(job_of(there), ledger)
+    assert once(ran, there)
+
+
+@pytest.mark.parametrize(
+    ("most", "failing_ones", "stopped"),
+    [
+        (MaxFailures(0), range(39, 40), True),
+        (MaxFailures(3), range(37, 40), False),
+        (MaxFailures(3), range(36, 40), True),
+        (MaxFailures(10, percent=True), range(3), False),
+        (MaxFailures(10, percent=True), range(37, 40), True),
+        (MaxFailures(50, percent=True), range(30, 40), False),
+    ],
+)
+async def test_too_many_failures_end_the_run(
+    ledger: Path, most: MaxFailures, failing_ones: range, stopped: bool
+) -> None:
+    """Numbers are taken up from 39 down."""
+    no = Failed(error="rejected", message="no", status=400)
+    there = memory(*prompts(40))
+    on_create = answered({f"p{number:03}": no for number in failing_ones})
+    ran = await run(job_of(Wrapped(there, on_create=on_create)), ledger, max_failures=most)
+    assert (ran.stop is not None) is stopped
+    assert (there.creates < 40 - len(failing_ones)) is stopped
+    if ran.stop is not None:
+        assert (ran.stop.reason, ran.stop.exit_code) == ("too_many_failures", 4)
+
+
+@pytest.mark.parametrize(
+    ("failures", "taken", "exceeded"),
+    [(19, 19, False), (2, 20, False), (3, 20, True), (10, 100, False), (11, 100, True)],
+)
+def test_a_percentage_means_something_from_the_twentieth_prompt_on(failures: int, taken: int, exceeded: bool) -> None:
+    assert MaxFailures(10, percent=True).exceeded(failures, taken) is exceeded
+
+
+# ---- durable before it is sent ---------------------------------------------------------------------------------------
+
+
+async def test_an_intent_is_on_the_disk_before_anything_is_stored_and_one_create_a_prompt_is_in_doubt(
+    ledger: Path,
+) -> None:
+    seen: list[str] = []
+    in_doubt: Counter[str] = Counter()
+
+    class Watching(Memory):
+        """Reads the ledger file where a registry would receive the first byte."""
+
+        async def create(self, bodies: Any, sending: Sending) -> list[Outcome]:
+            async def checked() -> None:
+                await sending()
+                source_id = self._encoded[bodies[0]].metadata[MARK_KEY]["source_id"]
+                record = read_ledger(ledger).state.records[source_id]
+                seen.append(source_id)
+                in_doubt[source_id] += 1
+                assert record.status == "intent"
+                assert record.name == f"{source_id}-replica"
+                assert in_doubt[source_id] == 1
+                assert record.attempt == 1
+
+            return await super().create(bodies, checked)
+
+    there = Watching(prompts(20))
+    ran = await run(job_of(there), ledger)
+    assert sorted(seen) == [f"p{number:03}" for number in range(20)]
+    assert once(ran, there)
+
+
+async def test_a_create_line_says_what_was_read_and_what_was_made(ledger: Path) -> None:
+    there = memory(prompt("a", slug="pp-a", version=3, updated_at="then"))
+    await run(job_of(there), ledger)
+    intent, created = [line for line in entries(ledger) if line["kind"] in ("intent", "created")]
+    assert (intent["op"], intent["name"], intent["attempt"], intent["base_version"]) == ("create", "a-replica", 1, None)
+    assert intent["key"] == there.prompts["memory-1"].metadata[MARK_KEY]["key"]
+    assert len(intent["body_sha256"]) == 64
+    expected = {
+        "source_id": "a",
+        "source_slug": "pp-a",
+        "source_name": "a",
+        "source_version": 3,
+        "source_collection": "support",
+        "target_id": "memory-1",
+        "target_slug": "pp-memory-1",
+        "name": "a-replica",
+        "how": "response",
+    }
+    assert {name: created[name] for name in expected} == expected
+    assert created["replica_digest"] == there.prompts["memory-1"].metadata[MARK_KEY]["replica_digest"]
+
+
+async def test_the_ledger_holds_no_template_text(ledger: Path) -> None:
+    canary = "canary-7f3a of a template"
+    there = memory(prompt("a", text=canary, description=canary), prompt("b", text=canary, extra={"x": canary}))
+    await run(job_of(there), ledger)
+    assert canary not in ledger.read_text()
+
+
+# ---- the first create is alone ---------------------------------------------------------------------------------------
+
+
+async def test_the_first_create_is_read_back_before_a_second_one_is_sent(ledger: Path) -> None:
+    there = Wrapped(memory(*prompts(10)))
+    order: list[str] = []
+
+    async def on_fetch(prompt_id: str) -> None:
+        order.append(f"fetch {prompt_id}")
+
+    async def on_create(replica: Prompt, put: Put, sending: Sending) -> Outcome:
+        order.append("create")
+        return await put()
+
+    there.on_fetch, there.on_create = on_fetch, on_create
+    await run(job_of(there), ledger)
+    assert order[:3] == ["fetch p009", "create", "fetch memory-1"]
+    assert [step for step in order[3:] if step.startswith("fetch memory")] == []
+
+
+@pytest.mark.parametrize("first", ["failed", "unknown", "gone"])
+async def test_the_next_one_is_alone_when_the_first_did_not_arrive(ledger: Path, first: str) -> None:
+    outcomes: dict[str, Outcome | Stop] = {}
+    if first == "failed":
+        outcomes["p009"] = Failed(error="rejected", message="no", status=400)
+    elif first == "unknown":
+        outcomes["p009"] = Unknown(error="no_answer", message="reset")
+    in_flight = most = 0
+    there = memory(*prompts(10))
+    decide = answered(outcomes)
+
+    async def on_create(replica: Prompt, put: Put, sending: Sending) -> Outcome:
+        nonlocal in_flight, most
+        in_flight += 1
+        if there.creates == 0:
+            most = max(most, in_flight)
+        await anyio.lowlevel.checkpoint()
+        outcome = await decide(replica, put, sending)
+        outcomes.clear()
+        in_flight -= 1
+        return outcome
+
+    gone = failing("p009", error=Gone("gone", error="gone", status=404)) if first == "gone" else None
+    ran = await run(job_of(Wrapped(there, on_create=on_create, on_fetch=gone)), ledger)
+    assert most == 1
+    assert once(ran, there, missing=set() if first == "unknown" else {"p009"})
+
+
+async def test_a_first_replica_that_can_be_read_only_later_is_waited_for(ledger: Path) -> None:
+    late = 2
+
+    async def on_fetch(prompt_id: str) -> None:
+        nonlocal late
+        if prompt_id == "memory-1" and late:
+            late -= 1
+            raise Gone("not yet", error="gone", status=404)
+
+    there = Wrapped(memory(*prompts(3)), on_fetch=on_fetch)
+    ran = await run(job_of(there), ledger)
+    assert late == 0
+    assert ran.flow.mark_in == "metadata"
+    assert once(ran, there.inner)
+
+
+class Forgetful(Memory):
+    """A registry that keeps no metadata it does not know."""
+
+    async def create(self, bodies: Any, sending: Sending) -> list[Outcome]:
+        outcomes = await super().create(bodies, sending)
+        for outcome in outcomes:
+            if isinstance(outcome, Created):
+                self.prompts[outcome.target_id] = replace(self.prompts[outcome.target_id], metadata={})
+        return outcomes
+
+
+async def test_where_the_metadata_is_dropped_the_mark_goes_to_the_description(ledger: Path) -> None:
+    there = Forgetful()
+    job = job_of(memory(*prompts(10)), there)
+    ran = await run(job, ledger)
+    assert ran.flow.mark_in == "description"
+    assert Counter((one.description or "").endswith("]") for one in there.prompts.values()) == {True: 9, False: 1}
+    ledger.unlink()
+    ran = await run(job, ledger)
+    # the one that told had its mark where it was dropped: it is in the way, and not doubled
+    assert Counter(ran.statuses.values()) == {"created": 9, "conflict": 1}
+    assert len(there.prompts) == there.creates == 10
+
+
+async def test_what_a_registry_makes_of_the_first_replica_stops_nothing(ledger: Path) -> None:
+    class Changing(Memory):
+        async def create(self, bodies: Any, sending: Sending) -> list[Outcome]:
+            (outcome,) = await super().create(bodies, sending)
+            assert isinstance(outcome, Created)
+            self.prompts[outcome.target_id] = replace(self.prompts[outcome.target_id], text="changed")
+            return [outcome]
+
+    there = Changing(prompts(5))
+    ran = await run(job_of(there), ledger)
+    assert ran.stop is None
+    assert Counter(ran.statuses.values()) == {"created": 5}
+
+
+# ---- many at once ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 7, 64])
+async def test_whatever_the_concurrency_each_prompt_arrives_once(ledger: Path, concurrency: int) -> None:
+    there = memory(*prompts(100))
+    ran = await run(job_of(there, concurrency=concurrency), ledger)
+    assert once(ran, there)
+    assert names(there).count("p042-replica") == 1
+
+
+async def test_no_more_than_the_concurrency_is_read_or_written_at_once(ledger: Path) -> None:
+    most: Counter[str] = Counter()
+    now: Counter[str] = Counter()
+
+    async def busy(what: str) -> None:
+        now[what] += 1
+        most[what] = max(most[what], now[what])
+        await anyio.lowlevel.checkpoint()
+        now[what] -= 1
+
+    async def on_create(replica: Prompt, put: Put, sending: Sending) -> Outcome:
+        await busy("create")
+        return await put()
+
+    async def on_fetch(prompt_id: str) -> None:
+        await busy("fetch")
+
+    there = Wrapped(memory(*prompts(60)), on_fetch=on_fetch, on_create=on_create)
+    await run(job_of(there, concurrency=5), ledger)
+    assert 1 < most["create"] <= 5
+    assert 1 < most["fetch"] <= 5
+
+
+async def test_a_target_that_takes_bulks_gets_bulks(ledger: Path) -> None:
+    sizes: list[int] = []
+
+    class Bulk(Memory):
+        batch = 7
+
+        async def create(self, bodies: Any, sending: Sending) -> list[Outcome]:
+            sizes.append(len(bodies))
+            await sending()
+
+            async def told() -> None:
+                pass
+
+            return [outcome for body in bodies for outcome in await super(Bulk, self).create([body], told)]
+
+    there = Bulk(prompts(60))
+    ran = await run(job_of(there, concurrency=30), ledger)
+    assert once(ran, there)
+    assert sum(sizes) == 60
+    assert 1 < max(sizes) <= 7
+
+
+def test_a_draft_shows_no_template() -> None:
+    draft = prepare(job_of(memory()), prompt("a", text="canary-9b"))
+    assert isinstance(draft, Draft)
+    assert "canary-9b" not in repr(draft)

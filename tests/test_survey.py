@@ -1,0 +1,370 @@
+"""What is to be done with each prompt: the judgement that plan, run and resume share."""
+# ruff: noqa: ASYNC240 - the tests remove a small ledger between two awaits; nothing else runs on their loop
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SETTLE, Wrapped, job_of, memory, names, prompt, renamed, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.digest import make_replica
+from engine.errors import Rejected, Stop, Transient
+from engine.job import Job
+from engine.ledger import State, timestamp
+from engine.model import Rule, Select, When
+from engine.survey import Survey, Task, survey
+
+NOW = 1_800_000_000.0
+
+
+async def surveyed(job: Job, state: State | None = None, **more: Any) -> Survey:
+    return await survey(job, state or State(), **({"now": NOW} | more))
+
+
+def actions(found: Survey) -> dict[str, str]:
+    return {task.row.id: task.action for task in found.tasks}
+
+
+def task_of(found: Survey, source_id: str) -> Task:
+    return next(task for task in found.tasks if task.row.id == source_id)
+
+
+def told(state: State, kind: str, source_id: str, *, ts: float = NOW, **fields: Any) -> State:
+    """A line of the ledger that is read before."""
+    state.fold({"kind": kind, "run": "r1", "ts": timestamp(ts), "source_id": source_id, **fields})
+    return state
+
+
+def replica_of(job: Job, source_id: str, target_id: str, **fields: Any) -> Any:
+    """The replica of a prompt as an earlier run of the job left it."""
+    source = prompt(source_id)
+    made = replace(source, name=f"{source.name}-replica")
+    marked = make_replica(source, made, migration=job.migration, registry=job.registry)
+    return replace(marked.prompt, id=target_id, **fields)
+
+
+# ---- what is selected ------------------------------------------------------------------------------------------------
+
+
+async def test_every_selected_prompt_has_one_task_in_the_order_of_the_listing() -> None:
+    there = memory(prompt("a"), prompt("b", model="gpt-4o"), prompt("c"))
+    found = await surveyed(job_of(there, select=Select(models=("claude*",))))
+    assert [task.row.id for task in found.tasks] == ["c", "a"]
+    assert set(actions(found).values()) == {"create"}
+    assert (found.listed, found.total, found.orphaned) == (3, 3, 0)
+
+
+async def test_both_ends_are_listed_once_and_one_workspace_only_once() -> None:
+    source, target = Wrapped(memory(prompt("a"))), Wrapped(memory())
+    await surveyed(job_of(source, target))
+    assert (source.listings, target.listings) == (1, 1)
+    alone = Wrapped(memory(prompt("a")))
+    await surveyed(job_of(alone))
+    assert alone.listings == 1
+
+
+async def test_no_definition_is_read_where_rows_tell_enough() -> None:
+    there = Wrapped(memory(prompt("a"), prompt("b")))
+    await surveyed(job_of(there))
+    assert there.fetched == []
+
+
+async def test_replicas_of_another_migration_are_ordinary_prompts() -> None:
+    there = memory(prompt("a"))
+    other = replica_of(job_of(there, migration="other"), "a", "t1")
+    there.prompts["t1"] = other
+    found = await surveyed(job_of(there, rules=(Rule(name="{name} again"),)))
+    assert actions(found) == {"a": "create", "t1": "create"}
+    found = await surveyed(job_of(there))
+    assert actions(found) == {"a": "conflict", "t1": "create"}
+    assert task_of(found, "a").target_id == "t1"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "code"),
+    [
+        (Transient("no", error="server_error", status=500), "registry_down", 75),
+        (Rejected("no", error="forbidden", status=403), "forbidden", 4),
+        (Rejected("no", error="rejected", status=400), "check_failed", 4),
+    ],
+)
+async def test_a_listing_that_cannot_be_had_stops_the_run(error: Exception, reason: str, code: int) -> None:
+    class Mute(Wrapped):
+        async def pages(self) -> Any:
+            raise error
+            yield
+
+    with pytest.raises(Stop) as caught:
+        await surveyed(job_of(Mute(memory())))
+    assert (caught.value.reason, caught.value.exit_code) == (reason, code)
+    assert caught.value.next
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+async def test_different_prompts_that_would_share_a_name_are_conflicts_and_the_others_go_on() -> None:
+    there = memory(prompt("a"), prompt("b"), prompt("c", collection="c2"), prompt("d", "kept"))
+    rules = (Rule(name="one name"), Rule(when=When(name="kept"), name="another"))
+    found = await surveyed(job_of(there, rules=rules))
+    assert actions(found) == {"a": "conflict", "b": "conflict", "c": "create", "d": "create"}
+    assert {task_of(found, one).reason for one in ("a", "b")} == {"name_clash"}
+
+
+async def test_prompts_that_share_their_name_already_are_told_apart_by_key(ledger: Path) -> None:
+    there = memory(prompt("a", "same"), prompt("b", "same"))
+    job = job_of(there)
+    found = await surveyed(job)
+    assert set(actions(found).values()) == {"create"}
+    assert any("share their name" in note for note in found.notes)
+    await run(job, ledger)
+    ledger.unlink()
+    again = await surveyed(job)
+    assert actions(again) == {"a": "adopt", "b": "adopt"}
+    assert task_of(again, "a").target_id != task_of(again, "b").target_id
+
+
+async def test_a_name_that_a_replica_of_an_earlier_run_has_is_given_to_no_other_prompt(ledger: Path) -> None:
+    there = memory(prompt("a", "x"))
+    job = job_of(there, rules=(Rule(name="one name"),))
+    await run(job, ledger)
+    there.prompts["b"] = prompt("b", "y")
+    there.prompts["c"] = prompt("c", "z", collection="c2")
+    ran = await run(job, ledger)
+    assert actions(ran.survey) == {"a": "unchanged", "b": "conflict", "c": "create"}
+    assert task_of(ran.survey, "b").reason == "name_clash"
+
+
+@pytest.mark.parametrize(
+    ("on_existing", "action", "name"),
+    [("fail", "conflict", None), ("skip", "skip", None), ("rename", "create", "a-replica-3")],
+)
+async def test_a_name_that_somebody_else_has(on_existing: str, action: str, name: str | None) -> None:
+    there = memory(prompt("a"), prompt("t1", "a-replica"), prompt("t2", "a-replica-2"))
+    found = await surveyed(job_of(there, on_existing=on_existing, select=Select(ids=("a",))))
+    (task,) = found.tasks
+    assert (task.action, task.name) == (action, name)
+    if action != "create":
+        assert (task.reason, task.target_id) == ("exists", "t1")
+
+
+async def test_new_names_are_free_among_themselves_and_beside_what_is_planned() -> None:
+    """Two of one name, and a third one whose replica will have the next free name."""
+    there = memory(prompt("a", "n"), prompt("b", "n"), prompt("c", "m"), prompt("t", "n-replica"))
+    rules = (Rule(name="{name}-replica"), Rule(when=When(name="m"), name="n-replica-2"))
+    found = await surveyed(job_of(there, rules=rules, on_existing="rename", select=Select(ids=("a", "b", "c"))))
+    assert sorted(task.name or "n-replica-2" for task in found.tasks) == ["n-replica-2", "n-replica-3", "n-replica-4"]
+
+
+async def test_a_rule_that_looks_inside_decides_the_name_by_the_definition() -> None:
+    tools = [{"type": "function"}]
+    there = Wrapped(memory(prompt("a", tools=tools), prompt("b"), prompt("t", "with tools")))
+    rules = (Rule(name="{name}-replica"), Rule(when=When(has=("tools",)), name="with tools"))
+    found = await surveyed(job_of(there, rules=rules, select=Select(ids=("a", "b"))))
+    assert actions(found) == {"a": "conflict", "b": "create"}
+
+
+@pytest.mark.parametrize("error", [Transient("no", error="x"), Rejected("no", error="x")])
+async def test_a_definition_that_cannot_be_read_now_is_left_to_the_run(error: Exception) -> None:
+    async def on_fetch(prompt_id: str) -> None:
+        raise error
+
+    there = Wrapped(memory(prompt("a")), on_fetch=on_fetch)
+    found = await surveyed(job_of(there, rules=(Rule(when=When(has=("tools",)), name="with tools"),)))
+    assert actions(found) == {"a": "create"}
+
+
+# ---- what is there already -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("two_keys", [False, True])
+async def test_a_lost_ledger_loses_nothing(ledger: Path, two_keys: bool) -> None:
+    """All replicas are taken over, none is made again, and none of them is a source though all are selected."""
+    there = memory(*(prompt(f"p{number}") for number in range(30)))
+    source, target = Wrapped(there), Wrapped(there)
+    job = job_of(source, target) if two_keys else job_of(there)
+    await run(job, ledger)
+    assert len(names(there)) == 60
+    ledger.unlink()
+    ran = await run(job, ledger)
+    assert actions(ran.survey) == {f"p{number}": "adopt" for number in range(30)}
+    assert len(names(there)) == 60
+    assert set(ran.statuses.values()) == {"created"}
+    records = ran.flow.state.records
+    assert {record.target_id for record in records.values()} == set(there.prompts) - set(records)
+    again = await run(job, ledger)
+    assert set(actions(again.survey).values()) == {"unchanged"}
+
+
+async def test_replicas_are_no_sources_when_the_ledger_knows_them(ledger: Path) -> None:
+    there = memory(prompt("a"))
+    job = job_of(there)
+    await run(job, ledger)
+    ran = await run(job, ledger)
+    assert actions(ran.survey) == {"a": "unchanged"}
+    assert names(there) == ["a", "a-replica"]
+
+
+async def test_a_renamed_replica_that_no_ledger_knows_is_no_source(ledger: Path) -> None:
+    there = memory(prompt("a"))
+    job = job_of(there)
+    await run(job, ledger)
+    renamed(there, "memory-1", "moved away")
+    ledger.unlink()
+    ran = await run(job_of(there, select=Select(names=("moved*",))), ledger)
+    assert ran.flow.replicas == {"memory-1"}
+    assert names(there) == ["a", "moved away"]
+
+
+async def test_of_two_replicas_of_one_key_the_oldest_is_taken_and_the_rest_is_named() -> None:
+    there = memory(prompt("a"))
+    job = job_of(there)
+    for target_id in ("t1", "t2", "t3"):
+        there.prompts[target_id] = replica_of(job, "a", target_id)
+    (task,) = (await surveyed(job)).tasks
+    assert (task.action, task.target_id) == ("adopt", "t1")
+    assert task.note is not None
+    assert "t2, t3" in task.note or "t3, t2" in task.note
+
+
+async def test_a_replica_under_a_number_is_found_too() -> None:
+    there = memory(prompt("a"), prompt("x", "a-replica"))
+    job = job_of(there, on_existing="rename", select=Select(ids=("a",)))
+    there.prompts["t1"] = replica_of(job, "a", "t1", name="a-replica-2")
+    (task,) = (await surveyed(job)).tasks
+    assert (task.action, task.target_id) == ("adopt", "t1")
+
+
+async def test_a_candidate_that_cannot_be_read_now_stops_the_run_before_it_doubles() -> None:
+    async def on_fetch(prompt_id: str) -> None:
+        if prompt_id == "t1":
+            raise Transient("the registry answered 500", error="server_error", status=500)
+
+    inner = memory(prompt("a"))
+    inner.prompts["t1"] = replica_of(job_of(inner), "a", "t1")
+    with pytest.raises(Stop) as caught:
+        await surveyed(job_of(Wrapped(inner, on_fetch=on_fetch), on_existing="rename"))
+    assert caught.value.reason == "registry_down"
+    assert "t1" in str(caught.value)
+
+
+async def test_a_candidate_that_may_not_be_read_is_somebody_elses() -> None:
+    async def on_fetch(prompt_id: str) -> None:
+        if prompt_id == "t1":
+            raise Rejected("the registry answered 403", error="forbidden", status=403)
+
+    there = Wrapped(memory(prompt("a"), prompt("t1", "a-replica")), on_fetch=on_fetch)
+    found = await surveyed(job_of(there, select=Select(ids=("a",))))
+    assert actions(found) == {"a": "conflict"}
+
+
+# ---- what an earlier run said ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("age", "action"), [(0, "wait"), (1.9, "wait"), (2.1, "create"), (1000, "create")])
+@pytest.mark.parametrize("kind", ["intent", "unknown"])
+async def test_a_create_in_doubt_is_not_repeated_before_two_settle_times(age: float, action: str, kind: str) -> None:
+    there = memory(prompt("a"))
+    state = told(State(), "intent", "a", ts=NOW - age * SETTLE, name="a-replica", attempt=1)
+    if kind == "unknown":
+        told(state, "unknown", "a", ts=NOW, stage="create", error="no_answer")
+    found = await surveyed(job_of(there), state)
+    assert actions(found) == {"a": action}
+
+
+async def test_a_create_in_doubt_that_happened_is_taken_over_under_the_name_it_was_sent_with() -> None:
+    """The rules have changed since: the name in the ledger counts."""
+    there = memory(prompt("a"))
+    old = job_of(there)
+    there.prompts["t1"] = replica_of(old, "a", "t1")
+    state = told(State(), "intent", "a", name="a-replica", attempt=1)
+    found = await surveyed(job_of(there, rules=(Rule(name="new {name}"),)), state)
+    assert actions(found) == {"a": "adopt"}
+
+
+async def test_a_name_that_the_registry_refused_is_looked_up_at_once() -> None:
+    def refused() -> State:
+        state = told(State(), "intent", "a", name="a-replica", attempt=1)
+        return told(state, "unknown", "a", stage="create", error="exists")
+
+    there = memory(prompt("a"))
+    assert actions(await surveyed(job_of(there), refused())) == {"a": "conflict"}
+    there.prompts["t1"] = prompt("t1", "a-replica")
+    only = Select(ids=("a",))
+    (task,) = (await surveyed(job_of(there, select=only), refused())).tasks
+    assert (task.action, task.reason, task.target_id) == ("conflict", "exists", "t1")
+    (task,) = (await surveyed(job_of(there, select=only, on_existing="rename"), refused())).tasks
+    assert (task.action, task.name) == ("create", "a-replica-2")
+    there.prompts["t1"] = replica_of(job_of(there), "a", "t1")
+    assert actions(await surveyed(job_of(there), refused())) == {"a": "adopt"}
+
+
+@pytest.mark.parametrize(
+    ("retriable", "retry_failed", "action"), [(True, False, "create"), (False, False, "keep"), (False, True, "create")]
+)
+async def test_what_failed_for_good_is_taken_up_on_request(retriable: bool, retry_failed: bool, action: str) -> None:
+    state = told(State(), "failed", "a", stage="create", error="rejected", retriable=retriable)
+    found = await surveyed(job_of(memory(prompt("a"))), state, retry_failed=retry_failed)
+    assert actions(found) == {"a": action}
+
+
+@pytest.mark.parametrize("kind", ["conflict", "skipped", "rolled_back"])
+async def test_what_was_in_the_way_or_undone_is_judged_anew(kind: str) -> None:
+    state = told(State(), kind, "a", reason="exists", target_id=None)
+    assert actions(await surveyed(job_of(memory(prompt("a"))), state)) == {"a": "create"}
+
+
+async def test_what_changed_meanwhile_is_counted_and_left_alone(ledger: Path) -> None:
+    there = memory(*(prompt(one, updated_at="then") for one in ("a", "b", "c")))
+    job = job_of(there)
+    first = await run(job, ledger)
+    target_of = {source_id: record.target_id for source_id, record in first.flow.state.records.items()}
+    there.prompts["a"] = replace(there.prompts["a"], updated_at="now")
+    del there.prompts[str(target_of["b"])]
+    del there.prompts["c"]
+    ran = await run(job, ledger)
+    assert actions(ran.survey) == {"a": "unchanged", "b": "unchanged"}
+    assert ran.survey.orphaned == 1
+    assert any(note.startswith("1 sources changed") for note in ran.survey.notes)
+    assert any(note.startswith("1 replicas of earlier runs are no longer") for note in ran.survey.notes)
+
+
+# ---- any workspace ---------------------------------------------------------------------------------------------------
+
+some_prompts = st.lists(
+    st.tuples(st.sampled_from(["x", "y", "z", "x-replica", "x-2"]), st.sampled_from(["c1", "c2"])), max_size=8
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    sources=some_prompts,
+    others=some_prompts,
+    on_existing=st.sampled_from(["fail", "skip", "rename"]),
+    name=st.sampled_from(["{name}", "{name}-replica", "one", "{collection}"]),
+)
+async def test_no_replica_takes_the_name_of_another_prompt(
+    sources: list[tuple[str, str]], others: list[tuple[str, str]], on_existing: str, name: str
+) -> None:
+    """Names that are created: not somebody else's, and shared only by prompts that share their own."""
+    source = memory(*(prompt(f"p{n}", one, collection=home) for n, (one, home) in enumerate(sources)))
+    target = memory(*(prompt(f"t{n}", one, collection=home) for n, (one, home) in enumerate(others)))
+    found = await surveyed(job_of(source, target, on_existing=on_existing, rules=(Rule(name=name),)))
+    assert len(found.tasks) == len(sources)
+    planned: dict[tuple[str, str | None], set[str]] = {}
+    for task in found.tasks:
+        given_name = name.replace("{name}", task.row.name)
+        final = task.name or given_name.replace(
+            "{collection}", {"c1": "support", "c2": "sales"}[task.row.collection or ""]
+        )
+        if task.action == "create":
+            assert final not in {one for one, _ in others}
+            planned.setdefault((final, task.row.collection), set()).add(task.row.name)
+        else:
+            assert task.action in ("conflict", "skip")
+    assert all(len(own) == 1 for own in planned.values())

@@ -1,0 +1,162 @@
+"""What a person at a terminal sees: the question, the live display, the summary."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+from e2e import COMMAND, TIMEOUT, Served, environment, replicas, served, write_migration
+
+from engine.sandbox import SandboxOptions
+
+PROMPTS: Final = 12
+CTRL_C: Final = b"\x03"
+COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Terminal:
+    """A command on a terminal of 100 columns; `shown` is all that has been written to it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], fd: int) -> None:
+        self.process = process
+        self.shown = ""
+        self._fd = fd
+
+    def wait_for(self, text: str) -> None:
+        """Until it is shown."""
+        while text not in self.shown:
+            assert self._more(), f"ended without {text!r}:\n{self.shown}"
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._fd, keys)
+
+    def end(self) -> int:
+        """Its exit code."""
+        while self._more():
+            pass
+        return self.process.wait(TIMEOUT)
+
+    def _more(self) -> bool:
+        assert select.select([self._fd], [], [], TIMEOUT)[0], f"it hangs:\n{self.shown}"
+        try:
+            piece = os.read(self._fd, 65536)
+        except OSError:  # Linux says EIO when the last process has left a terminal
+            return False
+        self.shown += piece.decode(errors="replace")
+        return bool(piece)
+
+
+@contextmanager
+def terminal(*arguments: str | Path, cwd: Path, **env: str) -> Iterator[Terminal]:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        env=environment(TERM="xterm-256color", **env),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal
+    )
+    os.close(theirs)
+    try:
+        yield Terminal(process, ours)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(TIMEOUT)
+        os.close(ours)
+
+
+@pytest.fixture
+def registry() -> Iterator[Served]:
+    with served(SandboxOptions(prompts=PROMPTS)) as found:
+        yield found
+
+
+def test_yes_goes_on_to_a_summary_that_can_be_read(tmp_path: Path, registry: Served) -> None:
+    path = write_migration(tmp_path, registry.base_url)
+    with terminal("run", path, cwd=tmp_path, KEY=registry.api_key) as screen:
+        screen.wait_for("go on? [y/N] ")
+        assert registry.base_url in screen.shown
+        assert "(the same workspace)" in screen.shown
+        assert f"{PROMPTS} replicas will be created" in screen.shown
+        assert len(registry.prompts()) == PROMPTS
+        screen.type(b"y\n")
+        assert screen.end() == 0
+    assert f"{PROMPTS}/{PROMPTS}" in screen.shown
+    assert f"{PROMPTS}  created" in screen.shown
+    assert "\x1b[?25l" in screen.shown  # the live display hides the cursor ...
+    assert screen.shown.rfind("\x1b[?25h") > screen.shown.rfind("\x1b[?25l")  # ... and gives it back
+    assert '{"' not in screen.shown  # neither log lines nor the summary are JSON here
+    assert COLOUR.search(screen.shown)
+    assert len(replicas(registry.prompts())) == PROMPTS
+
+
+@pytest.mark.parametrize("answer", [b"n\n", b"\n", b"\x04", CTRL_C], ids=["no", "nothing", "Ctrl-D", "Ctrl-C"])
+def test_anything_but_yes_writes_nothing(answer: bytes, tmp_path: Path, registry: Served) -> None:
+    path = write_migration(tmp_path, registry.base_url)
+    with terminal("run", path, cwd=tmp_path, KEY=registry.api_key) as screen:
+        screen.wait_for("go on? [y/N] ")
+        screen.type(answer)
+        assert screen.end() == 75
+    assert "nothing was written" in screen.shown
+    assert "Traceback" not in screen.shown
+    assert len(registry.prompts()) == PROMPTS
+    assert not (tmp_path / "ledger.jsonl").exists()
+
+
+def test_yes_as_a_flag_asks_nothing_and_no_color_is_honoured(tmp_path: Path, registry: Served) -> None:
+    path = write_migration(tmp_path, registry.base_url)
+    with terminal("run", path, "--yes", cwd=tmp_path, KEY=registry.api_key, NO_COLOR="1") as screen:
+        assert screen.end() == 0
+    assert "go on?" not in screen.shown
+    assert not re.search(r"\x1b\[(3|4|9)\d", screen.shown)
+
+
+def test_with_nothing_to_do_nothing_is_asked(tmp_path: Path, registry: Served) -> None:
+    path = write_migration(tmp_path, registry.base_url)
+    for _ in range(2):
+        with terminal("run", path, "--yes", cwd=tmp_path, KEY=registry.api_key) as screen:
+            screen.end()
+    with terminal("run", path, "--no-progress", cwd=tmp_path, KEY=registry.api_key) as screen:
+        assert screen.end() == 0
+    assert "go on?" not in screen.shown
+    assert "Nothing to do." in screen.shown
+    assert "\x1b" not in screen.shown
+
+
+def test_ctrl_c_in_the_middle_ends_with_a_summary(tmp_path: Path, registry: Served) -> None:
+    path = write_migration(tmp_path, registry.base_url, limits={"rate": 5})
+    with terminal("run", path, "--yes", cwd=tmp_path, KEY=registry.api_key) as screen:
+        screen.wait_for(f"2/{PROMPTS}")
+        screen.type(CTRL_C)
+        assert screen.end() == 75
+    assert "goes on where this run stopped" in screen.shown
+    assert "Traceback" not in screen.shown
+    assert 2 <= len(replicas(registry.prompts())) < PROMPTS
+
+
+def test_init_asks_for_what_was_not_given(tmp_path: Path) -> None:
+    with terminal("init", "--models", "*", cwd=tmp_path) as screen:
+        for question, answer in (("Name of", "asked"), ("Address", "sandbox"), ("Model of", ""), ("Provider", "")):
+            screen.wait_for(question)
+            screen.type(answer.encode() + b"\n")
+        assert screen.end() == 0
+    text = (tmp_path / "migration.yaml").read_text()
+    assert 'name: "asked"' in text
+    assert 'base_url: "sandbox"' in text
+    assert "Which models" not in screen.shown
