@@ -30,7 +30,7 @@ from engine.flow import Flow, MaxFailures
 from engine.inventory import Inventory, count
 from engine.job import Halt, Job, task_group
 from engine.ledger import State, mismatch
-from engine.lookup import rows_of
+from engine.lookup import catalog_of, rows_of
 from engine.model import Entry
 from engine.pipeline import migrate
 from engine.planner import Plan, plan
@@ -331,7 +331,7 @@ async def take_inventory(migration: Migration, *, rate: float | None = None) -> 
     async with open_ends(migration, rate=rate) as ends:
         select = migration.selection()
         rows, _ = await rows_of(ends.source)
-        collections = (await ends.source.catalog({"collections"})).collections
+        collections = (await catalog_of(ends.source, {"collections"})).collections
         return count(rows, select, collections, state.targets)
 
 

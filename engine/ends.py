@@ -14,6 +14,7 @@ from engine.connectors import CONNECT
 from engine.errors import Stop
 from engine.http import Limits
 from engine.job import Job
+from engine.lookup import catalog_of
 from engine.model import Target
 from engine.rewrite import Ends
 from engine.throttle import Gate
@@ -73,8 +74,8 @@ async def open_job(migration: Migration, ends: Workspaces) -> Job:
     """Asks both ends for what the rules need to know of them. The first requests are sent here."""
     select, rules = migration.selection(), migration.rules()
     kinds = kinds_needed(rules, same=ends.same)
-    source = await ends.source.catalog(kinds)
-    target = source if ends.same else await ends.target.catalog(kinds)
+    source = await catalog_of(ends.source, kinds)
+    target = source if ends.same else await catalog_of(ends.target, kinds)
     limits = migration.limits
     return Job(
         migration=migration.name,

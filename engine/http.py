@@ -7,6 +7,7 @@ chained.
 from __future__ import annotations
 
 import functools
+import io
 import os
 import ssl
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -31,6 +32,7 @@ KEEP_ALIVE: Final = 4.0
 connection while the server closes it is in doubt."""
 DNS_CACHE: Final = 60
 ERROR_CAP: Final = 64 * 1024
+LARGE_BODY: Final = 2**20
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ async def _exchange(
         async with session.request(
             request.method,
             URL(request.url, encoded=True),
-            data=request.body,
+            data=_data(request.body),
             headers={**content, **headers},
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=limits.timeout, connect=limits.connect, sock_read=limits.timeout),
@@ -123,6 +125,11 @@ async def _exchange(
             return await _read(response, request.cap)
     except (aiohttp.ClientError, TimeoutError) as exc:
         return Answer(fault=_words(exc), left=trip.left, stale=trip.reused and isinstance(exc, _Broken))
+
+
+def _data(body: bytes | None) -> io.BytesIO | bytes | None:
+    # aiohttp warns of large bytes: it would write them in one go
+    return io.BytesIO(body) if body is not None and len(body) > LARGE_BODY else body
 
 
 async def _read(response: aiohttp.ClientResponse, cap: int) -> Answer:

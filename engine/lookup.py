@@ -12,7 +12,7 @@ import anyio
 from engine.digest import read_mark
 from engine.errors import Gone, Rejected, Stop, Transient
 from engine.job import Job, task_group
-from engine.model import Mark, Row, Source
+from engine.model import Catalog, Mark, Row, Source
 
 _NUMBERED = re.compile(r"(.+)-\d+")
 
@@ -36,12 +36,24 @@ async def rows_of(end: Source) -> tuple[list[Row], int]:
             rows.extend(page.rows)
             total = page.total
     except Transient as error:
-        raise Stop("registry_down", f"the prompts could not be listed: {error}", next="Run it again later.") from error
+        raise _down("the prompts could not be listed", error) from error
     except Rejected as error:
         reason = "forbidden" if error.status == 403 else "check_failed"
         advice = "Give the key the right to list prompts, or mend base_url and workspace in the migration file."
         raise Stop(reason, f"the prompts could not be listed: {error}", next=advice) from error
     return rows, total
+
+
+async def catalog_of(end: Source, kinds: Collection[str]) -> Catalog:
+    """What prompts of that workspace refer to. Raises Stop when it cannot be asked for now."""
+    try:
+        return await end.catalog(kinds)
+    except Transient as error:
+        raise _down(f"{', '.join(sorted(kinds))} could not be listed", error) from error
+
+
+def _down(what: str, error: Transient) -> Stop:
+    return Stop("registry_down", f"{what}: {error}", next="Run it again later.")
 
 
 async def look_up(
@@ -88,8 +100,7 @@ async def _marks(job: Job, candidates: Sequence[Row]) -> dict[str, Mark | None]:
                 marks[row.id] = None
                 return
             except Transient as error:  # it may be ours, and going on could double it
-                message = f"a prompt that may be a replica, {row.id}, could not be read: {error}"
-                raise Stop("registry_down", message, next="Run it again later.") from error
+                raise _down(f"a prompt that may be a replica, {row.id}, could not be read", error) from error
             marks[row.id] = read_mark(prompt.metadata, prompt.description)
 
     async with task_group() as group:
