@@ -30,13 +30,14 @@ from engine.flow import Flow, MaxFailures
 from engine.inventory import Inventory, count
 from engine.job import Halt, Job, task_group
 from engine.ledger import State, mismatch
+from engine.ledgerfile import read_ledger
 from engine.lookup import rows_of
 from engine.model import Entry
 from engine.pipeline import migrate
 from engine.planner import Plan, plan
 from engine.reconcile import reconcile, settle
 from engine.report import Summary
-from engine.sink import Sink, read_ledger
+from engine.sink import Sink
 from engine.survey import Survey, Task, survey
 from engine.throttle import Requests
 

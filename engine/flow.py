@@ -25,7 +25,18 @@ EVENTS: Final = {
     "unknown": "prompt.unknown",
 }
 
-LOGGED: Final = ("source_id", "source_name", "target_id", "name", "how", "stage", "error", "status", "message", "reason")
+LOGGED: Final = (
+    "source_id",
+    "source_name",
+    "target_id",
+    "name",
+    "how",
+    "stage",
+    "error",
+    "status",
+    "message",
+    "reason",
+)
 """The fields of a ledger line that its log line repeats."""
 
 

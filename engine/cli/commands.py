@@ -31,7 +31,9 @@ app.add_typer(ledger_app, name="ledger")
 File = Annotated[Path, Argument(metavar="MIGRATION", help="The migration file.", show_default=False)]
 Either = Annotated[Path, Argument(metavar="MIGRATION|LEDGER", help="A migration file, or a ledger (.jsonl).")]
 Only = Annotated[list[str] | None, Option("--only", metavar="GLOB", help="Prompts with this name or id; repeatable.")]
-Collection = Annotated[list[str] | None, Option("--collection", metavar="SLUG", help="Prompts of this collection; repeatable.")]
+Collection = Annotated[
+    list[str] | None, Option("--collection", metavar="SLUG", help="Prompts of this collection; repeatable.")
+]
 IdsFile = Annotated[Path | None, Option("--ids-file", help="Prompts whose ids are in this file, one a line.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
 Rate = Annotated[float | None, Option("--rate", min=0.001, help="Requests a second, in place of limits.rate.")]
