@@ -1,5 +1,4 @@
 """The ledger on a real disk: durable when it says so, one writer, mended or refused when it is opened."""
-# ruff: noqa: ASYNC240 - the tests look at small files between two awaits; nothing else runs on their loop
 
 from __future__ import annotations
 
