@@ -155,8 +155,8 @@ class Probe:
         return await self.client.read("list /prompts", "/prompts", {**self.workspace, **parameters}, cap=cap)
 
     async def _clean(self) -> AsyncIterator[Finding]:
-        kept = []
-        for prompt_id in self.left:
+        kept, scratch = [], await self._scratch()
+        for prompt_id in scratch:
             try:
                 await self.client.repeatable("delete", "DELETE", self._path(prompt_id))
             except Gone:
@@ -167,8 +167,17 @@ class Probe:
             names = "; ".join(kept)
             text = f"these scratch prompts named {self.name} could not be removed, delete them by hand: {names}"
             yield Finding(level="problem", where="target", text=text)
-        elif self.left:
-            yield _ok(f"its key deletes prompts; all {len(self.left)} scratch prompts were removed")
+        elif scratch:
+            yield _ok(f"its key deletes prompts; all {len(scratch)} scratch prompts were removed")
+
+    async def _scratch(self) -> list[str]:
+        """Ids of all scratch prompts, also of one whose create was never answered."""
+        try:
+            rows = (await self._list({"search": self.name, "page_size": "100"}))["data"]
+        except AnswerError:
+            rows = []
+        listed = [row["id"] for row in rows if str(row.get("name")).startswith(self.name)]
+        return list(dict.fromkeys([*self.left, *listed]))
 
     def _path(self, prompt_id: str) -> str:
         return f"/prompts/{quote(prompt_id, safe='')}"
@@ -203,11 +212,7 @@ def _winner(found: Mapping[str, Any], model: str) -> str:
 
 
 def _soon(polls: int) -> str:
-    return (
-        "at once"
-        if polls == 0
-        else f"after {polls} look{'s' if polls > 1 else ''} in vain ({0.1 * (2**polls - 1):.1f} s)"
-    )
+    return "at once" if polls == 0 else f"after {0.1 * (2**polls - 1):.1f} s"
 
 
 def _ok(text: str) -> Finding:
