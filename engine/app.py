@@ -75,6 +75,8 @@ class RunOptions:
     chosen: Chosen = field(default_factory=Chosen)
     limit: int | None = None
     retry_failed: bool = False
+    canary: int = 0
+    """So many prompts first, read back whole."""
     max_duration: float | None = None
     """Seconds."""
     max_failures: MaxFailures | None = None
@@ -174,7 +176,7 @@ async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None
             group.start_soon(run.options.watch, run.live)
         try:
             await settle(job, flow, [task for task in found.tasks if task.row.id in run.chosen])
-            await migrate(job, flow, tasks)
+            await migrate(job, flow, tasks, canary=run.options.canary)
             waiting = [task.row for task in found.tasks if task.action == "wait" and task.row.id in run.chosen]
             await reconcile(job, flow, [*waiting, *(task.row for task in tasks)])
         except Stop as stop:
