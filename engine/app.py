@@ -30,13 +30,14 @@ from engine.flow import Flow, MaxFailures
 from engine.inventory import Inventory, count
 from engine.job import Halt, Job, task_group
 from engine.ledger import State, mismatch
+from engine.ledgerfile import read_ledger
 from engine.lookup import catalog_of, rows_of
 from engine.model import Entry
 from engine.pipeline import migrate
 from engine.planner import Plan, plan
 from engine.reconcile import reconcile, settle
 from engine.report import Summary
-from engine.sink import Sink, read_ledger
+from engine.sink import Sink
 from engine.survey import Survey, Task, survey
 from engine.throttle import Requests
 
@@ -74,6 +75,8 @@ class RunOptions:
     chosen: Chosen = field(default_factory=Chosen)
     limit: int | None = None
     retry_failed: bool = False
+    canary: int = 0
+    """So many prompts first, read back whole."""
     max_duration: float | None = None
     """Seconds."""
     max_failures: MaxFailures | None = None
@@ -175,7 +178,7 @@ async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None
             group.start_soon(run.options.watch, run.live)
         try:
             await settle(job, flow, [task for task in found.tasks if task.row.id in run.chosen])
-            await migrate(job, flow, tasks)
+            await migrate(job, flow, tasks, canary=run.options.canary)
             waiting = [task.row for task in found.tasks if task.action == "wait" and task.row.id in run.chosen]
             await reconcile(job, flow, [*waiting, *(task.row for task in tasks)])
         except Stop as stop:

@@ -11,7 +11,7 @@ import json
 import re
 import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Literal, get_args
@@ -23,7 +23,8 @@ from engine.model import Entry, Json
 VERSION: Final = 1
 """The format that is written here."""
 
-_RESERVED: Final = frozenset({"v", "seq", "ts", "run", "kind", "b", "n", "crc"})
+RESERVED: Final = frozenset({"v", "seq", "ts", "run", "kind", "b", "n", "crc"})
+"""What the ledger itself puts into a line."""
 _CRC: Final = len(b',"crc":"01234567"}')
 _HEAD: Final = b'{"v":1,"seq":'
 _FORMAT: Final = re.compile(rb'\{"v":(\d{1,9}),')
@@ -67,7 +68,7 @@ class Chain:
 
 def encode(entry: Entry) -> bytes:
     """The entry's own part of its line. Raises ValueError or TypeError for what cannot be written: a bug."""
-    if not _RESERVED.isdisjoint(entry.fields):
+    if not RESERVED.isdisjoint(entry.fields):
         raise ValueError(f"a {entry.kind} entry has a field that belongs to the ledger itself")
     return _dumps({"kind": entry.kind, **entry.fields})[1:-1]
 
@@ -164,6 +165,17 @@ def _acknowledged(rest: bytes, good: Chain) -> bool:
                 return True
         start, before = start + len(piece) + 1, stored
     return False
+
+
+def salvage(rest: bytes) -> Iterator[dict[str, Json]]:
+    """The lines behind a damaged one that surely are as they were written: each continues the line before it."""
+    before: int | None = None
+    for piece in _BREAK.split(rest):
+        tail = _STORED.fullmatch(piece[-_CRC:])
+        stored = int(tail[1], 16) if tail else None
+        if before is not None and zlib.crc32(piece[:-_CRC], before) == stored and (fields := _decode(piece)):
+            yield fields
+        before = stored
 
 
 # ---- the fold --------------------------------------------------------------------------------------------------------

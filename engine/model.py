@@ -211,6 +211,16 @@ class Unknown:
 Outcome = Created | Failed | Unknown
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of a report on the ends. `level`: ok | note | problem."""
+
+    level: str
+    where: str
+    """source, target, or the key of the migration file."""
+    text: str
+
+
 # ---- the ledger ------------------------------------------------------------------------------------------------------
 
 

@@ -38,13 +38,57 @@ class Ready:
     draft: Draft
 
 
-async def migrate(job: Job, flow: Flow, tasks: Sequence[Task], *, first_alone: bool = True) -> None:
-    """Creates the replicas of these tasks; every outcome is in the ledger when it returns."""
+async def migrate(job: Job, flow: Flow, tasks: Sequence[Task], *, first_alone: bool = True, canary: int = 0) -> None:
+    """Creates the replicas of these tasks; every outcome is in the ledger when it returns.
+
+    `canary`: so many first, read back whole; the run ends when one of them is not as it should be.
+    """
     remaining = list(tasks)
     if first_alone:
         remaining = await _until_stopped(flow, partial(_first, job, flow, remaining)) or []
-    if remaining and flow.halt.stop is None:
-        await _until_stopped(flow, partial(_pools, job, flow, remaining))
+    if canary and flow.halt.stop is None:
+        rest = max(0, canary - (len(tasks) - len(remaining)))
+        await _all(job, flow, remaining[:rest])
+        remaining = remaining[rest:]
+        await _until_stopped(flow, partial(_judge_canaries, job, flow, tasks[: len(tasks) - len(remaining)]))
+    await _all(job, flow, remaining)
+
+
+async def _all(job: Job, flow: Flow, tasks: Sequence[Task]) -> None:
+    if tasks and flow.halt.stop is None:
+        await _until_stopped(flow, partial(_pools, job, flow, tasks))
+
+
+async def _judge_canaries(job: Job, flow: Flow, tasks: Sequence[Task]) -> list[Task]:
+    """Raises Stop unless each of them was created and is, read back, what the rules make of its source."""
+    wrong: list[str] = []
+    for task in tasks:
+        record = flow.state.records.get(task.row.id)
+        if record is None or record.target_id is None:
+            wrong.append(f"{task.row.name}: {record.status if record is not None else 'not created'}")
+        elif fields := await _differences(job, flow, task, record.target_id):
+            wrong.append(f"{task.row.name}: {', '.join(fields)}")
+    if wrong:
+        raise Stop(
+            "canary",
+            f"{len(wrong)} of {len(tasks)} canaries are not as they should be: {'; '.join(wrong)}",
+            next="Look at these replicas; mend the migration file or the registry, then run it again.",
+        )
+    return []
+
+
+async def _differences(job: Job, flow: Flow, task: Task, target_id: str) -> Sequence[str]:
+    """The fields in which a replica differs from what the rules make of its source now."""
+    found = await _read_back(job, flow, target_id)
+    if found is None:
+        return ["cannot be read back"]
+    try:
+        prepared = prepare(job, await job.source.fetch(task.row.id, job.select.version), name=task.name)
+    except (Rejected, Transient):
+        return ["its source cannot be read any more"]
+    if isinstance(prepared, Failed):
+        return [prepared.message]
+    return differences(prepared.replica.prompt, found)
 
 
 async def _until_stopped(flow: Flow, work: Callable[[], Awaitable[list[Task]]]) -> list[Task] | None:

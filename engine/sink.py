@@ -1,4 +1,4 @@
-"""The results sink: one task that owns the ledger file, and the readers that need no lock.
+"""The results sink: one task that owns the ledger file.
 
 Many callers record at once; one task takes what is there, writes it with one write and one sync, and only then wakes
 those who wait. What it has said to be durable stays true: after the first error of the disk it says nothing more.
@@ -7,200 +7,26 @@ those who wait. What it has said to be durable stays true: after the first error
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
 import os
-import shutil
-import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Self
+from typing import Final, Self
 
 import anyio
 
-from engine.errors import ConfigError, EngineError, Stop
-from engine.ledger import Chain, State, Verdict, encode, judge, seal, timestamp
-from engine.model import Entry, Json
+from engine.errors import Stop
+from engine.ledger import encode, seal, timestamp
+from engine.ledgerfile import AGAIN, Reading, make_folder, open_locked, recover, refused, sync_folder
+from engine.model import Entry
 
 BATCH_LINES: Final = 256
 FLUSH_SECONDS: Final = 10.0
 """How long the end of a run waits for the disk."""
-
-_REST_BYTES: Final = 64 * 2**20
-"""More than one batch: what is longer was not torn by one write."""
-_NO_LEDGER: Final = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
-_AGAIN: Final = "Free or mend that disk, then run the same command again: it goes on where this one stopped."
-
-
-# ---- reading ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """A ledger as it was found. `torn` while a run writes is only the write that is going on."""
-
-    path: Path
-    state: State
-    """The fold of the good lines."""
-    verdict: Verdict
-    end: Chain
-    """Where the good lines end."""
-
-    def refusal(self) -> EngineError | None:
-        """Why nothing may be written behind this; None: whole, or only torn."""
-        line = self.verdict.line
-        match self.verdict.kind:
-            case "damaged":
-                return Stop(
-                    "ledger_damaged",
-                    f"{self.path}: line {line} is damaged and later ones are whole, so a crash did not do it",
-                    next=f"See what is left with `promptferry ledger check {self.path}`, or restore a copy.",
-                )
-            case "newer":
-                return Stop(
-                    "ledger_mismatch",
-                    f"{self.path}: line {line} was written by a newer version of promptferry",
-                    next="Run it with the version that wrote this ledger, or a later one.",
-                )
-            case "foreign":
-                return ConfigError(f"{self.path}: this file is no ledger of promptferry: name another one")
-            case "whole" | "torn":
-                return None
-
-
-def read_ledger(path: Path) -> Reading:
-    """Folds the good lines; needs no lock. Raises ConfigError when there is no such file, Stop when the disk fails."""
-    try:
-        with _open_to_read(path) as file:
-            return _read(path, file)
-    except OSError as exc:
-        raise _refused(path, exc, "read") from exc
-
-
-def entries(path: Path) -> Iterator[dict[str, Json]]:
-    """The good lines as they stand, first to last; ends where they end. Raises what read_ledger raises."""
-    try:
-        with _open_to_read(path) as file:
-            yield from _good_lines(file, Chain())
-    except OSError as exc:
-        raise _refused(path, exc, "read") from exc
-
-
-def _open_to_read(path: Path) -> BinaryIO:
-    if not path.exists():
-        raise ConfigError(f"{path}: there is no ledger here: name another one, or run the migration first")
-    if not path.is_file():
-        raise ConfigError(f"{path}: this is no file: name a ledger")
-    return path.open("rb")
-
-
-def _read(path: Path, file: BinaryIO) -> Reading:
-    state, end = State(), Chain()
-    for line in _good_lines(file, end):
-        state.fold(line)
-    file.seek(end.offset)
-    rest = file.read(_REST_BYTES)
-    verdict = judge(rest, end)
-    if verdict.kind == "torn" and len(rest) == _REST_BYTES:
-        verdict = Verdict("damaged", verdict.line, verdict.offset)
-    return Reading(path=path, state=state, verdict=verdict, end=end)
-
-
-def _good_lines(file: BinaryIO, chain: Chain) -> Iterator[dict[str, Json]]:
-    for line in iter(partial(file.readline, _REST_BYTES), b""):
-        fields = chain.accept(line)
-        if fields is None:
-            return
-        yield fields
-
-
-# ---- opening ---------------------------------------------------------------------------------------------------------
-
-
-def _open_locked(path: Path) -> tuple[int, bool]:
-    """The descriptor of the file that is at `path` now, locked, and whether it was made."""
-    while True:
-        created = not path.exists()
-        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise ConfigError(f"{path}: this is no file: name a ledger")
-            _lock(fd, path)
-            # Between open and lock it may have been replaced by rename, or removed by a run that left it empty
-            if path.exists() and os.path.samestat(os.fstat(fd), path.stat()):
-                return fd, created
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
-
-
-def _lock(fd: int, path: Path) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Stop(
-            "ledger_in_use",
-            f"{path}: another run holds this ledger",
-            next="Wait until it ends, then run the same command again; `promptferry status` works meanwhile.",
-        ) from None
-
-
-def _make_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        _make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _recover(path: Path, fd: int) -> Reading:
-    """Reads the file, keeps a torn tail aside and cuts it off."""
-    with open(fd, "rb", closefd=False) as file:
-        found = _read(path, file)
-        if refusal := found.refusal():
-            raise refusal
-        if found.end.offset < os.fstat(fd).st_size:
-            file.seek(found.end.offset)
-            _keep(path, file)
-            os.ftruncate(fd, found.end.offset)
-    os.fsync(fd)  # also what a killed run had written and not synced: this run builds on it
-    return found
-
-
-def _keep(path: Path, rest: BinaryIO) -> None:
-    """Copies the torn tail to LEDGER.torn-N, the first N that is free."""
-    kept = next(name for number in count(1) if not (name := path.with_name(f"{path.name}.torn-{number}")).exists())
-    try:
-        with open(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as copy:
-            shutil.copyfileobj(rest, copy)
-            copy.flush()
-            os.fsync(copy.fileno())
-        _sync_folder(path.parent)
-    except OSError:
-        kept.unlink(missing_ok=True)
-        raise
-
-
-def _refused(path: Path, exc: OSError, verb: str) -> EngineError:
-    why = exc.strerror or str(exc)
-    if exc.errno in _NO_LEDGER:
-        return ConfigError(f"{path}: no ledger can be here ({why}): name another place")
-    return Stop("disk", f"{path}: the ledger cannot be {verb} ({why})", next=_AGAIN)
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -247,17 +73,17 @@ class Sink:
         """
         path = path.absolute()
         try:
-            _make_folder(path.parent)
-            fd, created = _open_locked(path)
+            make_folder(path.parent)
+            fd, created = open_locked(path)
             try:
                 if created:
-                    _sync_folder(path.parent)
-                return cls(fd, _recover(path, fd), run=run, clock=clock, created=created)
+                    sync_folder(path.parent)
+                return cls(fd, recover(path, fd), run=run, clock=clock, created=created)
             except BaseException:
                 os.close(fd)
                 raise
         except OSError as exc:
-            raise _refused(path, exc, "opened") from exc
+            raise refused(path, exc, "opened") from exc
 
     def close(self) -> None:
         """Frees the ledger for others. A file that this open made and nothing was written to is removed."""
@@ -284,7 +110,7 @@ class Sink:
         with anyio.move_on_after(FLUSH_SECONDS, shield=True):
             await self._ended.wait()
         if not self._ended.is_set():
-            self._fail(Stop("disk", f"{self.path}: the disk did not answer for {FLUSH_SECONDS:g} s", next=_AGAIN))
+            self._fail(Stop("disk", f"{self.path}: the disk did not answer for {FLUSH_SECONDS:g} s", next=AGAIN))
             self._shield.cancel()
         self._thread.shutdown(wait=False)
         if isinstance(exc, asyncio.CancelledError):
@@ -349,7 +175,7 @@ class Sink:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._write, data)
         except OSError as exc:
             why = exc.strerror or str(exc)
-            self._fail(Stop("disk", f"{self.path}: the ledger cannot be written ({why})", next=_AGAIN))
+            self._fail(Stop("disk", f"{self.path}: the ledger cannot be written ({why})", next=AGAIN))
             return
         self._end = end
         for waiting in batch:

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from engine.chosen import Chosen
 from engine.ledger import State
+from engine.ledgerfile import entries, read_ledger
 from engine.model import Json
 from engine.report import OUTCOMES, SCHEMA, outcome_of
-from engine.sink import entries, read_ledger
 
 ID_FIELDS: Final = (
     "source_id",

@@ -1,5 +1,5 @@
 """The run: what fails alone, what ends everything, what the ledger says before and after each create."""
-# ruff: noqa: ASYNC240 - the tests look at a small ledger between two awaits; nothing else runs on their loop
+
 
 from __future__ import annotations
 

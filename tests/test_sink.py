@@ -1,5 +1,4 @@
 """The ledger on a real disk: durable when it says so, one writer, mended or refused when it is opened."""
-# ruff: noqa: ASYNC240 - the tests look at small files between two awaits; nothing else runs on their loop
 
 from __future__ import annotations
 
@@ -18,11 +17,13 @@ from typing import NoReturn
 import anyio
 import pytest
 
+import engine.ledgerfile
 import engine.sink
 from engine.errors import ConfigError, Stop
 from engine.ledger import State
+from engine.ledgerfile import entries, read_ledger
 from engine.model import Entry
-from engine.sink import BATCH_LINES, Sink, entries, read_ledger
+from engine.sink import BATCH_LINES, Sink
 
 REPO = Path(__file__).parents[1]
 
@@ -265,7 +266,8 @@ FULL = """
 import asyncio, os, pathlib, resource, sys
 from engine.errors import Stop
 from engine.model import Entry
-from engine.sink import Sink, read_ledger
+from engine.ledgerfile import read_ledger
+from engine.sink import Sink
 
 os.fsync = os.fdatasync = lambda fd: None  # hundreds of ledgers; this is about writes
 
@@ -517,7 +519,7 @@ async def test_damage_is_refused_by_line_with_what_to_do(path: Path) -> None:
 
 
 async def test_more_than_a_write_can_tear_is_damage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.sink, "_REST_BYTES", 4096)
+    monkeypatch.setattr(engine.ledgerfile, "_REST_BYTES", 4096)
     data = await written(path, (intent(1),)) + b"\0" * 4096
     path.write_bytes(data)
     with pytest.raises(Stop, match="line 2 is damaged"):

@@ -1,5 +1,5 @@
 """What a ledger says while a run goes on and after it: counts, failures, the map old to new, health."""
-# ruff: noqa: ASYNC240 - the tests look at a small ledger between two awaits; nothing else runs on their loop
+
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """What is to be done with each prompt: the judgement that plan, run and resume share."""
-# ruff: noqa: ASYNC240 - the tests remove a small ledger between two awaits; nothing else runs on their loop
+
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ whether `model` or `parameters.model` wins, so both are set alike; there is no i
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,10 +15,11 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from engine.connectors.outcomes import outcome
+from engine.connectors.portkey_probe import Probe
 from engine.connectors.walk import walk
 from engine.errors import Rejected, UnknownOutcome
 from engine.http import Client, KeyAuth, Limits, open_client
-from engine.model import Catalog, Created, Json, Named, Outcome, Page, Prompt, Replica, Row, Sending
+from engine.model import Catalog, Created, Finding, Json, Named, Outcome, Page, Prompt, Replica, Row, Sending
 from engine.throttle import Gate
 from engine.wire import encode
 
@@ -100,6 +102,20 @@ class Portkey:
         """One POST, never repeated blindly."""
         (body,) = bodies
         return [await outcome(self._create(body, sending))]
+
+    async def write_test(self, collection: str | None) -> AsyncIterator[Finding]:
+        """Creates, reads, changes and deletes a scratch prompt; without a collection, in that of the newest prompt."""
+        rows = (await self._list("/prompts", {"page_size": "1"}))["data"]
+        like = await self.fetch(rows[0]["id"]) if rows else None
+        into = collection or (like.collection if like is not None else None)
+        if like is None or into is None:
+            text = "the workspace has no prompt to take collection and provider from; name one with --collection"
+            yield Finding(level="problem", where="target", text=f"the write test was not made: {text}")
+            return
+        model = like.model or "write-test"
+        probe = Probe(self._client, self._workspace, into, like.provider, model, asyncio.sleep)
+        async for finding in probe.run():
+            yield finding
 
     async def _create(self, body: bytes, sending: Sending) -> Created:
         answer = await self._client.create("create", "POST", "/prompts", body, sending)
