@@ -20,8 +20,8 @@ from typing import Any, Final
 
 import anyio
 
-from engine import __version__, report
-from engine.check import Finding, examine, named_in_file, stop_on_problems, unknown_ids
+from engine import __version__, check, report
+from engine.check import examine, named_in_file, stop_on_problems, unknown_ids
 from engine.chosen import Chosen
 from engine.config import Migration
 from engine.ends import Workspaces, open_ends, open_job
@@ -32,7 +32,7 @@ from engine.job import Halt, Job, task_group
 from engine.ledger import State, mismatch
 from engine.ledgerfile import read_ledger
 from engine.lookup import catalog_of, rows_of
-from engine.model import Entry
+from engine.model import Entry, Finding
 from engine.pipeline import migrate
 from engine.planner import Plan, plan
 from engine.reconcile import reconcile, settle
@@ -104,6 +104,7 @@ class _Run:
     chosen: set[str] = field(default_factory=set)
     replicas: set[str] = field(default_factory=set)
     limited: bool = False
+    started: float = field(default_factory=time.monotonic)
 
 
 async def run_migration(migration: Migration, options: RunOptions | None = None) -> Summary:
@@ -113,13 +114,12 @@ async def run_migration(migration: Migration, options: RunOptions | None = None)
     """
     options = options or RunOptions()
     run = _Run(migration=migration, options=options, id=_run_id(), live=Live(migration.name))
-    started = time.monotonic()
     try:
         async with _interruptible(run):
             await _run(run)
     except Stop as stop:
         run.halt.request(stop)
-    return _summary(run, time.monotonic() - started)
+    return _summary(run)
 
 
 async def _run(run: _Run) -> None:
@@ -185,9 +185,8 @@ async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None
             run.halt.request(stop)
         group.cancel_scope.cancel()
     if sink.broken is None:
-        counts, this_run = _books(run)
-        reason = run.halt.stop.reason if run.halt.stop is not None else "done"
-        await flow.record(Entry("end", {"reason": reason, "counts": counts, "this_run": this_run}))
+        summary = _summary(run).to_json()
+        await flow.record(Entry("end", {name: summary[name] for name in report.END_FIELDS}))
 
 
 async def _stop_sending(run: _Run) -> None:
@@ -281,7 +280,7 @@ def _books(run: _Run) -> tuple[dict[str, int], dict[str, int]]:
     return report.books(run.state, _selected(run), listed=run.survey.listed, run=run.id)
 
 
-def _summary(run: _Run, seconds: float) -> Summary:
+def _summary(run: _Run) -> Summary:
     counts, this_run = _books(run)
     chosen, _ = report.books(run.state, (one for one in _selected(run) if one in run.chosen), listed=0, run=run.id)
     stop = run.halt.stop
@@ -300,7 +299,7 @@ def _summary(run: _Run, seconds: float) -> Summary:
         this_run=this_run,
         orphaned=run.survey.orphaned if run.survey is not None else 0,
         requests={name: getattr(requests, name) for name in ("total", "reads", "writes", "retries", "throttled")},
-        duration_s=round(seconds, 3),
+        duration_s=round(time.monotonic() - run.started, 3),
         ledger=str(run.migration.ledger),
         notes=tuple(run.survey.notes) if run.survey is not None else (),
     )
@@ -321,11 +320,21 @@ async def plan_migration(migration: Migration, *, chosen: Chosen, rate: float | 
         return await plan(job, found, taken, rate=ends.gates[0].rate, listing_requests=listing)
 
 
-async def check_migration(migration: Migration, *, rate: float | None = None) -> list[Finding]:
-    """Everything that can be known before a write, in one report. Raises Stop when an end cannot be asked."""
+async def check_migration(
+    migration: Migration, *, rate: float | None = None, write_test: bool = False, collection: str | None = None
+) -> list[Finding]:
+    """Everything that can be known before a write, in one report. Raises Stop when an end cannot be asked.
+
+    `write_test`: also finds out what the target really does, on a scratch prompt in this `collection`.
+    """
     state = _recorded(migration)
     async with open_ends(migration, rate=rate) as ends:
-        return await examine(await open_job(migration, ends), state.targets)
+        job = await open_job(migration, ends)
+        findings = await examine(job, state.targets)
+        if write_test:
+            return findings + await check.write_test(job, collection)
+        text = "creating was not tried; --write-test does, on a scratch prompt"
+        return [*findings, Finding(level="note", where="target", text=text)]
 
 
 async def take_inventory(migration: Migration, *, rate: float | None = None) -> Inventory:

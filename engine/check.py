@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 
 import anyio
 
 from engine.errors import Rejected, Stop, Transient
 from engine.job import Job, task_group
 from engine.lookup import rows_of
-from engine.model import Choice, Named, Row, Rule
+from engine.model import Choice, Finding, Named, Row, Rule
 from engine.rewrite import rewrite
 from engine.selection import find, selects, unknown_collections
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One line of the report. `level`: ok | note | problem."""
-
-    level: str
-    where: str
-    """source, target, or the key of the migration file."""
-    text: str
 
 
 def kinds_needed(rules: Sequence[Rule], *, same: bool) -> frozenset[str]:
@@ -77,9 +66,16 @@ async def examine(job: Job, replicas: Collection[str]) -> list[Finding]:
         text = f"reachable; its key lists prompts: {len(target_rows)}"
         findings.append(Finding(level="ok", where="target", text=text))
     findings += [*named_in_file(job), *unknown_ids(job, rows, ())]
-    findings += await _read(job, selected if not job.ends.same else selected[:1])
-    text = "creating was not tried: check writes nothing"
-    return [*findings, Finding(level="note", where="target", text=text)]
+    return findings + await _read(job, selected if not job.ends.same else selected[:1])
+
+
+async def write_test(job: Job, collection: str | None) -> list[Finding]:
+    """What the target really does, found out on a scratch prompt; a problem, unless it creates, reads and deletes."""
+    known = find(job.ends.target.collections, collection)
+    if collection is not None and job.ends.target.collections is not None and known is None:
+        text = f"there is no collection {collection!r} at the target"
+        return [Finding(level="problem", where="--collection", text=text)]
+    return [finding async for finding in job.target.write_test(known.id if known is not None else collection)]
 
 
 async def _read(job: Job, rows: Sequence[Row]) -> list[Finding]:

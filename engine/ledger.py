@@ -331,5 +331,8 @@ PARTS: Final = {
 
 
 def mismatch(recorded: Mapping[str, str], wanted: Mapping[str, str]) -> str | None:
-    """The first part, in words, in which the ledger's migration is not the wanted one; None: it is the same."""
-    return next((words for part, words in PARTS.items() if recorded.get(part) != wanted.get(part)), None)
+    """The first part in which the ledger's migration is not the wanted one, with both values; None: it is the same."""
+    for part, words in PARTS.items():
+        if recorded.get(part) != wanted.get(part):
+            return f"{words} is {recorded.get(part)!r} there and {wanted.get(part)!r} here"
+    return None

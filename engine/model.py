@@ -269,3 +269,11 @@ class Target(Source, Protocol):
     async def create(self, bodies: Sequence[bytes], sending: Sending) -> list[Outcome]:
         """One outcome for each body. Raises Stop, nothing else."""
         ...
+
+    async def describe(self, target_id: str, description: str) -> None:
+        """Sets the description of the version that is there; makes no new one. May be repeated."""
+        ...
+
+    def write_test(self, collection: str | None) -> AsyncIterator[Finding]:
+        """Creates, reads, changes and deletes a scratch prompt, and says what the registry did."""
+        ...

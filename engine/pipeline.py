@@ -15,7 +15,7 @@ from typing import Final
 import anyio
 
 from engine import entries
-from engine.digest import differences, read_mark
+from engine.digest import differences, make_replica, read_mark
 from engine.errors import EngineError, Gone, Rejected, Stop, Transient
 from engine.flow import Flow
 from engine.job import Draft, Job, prepare, task_group
@@ -134,8 +134,24 @@ async def _learn(job: Job, flow: Flow, draft: Draft, target_id: str) -> None:
     if (mark := read_mark(found.metadata, None)) is None or mark.key != draft.replica.mark.key:
         flow.mark_in = "description"
         log.warning("mark.moved", reason="the registry does not keep it in the metadata", to="version description")
+        await _mark_again(job, draft, target_id)
     if fields := differences(draft.replica.prompt, found):
         log.warning("replica.differs", target_id=target_id, fields=list(fields))
+
+
+async def _mark_again(job: Job, draft: Draft, target_id: str) -> None:
+    """Gives the first replica the mark that all later ones carry, so that a lost ledger does not lose it."""
+    marked = make_replica(
+        draft.replica.source,
+        draft.rewritten.prompt,
+        migration=job.migration,
+        registry=job.registry,
+        mark_in="description",
+    )
+    try:
+        await job.target.describe(target_id, marked.prompt.description or "")
+    except (Rejected, Transient) as error:
+        log.warning("replica.not_marked", target_id=target_id, message=str(error))
 
 
 async def _read_back(job: Job, flow: Flow, target_id: str) -> Prompt | None:

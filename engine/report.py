@@ -34,6 +34,10 @@ _OUTCOME_OF: Final = {
 }
 
 
+END_FIELDS: Final = ("reason", "counts", "exit_code", "next", "this_run", "orphaned", "requests", "duration_s")
+"""What the ledger keeps of a summary."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """The end of a run: one line of JSON on stdout, and what `run_migration` returns."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,7 @@ ID_FIELDS: Final = (
     "source_version",
     "target_version",
 )
+GOES_ON: Final = "Wait for its end; if it was killed, run the same command again: it goes on where that one stopped."
 _FAILED_FIELDS: Final = {"source_id": "source_id", "name": "source_name", "stage": "stage", "error": "error"}
 
 
@@ -35,6 +36,8 @@ class _Read:
     state: State = field(default_factory=State)
     run: Mapping[str, Json] = field(default_factory=dict)
     listed: Mapping[str, Json] = field(default_factory=dict)
+    end: Mapping[str, Json] = field(default_factory=dict)
+    """Of the newest run; empty while it goes on."""
     failed: dict[str, Mapping[str, Json]] = field(default_factory=dict)
     picked: set[str] = field(default_factory=set)
     first: str = ""
@@ -49,7 +52,9 @@ def _read(path: Path, chosen: Chosen) -> _Read:
         found.last = line["ts"]
         source_id = line.get("source_id")
         if line["kind"] == "run":
-            found.run, found.first = line, line["ts"]
+            found.run, found.first, found.end = line, line["ts"], {}
+        elif line["kind"] == "end":
+            found.end = line
         elif line["kind"] == "listed":
             found.listed = line
         elif source_id is not None:
@@ -72,9 +77,15 @@ class Status:
     run: str
     mode: str
     going_on: bool
-    """The newest run has not written its end: it goes on, or it was killed."""
-    reason: str
+    """The newest run has not written its end: it goes on, or it was killed. What only an end tells is null then."""
+    exit_code: int | None
+    reason: str | None
+    next: str
     counts: Mapping[str, int]
+    this_run: Mapping[str, int]
+    orphaned: int | None
+    requests: Mapping[str, int] | None
+    duration_s: float
     rate: float
     """Prompts settled a second in the newest run."""
     failed: Sequence[Mapping[str, Json]]
@@ -84,56 +95,59 @@ class Status:
 
     def to_json(self, *, with_failed: bool) -> dict[str, Any]:
         """The object of `status --json`."""
-        value: dict[str, Any] = {
-            "schema": SCHEMA,
-            "migration": self.migration,
-            "run": self.run,
-            "mode": self.mode,
-            "reason": self.reason,
-            "going_on": self.going_on,
-            "counts": dict(self.counts),
-            "rate": self.rate,
-            "why": dict(self.why),
-            "ledger": self.ledger,
-        }
-        return value | {"failed": [dict(one) for one in self.failed]} if with_failed else value
+        value = {"schema": SCHEMA} | asdict(self)
+        if not with_failed:
+            del value["failed"]
+        return value
 
 
 def read_status(path: Path, chosen: Chosen) -> Status:
     """Needs no lock. Raises what `entries` raises."""
     found = _read(path, chosen)
     run = found.state.last_run
-    ended = found.state.last_end if found.state.last_end and found.state.last_end.run == run else None
+    end = found.end
+    counts, this_run = _counts(found, run, chosen)
+    seconds = _seconds(found)
+    settled = sum(record.run == run and not record.doubtful for record in found.state.records.values())
     failed = [line for source_id, line in found.failed.items() if source_id in found.picked]
     return Status(
         migration=found.run.get("migration") or "",
         run=run or "",
         mode=found.run.get("mode") or "",
-        going_on=ended is None and run is not None,
-        reason=(ended.reason or "") if ended else "",
-        counts=_counts(found, run, chosen),
-        rate=_rate(found, run),
+        going_on=run is not None and not end,
+        exit_code=end.get("exit_code"),
+        reason=end.get("reason"),
+        next=end.get("next") or GOES_ON,
+        counts=counts,
+        this_run=this_run,
+        orphaned=end.get("orphaned"),
+        requests=end.get("requests"),
+        duration_s=end.get("duration_s") or seconds,
+        rate=round(settled / seconds, 1) if seconds else 0.0,
         failed=[_failed(line) for line in failed],
         why=dict(Counter(str(line.get("error")) for line in failed).most_common()),
         ledger=str(path),
     )
 
 
-def _counts(found: _Read, run: str | None, chosen: Chosen) -> dict[str, int]:
+def _counts(found: _Read, run: str | None, chosen: Chosen) -> tuple[dict[str, int], dict[str, int]]:
     """Of the chosen; prompts that no line speaks of are known by number only, when all are asked for."""
-    counts = Counter(outcome_of(record, run) for one, record in found.state.records.items() if one in found.picked)
+    picked = [record for one, record in found.state.records.items() if one in found.picked]
+    counts = Counter(outcome_of(record, run) for record in picked)
+    this_run = Counter(outcome_of(record, run) for record in picked if record.run == run)
     if chosen.everything:
         counts["not_started"] += max(0, found.listed.get("selected", 0) - counts.total())
+    for outcome in ("unchanged", "not_started"):
+        this_run[outcome] = counts[outcome]
     head = {"listed": found.listed.get("count", 0), "selected": counts.total()}
-    return head | {name: counts[name] for name in OUTCOMES}
+    return head | {name: counts[name] for name in OUTCOMES}, {name: this_run[name] for name in OUTCOMES}
 
 
-def _rate(found: _Read, run: str | None) -> float:
-    settled = sum(record.run == run and not record.doubtful for record in found.state.records.values())
+def _seconds(found: _Read) -> float:
+    """From the newest run's first line to the last one."""
     if not found.first:
         return 0.0
-    seconds = (datetime.fromisoformat(found.last) - datetime.fromisoformat(found.first)).total_seconds()
-    return round(settled / seconds, 1) if seconds > 0 else 0.0
+    return (datetime.fromisoformat(found.last) - datetime.fromisoformat(found.first)).total_seconds()
 
 
 def _failed(line: Mapping[str, Json]) -> dict[str, Json]:

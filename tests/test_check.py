@@ -74,7 +74,6 @@ async def test_a_workspace_where_all_is_there_has_no_problem() -> None:
     assert problems(findings) == []
     assert any("lists prompts: 2" in finding.text for finding in findings)
     assert any("takes 2 of 2" in finding.text for finding in findings)
-    assert any("writes nothing" in finding.text for finding in findings)
 
 
 async def test_a_check_writes_nothing_and_reads_one_prompt_of_a_workspace_that_stays() -> None:

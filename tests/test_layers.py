@@ -19,7 +19,7 @@ PARTS = {
     "cli": "cli",
     "rewrite": "rewrite digest parameters selection",
     "http": "http client answers health scrub wire",
-    "registry": "connectors.portkey connectors.walk connectors.outcomes",
+    "registry": "connectors.portkey connectors.portkey_probe connectors.walk connectors.outcomes",
     "memory": "connectors.memory",
     "connectors": "connectors",
     "api": "__init__",
@@ -39,13 +39,15 @@ ALLOWED = {
     "report": "errors ledger",
     # the edges
     "config": "model errors",
-    "sink": "model errors ledger",
+    "ledgerfile": "model errors ledger",
+    "sink": "model errors ledger ledgerfile",
+    "mend": "model errors ledger ledgerfile",
     "throttle": "errors",
     "http": "errors throttle api",
     "registry": "model errors http throttle",
     "memory": "model errors",
     "connectors": "registry",
-    "status": "model sink ledger chosen report",
+    "status": "model ledgerfile ledger chosen report",
     # the core: protocols, never a connector
     "job": "model errors rewrite",
     "entries": "model errors job rewrite",
@@ -57,7 +59,7 @@ ALLOWED = {
     "planner": "model errors job rewrite survey",
     "check": "model errors job rewrite lookup",
     # the top
-    "ends": "model errors config connectors http throttle job rewrite check sandbox",
+    "ends": "model errors config connectors http throttle job lookup rewrite check sandbox",
     "api": "app config",
     "main": "cli",
 }

@@ -323,13 +323,13 @@ SAME = {"migration": "m", "mode": "replicate", "source": "s1", "target": "t1", "
     ("change", "words"),
     [
         ({}, None),
-        ({"migration": "n"}, "the name of the migration"),
-        ({"mode": "update", "selects": "latest"}, "the mode"),
-        ({"source": "s2"}, "the source (kind, base_url or workspace)"),
-        ({"target": "t2"}, "the target (kind, base_url or workspace)"),
-        ({"selects": "latest"}, "select.version"),
+        ({"migration": "n"}, "the name of the migration is 'm' there and 'n' here"),
+        ({"mode": "update", "selects": "latest"}, "the mode is 'replicate' there and 'update' here"),
+        ({"source": "s2"}, "the source (kind, base_url or workspace) is 's1' there and 's2' here"),
+        ({"target": "t2"}, "the target (kind, base_url or workspace) is 't1' there and 't2' here"),
+        ({"selects": "latest"}, "select.version is 'published' there and 'latest' here"),
     ],
 )
 def test_mismatch_names_the_first_part_that_differs(change: dict[str, str], words: str | None) -> None:
     assert mismatch(SAME, {**SAME, **change}) == words
-    assert mismatch({**SAME, **change}, SAME) == words
+    assert (mismatch({**SAME, **change}, SAME) is None) == (words is None)

@@ -1,10 +1,10 @@
 """What a ledger says while a run goes on and after it: counts, failures, the map old to new, health."""
 
-
 from __future__ import annotations
 
 import csv
 import io
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from engine.chosen import Chosen
 from engine.cli import show
 from engine.errors import ConfigError, Rejected
 from engine.model import Entry
-from engine.report import OUTCOMES
+from engine.report import OUTCOMES, Summary
 from engine.sink import Sink
-from engine.status import ID_FIELDS, examine_ledger, read_ids_map, read_status
+from engine.status import ID_FIELDS, Status, examine_ledger, read_ids_map, read_status
 
 ALL = Chosen()
 START = 1_795_176_000.0
@@ -81,7 +81,7 @@ async def test_a_run_that_goes_on_is_told_while_another_process_holds_the_ledger
             "r1",
             "replicate",
             True,
-            "",
+            None,
         )
         assert {name: count for name, count in found.counts.items() if count} == {
             "listed": 12,
@@ -119,7 +119,7 @@ async def test_a_killed_run_after_one_that_ended_goes_on_and_what_was_made_befor
     await written(ledger, run_line(), LISTED, created(1), Entry("end", {"reason": "done", "counts": {}}))
     await written(ledger, run_line(), LISTED, created(2), run="r2")
     found = read_status(ledger, ALL)
-    assert (found.run, found.going_on, found.reason) == ("r2", True, "")
+    assert (found.run, found.going_on, found.reason, found.exit_code) == ("r2", True, None, None)
     assert (found.counts["created"], found.counts["unchanged"]) == (1, 1)
 
 
@@ -252,3 +252,8 @@ async def test_the_health_of_a_ledger(ledger: Path) -> None:
     assert "Line 2" in found.advice
     ledger.write_text("a diary\n")
     assert examine_ledger(ledger).verdict == "foreign"
+
+
+def test_status_has_every_field_of_a_summary() -> None:
+    summary = {field.name for field in fields(Summary)} - {"message", "notes"}
+    assert summary <= {"schema", *(field.name for field in fields(Status))}

@@ -121,21 +121,28 @@ def inventory(
 def check(
     migration: File,
     common: Common,
-    write_test: Annotated[bool, Option("--write-test", help=f"({LATER})", hidden=True)] = False,
+    write_test: Annotated[
+        bool, Option("--write-test", help="Create, read, change and delete a scratch prompt at the target.")
+    ] = False,
+    into: Annotated[
+        str | None, Option("--collection", metavar="SLUG", help="Collection of the scratch prompt.")
+    ] = None,
     rate: Rate = None,
     as_json: AsJson = False,
 ) -> int:
-    """Asks both ends whether all is there that the migration needs; writes nothing.
+    """Asks both ends whether all is there that the migration needs; writes nothing, unless asked for a write test.
 
-    Example: promptferry check migration.yaml
+    Example: promptferry check migration.yaml --write-test --collection scratch
     """
     import anyio
 
     from engine.app import check_migration
     from engine.cli import show
 
-    _refuse(write_test=write_test)
-    findings = anyio.run(lambda: check_migration(common.load(migration), rate=rate))
+    if into is not None and not write_test:
+        raise ConfigError("--collection: says where --write-test puts its scratch prompt; give both")
+    loaded = common.load(migration)
+    findings = anyio.run(lambda: check_migration(loaded, rate=rate, write_test=write_test, collection=into))
     problems = [finding for finding in findings if finding.level == "problem"]
     value = {"findings": [{"level": f.level, "where": f.where, "text": f.text} for f in findings], "ok": not problems}
     _print(value, as_json=as_json, text=show.findings(findings))
@@ -184,7 +191,9 @@ def run(
     retry_failed: Annotated[bool, Option("--retry-failed", help="Take up every failed prompt again.")] = False,
     max_duration: Annotated[str | None, Option("--max-duration", help="Stop after this time: 90s, 15m, 2h.")] = None,
     max_failures: Annotated[str | None, Option("--max-failures", help="Stop above so many: 20, or 5%.")] = None,
-    canary: Annotated[int | None, Option("--canary", help=f"({LATER})", hidden=True)] = None,
+    canary: Annotated[
+        int, Option("--canary", min=0, help="So many first, read back whole; any difference stops the run.")
+    ] = 0,
     plan_file: Annotated[Path | None, Option("--plan", help=f"({LATER})", hidden=True)] = None,
     rate: Rate = None,
     yes: Annotated[bool, Option("--yes", "-y", help="Do not ask before the first write.")] = False,
@@ -199,11 +208,12 @@ def run(
     from engine.cli.run import Flags, run_and_tell
 
     def flags() -> Flags:
-        _refuse(canary=canary, plan=plan_file)
+        _refuse(plan=plan_file)
         return Flags(
             chosen=_chosen(only, collection, ids_file),
             limit=limit,
             retry_failed=retry_failed,
+            canary=canary,
             max_duration=max_duration,
             max_failures=max_failures,
             rate=rate,
@@ -277,6 +287,41 @@ def ledger_check(
     return EXIT_OK if health.usable else EXIT_ACT
 
 
+@command(ledger_app, "repair")
+def ledger_repair(
+    path: Annotated[Path, Argument(metavar="LEDGER", help="The ledger.")],
+    common: Common,
+    force: Annotated[bool, Option("--force", help="Take damaged lines out, too.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Cuts off a torn tail; with --force also takes damaged lines out. The file as it was is kept.
+
+    Example: promptferry ledger repair ledgers/claude-37-to-35.jsonl --force
+    """
+    from engine.cli import show
+    from engine.mend import repair
+
+    mended = repair(path, force=force)
+    _print(mended.to_json(), as_json=as_json, text=show.mended(mended))
+    return EXIT_OK
+
+
+@command(ledger_app, "compact")
+def ledger_compact(
+    path: Annotated[Path, Argument(metavar="LEDGER", help="The ledger.")], common: Common, as_json: AsJson = False
+) -> int:
+    """Writes a ledger anew with the lines that decide its state; the file as it was is kept.
+
+    Example: promptferry ledger compact ledgers/claude-37-to-35.jsonl
+    """
+    from engine.cli import show
+    from engine.mend import compact
+
+    mended = compact(path)
+    _print(mended.to_json(), as_json=as_json, text=show.mended(mended))
+    return EXIT_OK
+
+
 # ---- the rest --------------------------------------------------------------------------------------------------------
 
 
@@ -329,5 +374,3 @@ def _later(group: typer.Typer, name: str) -> None:
 
 for _name in ("verify", "publish", "rollback"):
     _later(app, _name)
-for _name in ("repair", "compact"):
-    _later(ledger_app, _name)

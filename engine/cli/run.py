@@ -34,6 +34,7 @@ class Flags:
     chosen: Chosen
     limit: int | None
     retry_failed: bool
+    canary: int
     max_duration: str | None
     max_failures: str | None
     rate: float | None
@@ -72,6 +73,7 @@ def _run(path: Path, common: Common, flags: Flags) -> Summary:
         chosen=flags.chosen,
         limit=flags.limit,
         retry_failed=flags.retry_failed,
+        canary=flags.canary,
         max_duration=_duration(flags.max_duration),
         max_failures=_max_failures(flags.max_failures),
         rate=flags.rate,

@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from engine.check import Finding
 from engine.inventory import Group, Inventory
+from engine.mend import Mended
+from engine.model import Finding
 from engine.planner import Plan, Planned
 from engine.report import OUTCOMES
 from engine.status import ID_FIELDS, Health, Status
@@ -107,7 +108,9 @@ def status(found: Status, *, with_failed: bool) -> str:
     if not found.run:
         return f"{found.ledger}: no run yet"
     ended = (
-        "has not ended: it goes on, or it was killed" if found.going_on else f"ended: {found.reason.replace('_', ' ')}"
+        "has not ended: it goes on, or it was killed"
+        if found.going_on
+        else f"ended: {(found.reason or '').replace('_', ' ')}"
     )
     lines = [f"{found.migration}: the newest run, {found.run}, {ended}"]
     lines.append(f"{found.counts['selected']} prompts selected of {found.counts['listed']} listed")
@@ -137,6 +140,12 @@ def ids_env(pairs: Sequence[Mapping[str, Any]]) -> str:
         f"={one['target_slug'] or one['target_id']}\n"
         for one in pairs
     )
+
+
+def mended(done: Mended) -> str:
+    """What a repair or compaction did."""
+    kept = f"; the file as it was is kept as {done.kept}" if done.kept else ""
+    return f"{done.ledger}: {done.lines_before:,} lines before, {done.lines_after:,} now{kept}"
 
 
 def health(found: Health) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from engine.errors import Gone
-from engine.model import Catalog, Created, Outcome, Page, Prompt, Replica, Row, Sending
+from engine.model import Catalog, Created, Finding, Outcome, Page, Prompt, Replica, Row, Sending
 
 PAGE_SIZE: Final = 50
 
@@ -57,6 +57,14 @@ class Memory:
         target_id = f"memory-{self.creates}"
         self.prompts[target_id] = replace(self._encoded.pop(body), id=target_id, slug=f"pp-{target_id}", version=1)
         return [Created(target_id=target_id, target_slug=f"pp-{target_id}")]
+
+    async def describe(self, target_id: str, description: str) -> None:
+        """The prompt with another description."""
+        self.prompts[target_id] = replace(self.prompts[target_id], description=description)
+
+    async def write_test(self, collection: str | None) -> AsyncIterator[Finding]:
+        """Memory does what it promises; there is nothing to find out."""
+        yield Finding(level="ok", where="target", text="prompts are kept in memory as they are")
 
 
 def _row(prompt: Prompt) -> Row:

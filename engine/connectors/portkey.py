@@ -103,6 +103,11 @@ class Portkey:
         (body,) = bodies
         return [await outcome(self._create(body, sending))]
 
+    async def describe(self, target_id: str, description: str) -> None:
+        """PUT of the description alone, which makes no version."""
+        body = encode({"version_description": description, **self._workspace})
+        await self._client.repeatable("update", "PUT", f"/prompts/{quote(target_id, safe='')}", body)
+
     async def write_test(self, collection: str | None) -> AsyncIterator[Finding]:
         """Creates, reads, changes and deletes a scratch prompt; without a collection, in that of the newest prompt."""
         rows = (await self._list("/prompts", {"page_size": "1"}))["data"]
