@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio
 
@@ -60,7 +60,7 @@ async def survey(job: Job, state: State, *, now: float, retry_failed: bool = Fal
     ]
     tasks, replicas = await judge(job, state, selected, target_rows, now=now, retry_failed=retry_failed)
     # Replicas of ours that no ledger knows are no sources; with two keys, both ends may be one workspace all the same.
-    tasks = [task for task in tasks if task.row.id not in replicas]
+    tasks = _twins([task for task in tasks if task.row.id not in replicas])
     return Survey(
         listed=len(rows),
         total=total,
@@ -178,6 +178,16 @@ def _adopt(row: Row, matches: Sequence[tuple[Row, Mark]]) -> Task:
     rest = ", ".join(found.id for found, _ in matches[1:])
     note = f"has more than one replica; the oldest was taken, these are left alone: {rest}" if rest else None
     return Task(row=row, action="adopt", target_id=matches[0][0].id, adopt=matches[0], note=note)
+
+
+def _twins(tasks: Sequence[Task]) -> list[Task]:
+    """Says of new prompts that share their name at the source that each gets its replica."""
+    shared = Counter(task.row.name for task in tasks)
+    note = "shares its name with another prompt; each gets its replica, told apart by its key"
+    return [
+        replace(task, note=task.note or note) if task.action == "create" and shared[task.row.name] > 1 else task
+        for task in tasks
+    ]
 
 
 def _orphaned(state: State, rows: Iterable[Row]) -> int:

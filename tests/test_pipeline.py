@@ -1,6 +1,5 @@
 """The run: what fails alone, what ends everything, what the ledger says before and after each create."""
 
-
 from __future__ import annotations
 
 from collections import Counter
@@ -18,8 +17,8 @@ from engine.connectors.memory import Memory
 from engine.errors import EngineError, Gone, Rejected, Stop, Transient
 from engine.flow import MaxFailures
 from engine.job import Draft, Halt, prepare
-from engine.model import MARK_KEY, Created, Failed, Outcome, Prompt, Sending, Unknown
 from engine.ledgerfile import entries, read_ledger
+from engine.model import MARK_KEY, Created, Failed, Outcome, Prompt, Sending, Unknown
 
 
 def prompts(count: int) -> list[Prompt]:

@@ -68,7 +68,9 @@ async def test_losses_are_named_and_fail_the_prompt_unless_accepted() -> None:
 async def test_notes_of_the_prompt_and_of_the_whole_are_told() -> None:
     there = memory(prompt("a", "same", notes=("label 'production' is not copied",)), prompt("b", "same"))
     made = await planned(job_of(there))
-    assert list(of(made, "a").notes) == ["label 'production' is not copied"]
+    twin = "shares its name with another prompt; each gets its replica, told apart by its key"
+    assert list(of(made, "a").notes) == [twin, "label 'production' is not copied"]
+    assert list(of(made, "b").notes) == [twin]
     assert any("share their name" in note for note in made.notes)
 
 

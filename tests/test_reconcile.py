@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from engine.connectors.memory import Memory
 from engine.errors import Stop, Transient
 from engine.job import Halt
-from engine.model import MARK_KEY, Created, Failed, Outcome, Prompt, Sending, Unknown
 from engine.ledgerfile import entries, read_ledger
+from engine.model import MARK_KEY, Created, Failed, Outcome, Prompt, Sending, Unknown
 
 LOST = Unknown(error="no_answer", message="the connection broke")
 EXISTS = Failed(error="exists", message="something of that name is there", status=409, code="AB07", exists=True)

@@ -223,8 +223,8 @@ def test_logs_as_they_are_asked_for(place: Place) -> None:
 
 
 def test_status_answers_while_a_run_holds_the_ledger(place: Place) -> None:
-    with started("run", place.path, "--rate", "20", cwd=place.folder, env=place.keys) as process:
-        assert wait_for_lines(place.ledger, 6, process)
+    with started("run", place.path, "--rate", "2", cwd=place.folder, env=place.keys) as process:
+        assert wait_for_lines(place.ledger, 4, process)
         status = place.ask("status", place.path, "--json").json
         assert status["going_on"]
         assert status["counts"]["created"] >= 1

@@ -1,6 +1,5 @@
 """What is to be done with each prompt: the judgement that plan, run and resume share."""
 
-
 from __future__ import annotations
 
 from dataclasses import replace

@@ -32,7 +32,6 @@ _LONGEST: Final = 1e9
 _SANDBOX: Final = re.compile(r"sandbox(:[A-Za-z0-9._-]+)?")
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _PLACEHOLDERS: Final = ("name", "id", "slug", "model", "collection")
-_TELLING_APART: Final = {"name", "id", "slug"}
 _PRIVATE_NAMES: Final = (".localhost", ".local", ".internal", ".lan", ".svc", ".cluster.local", ".home.arpa")
 
 
@@ -288,8 +287,6 @@ def _name_template(text: str) -> str:
     if unknown or set(_PLACEHOLDER.sub("", text)) & {"{", "}"}:
         named = f"{{{unknown[0]}}}" if unknown else "a lone brace"
         raise ValueError(f"{named} cannot be filled in; known are {{{'} {'.join(_PLACEHOLDERS)}}}")
-    if not _TELLING_APART & set(found):
-        raise ValueError("would give every prompt the same name; put {name}, {slug} or {id} in it")
     return text
 
 
