@@ -144,6 +144,7 @@ async def run(
     limit: int | None = None,
     max_failures: MaxFailures | None = None,
     retry_failed: bool = False,
+    canary: int = 0,
     halt: Halt | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Ran:
@@ -159,7 +160,7 @@ async def run(
             waiting = [task for task in found.tasks if task.action == "wait"]
             try:
                 await settle(job, flow, found.tasks)
-                await migrate(job, flow, tasks)
+                await migrate(job, flow, tasks, canary=canary)
                 await reconcile(job, flow, [task.row for task in (*waiting, *tasks)])
             except Stop as stop:
                 flow.halt.request(stop)

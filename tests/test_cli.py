@@ -291,3 +291,25 @@ def test_a_wrong_flag_of_another_command_has_no_summary(tmp_path: Path) -> None:
     wrong = promptferry("plan", "m.yaml", "--bogus", cwd=tmp_path)
     assert (wrong.code, wrong.out) == (2, "")
     assert "--bogus" in wrong.err
+
+
+def test_a_ledger_is_repaired_and_compacted_and_the_migration_goes_on(tmp_path: Path) -> None:
+    demo(tmp_path)
+    ledger = tmp_path / "ledgers" / "demo.jsonl"
+    assert promptferry("run", "demo.yaml", "--limit", "20", cwd=tmp_path).code == 0
+    before = ledger.read_bytes()
+
+    text = promptferry("ledger", "compact", str(ledger), cwd=tmp_path).out
+    assert "the file as it was is kept as" in text
+    assert (tmp_path / "ledgers" / "demo.jsonl.before-compact-1").read_bytes() == before
+    assert len(ledger.read_bytes()) < len(before)
+
+    whole = ledger.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    ledger.write_bytes(b"".join([*lines[:5], lines[5].replace(b'"kind"', b'"kinb"'), *lines[6:]]))
+    assert promptferry("ledger", "check", str(ledger), cwd=tmp_path).code == 4
+    assert promptferry("ledger", "repair", str(ledger), cwd=tmp_path).code == 4
+    assert promptferry("ledger", "repair", str(ledger), "--force", cwd=tmp_path).code == 0
+    summary = promptferry("run", "demo.yaml", "--limit", "10", "--canary", "2", cwd=tmp_path).summary
+    assert summary["counts"]["unresolved"] == summary["counts"]["failed"] == summary["counts"]["conflicts"] == 0
+    assert summary["counts"]["created"] + summary["counts"]["unchanged"] >= 30
