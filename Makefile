@@ -32,10 +32,13 @@ test: lint types  ## Lint, types, and every test with branch coverage
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+chaos: $(READY)  ## The long campaign: kills, faults, full disks; prints a table (an hour)
+	$(BIN)/python -m tests.chaos
+
 picture: $(READY)  ## Draw the README's picture of the terminal anew
 	$(BIN)/python -m tests.picture
 
 clean:  ## Remove what these targets made, but for ledgers
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build *.egg-info
 
-.PHONY: help setup demo lint types test picture clean
+.PHONY: help setup demo lint types test chaos picture clean
