@@ -15,7 +15,7 @@ from engine.connectors.memory import Memory
 from engine.errors import Stop
 from engine.flow import Flow, MaxFailures
 from engine.job import Halt, Job
-from engine.model import Catalog, Entry, Named, Outcome, Page, Prompt, Replica, Rule, Select, Sending, Target
+from engine.model import Catalog, Entry, Finding, Named, Outcome, Page, Prompt, Replica, Rule, Select, Sending, Target
 from engine.pipeline import migrate
 from engine.reconcile import reconcile, settle
 from engine.rewrite import Ends
@@ -92,6 +92,12 @@ class Wrapped:
         if self.on_create is None:
             return [await put()]
         return [await self.on_create(self._replicas[bodies[0]], put, sending)]
+
+    async def describe(self, target_id: str, description: str) -> None:
+        await self.inner.describe(target_id, description)
+
+    def write_test(self, collection: str | None) -> AsyncIterator[Finding]:
+        return self.inner.write_test(collection)
 
     async def _put(self, bodies: Sequence[bytes], sending: Sending) -> Outcome:
         (outcome,) = await self.inner.create(bodies, sending)
