@@ -226,12 +226,12 @@ _ERRORS: Final[Mapping[Fate, type[AnswerError]]] = {
 
 def error_of(verdict: Verdict, secrets: Collection[str]) -> AnswerError:
     """The error to raise when the request is not sent again; in one line of at most 500 bytes, without `secrets`."""
-    said = verdict.said
+    said, sent = verdict.said, verdict.request.body or b""
     return _ERRORS[verdict.fate](
-        clean(_sentence(verdict), secrets, verdict.request.body or b""),
+        clean(_sentence(verdict), secrets, sent),
         error=verdict.error,
         status=verdict.answer.status,
-        code=clean(said.code, secrets)[:CODE_LENGTH] if said and said.code else None,
+        code=clean(said.code, secrets, sent)[:CODE_LENGTH] if said and said.code else None,
     )
 
 

@@ -10,6 +10,10 @@ from engine.wire import decode
 MESSAGE_BYTES: Final = 500
 ECHO: Final = 16
 """So many characters in a row that were also sent are an echo, not a coincidence."""
+SHORT: Final = 6
+"""A whole text of fewer characters is an ordinary word."""
+TEMPLATES: Final = ("string", "template")
+"""The fields of a body that hold a template."""
 
 
 def clean(text: str, secrets: Collection[str], sent: bytes = b"") -> str:
@@ -21,7 +25,10 @@ def clean(text: str, secrets: Collection[str], sent: bytes = b"") -> str:
     line = _one_line(text)
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         line = line.replace(secret, "***")
-    return _cut(_without_echo(_cut(line), "\n".join(_one_line(leaf) for leaf in _proses(sent))))
+    texts = [text for text in map(_one_line, _proses(sent)) if text]
+    for text in texts:
+        line = line.replace(text, "***") if SHORT <= len(text) < ECHO else line
+    return _cut(_without_echo(_cut(line), "\n".join(texts)))
 
 
 def _one_line(text: str) -> str:
@@ -33,7 +40,7 @@ def _cut(text: str) -> str:
 
 
 def _proses(sent: bytes) -> Iterator[str]:
-    """The texts in a JSON body that have a space in them: templates and descriptions, not ids or slugs."""
+    """The texts in a JSON body: the template, and whatever has a space in it, but no ids or slugs."""
     if not sent:
         return
     try:
@@ -46,6 +53,7 @@ def _proses(sent: bytes) -> Iterator[str]:
             yield value
         elif isinstance(value, dict):
             left.extend(value.values())
+            yield from (value[name] for name in TEMPLATES if isinstance(value.get(name), str))
         elif isinstance(value, list):
             left.extend(value)
 
