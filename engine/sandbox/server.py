@@ -134,6 +134,7 @@ class Server:
                 await self._answer(request, handler)
             return self._refuse(request, Refusal(500, "AB04", "internal error"))
         if fault == "slow":
+            await request.read()  # it has arrived: it is carried out even when the client has left by then
             await self._options.sleep(self._options.slow_s)
         request[_LATE] = self.faults.lateness() if fault == "late_listing" else 0.0
         answer = await self._answer(request, handler)
