@@ -74,10 +74,13 @@ def environment(**changes: str) -> dict[str, str]:
 
 def promptferry(*arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, **more: Any) -> Ended:
     """Runs the command to its end."""
+    surroundings = environment(**(env or {}))
+    if "preexec_fn" in more:  # a child that may write no files cannot write down what it covered
+        surroundings.pop("COVERAGE_PROCESS_CONFIG", None)
     done = subprocess.run(
         [*COMMAND, *map(str, arguments)],
         cwd=cwd,
-        env=environment(**(env or {})),
+        env=surroundings,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=TIMEOUT,
