@@ -30,7 +30,7 @@ from engine.flow import Flow, MaxFailures
 from engine.inventory import Inventory, count
 from engine.job import Halt, Job, task_group
 from engine.ledger import State, mismatch
-from engine.ledgerfile import read_ledger
+from engine.ledgerfile import entries, read_ledger
 from engine.lookup import catalog_of, rows_of
 from engine.model import Entry, Finding
 from engine.pipeline import migrate
@@ -146,11 +146,13 @@ async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, list[Task]]:
     job = await open_job(run.migration, ends)
     stop_on_problems(list(named_in_file(job)))
     found = await survey(job, run.state, now=time.time(), retry_failed=run.options.retry_failed)
-    stop_on_problems(list(unknown_ids(job, [task.row for task in found.tasks], run.state.records)))
+    stop_on_problems(list(unknown_ids(job, found.rows, _known_ids(run.migration))))
     run.survey = found
     run.chosen = {
         task.row.id for task in found.tasks if run.options.chosen.takes_row(task.row, job.ends.source.collections)
     }
+    if found.tasks and not run.chosen:
+        found.notes.append(f"--only, --collection and --ids-file take none of the {len(found.tasks)} selected prompts")
     tasks = [task for task in found.tasks if task.action == "create" and task.row.id in run.chosen]
     run.limited = run.options.limit is not None and len(tasks) > run.options.limit
     return job, tasks[: run.options.limit]
@@ -315,6 +317,7 @@ async def plan_migration(migration: Migration, *, chosen: Chosen, rate: float | 
         job = await open_job(migration, ends)
         stop_on_problems(list(named_in_file(job)))
         found = await survey(job, state, now=time.time())
+        stop_on_problems(list(unknown_ids(job, found.rows, _known_ids(migration))))
         listing = sum(gate.requests.total for gate in ends.gates)
         taken = {task.row.id for task in found.tasks if chosen.takes_row(task.row, job.ends.source.collections)}
         return await plan(job, found, taken, rate=ends.gates[0].rate, listing_requests=listing)
@@ -330,7 +333,7 @@ async def check_migration(
     state = _recorded(migration)
     async with open_ends(migration, rate=rate) as ends:
         job = await open_job(migration, ends)
-        findings = await examine(job, state.targets)
+        findings = await examine(job, state.targets, _known_ids(migration))
         if write_test:
             return findings + await check.write_test(job, collection)
         text = "creating was not tried; --write-test does, on a scratch prompt"
@@ -345,6 +348,15 @@ async def take_inventory(migration: Migration, *, rate: float | None = None) -> 
         rows, _ = await rows_of(ends.source)
         collections = (await catalog_of(ends.source, {"collections"})).collections
         return count(rows, select, collections, state.targets)
+
+
+def _known_ids(migration: Migration) -> set[str]:
+    """Ids and slugs of the sources that the ledger knows, where the file selects by them."""
+    if not migration.select.ids or not Path(migration.ledger).exists():
+        return set()
+    return {
+        str(line[name]) for line in entries(migration.ledger) for name in ("source_id", "source_slug") if line.get(name)
+    }
 
 
 def _recorded(migration: Migration) -> State:

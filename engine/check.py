@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import anyio
 
@@ -38,18 +38,18 @@ def named_in_file(job: Job) -> Iterator[Finding]:
         yield from _unknown("rewrite.partials", "partial", partials, target.partials)
 
 
-def unknown_ids(job: Job, rows: Sequence[Row], known: Collection[str]) -> Iterator[Finding]:
-    """Ids that the file selects and that neither the listing nor the ledger has."""
-    if not job.select.ids:
-        return
-    there = {text for row in rows for text in (row.id, row.slug)}
-    for prompt_id in sorted(job.select.ids):
-        if prompt_id not in there and prompt_id not in known:
+def unknown_ids(job: Job, rows: Iterable[Row], known: Collection[str]) -> Iterator[Finding]:
+    """Ids and slugs that the file selects and that neither the whole listing (`rows`) nor the ledger (`known`) has."""
+    if job.select.ids:
+        there = {text for row in rows for text in (row.id, row.slug)}
+        for prompt_id in sorted(set(job.select.ids) - there - set(known)):
             yield Finding(level="problem", where="select.ids", text=f"there is no prompt {prompt_id!r} at the source")
 
 
-async def examine(job: Job, replicas: Collection[str]) -> list[Finding]:
-    """Everything that can be known before a write, each problem once. `replicas`: ids of this migration's own.
+async def examine(job: Job, replicas: Collection[str], known: Collection[str]) -> list[Finding]:
+    """Everything that can be known before a write, each problem once.
+
+    `replicas`: ids of this migration's own; `known`: ids and slugs of sources that its ledger knows.
 
     Raises Stop when an end cannot be asked.
     """
@@ -65,8 +65,15 @@ async def examine(job: Job, replicas: Collection[str]) -> list[Finding]:
         target_rows, _ = await rows_of(job.target)
         text = f"reachable; its key lists prompts: {len(target_rows)}"
         findings.append(Finding(level="ok", where="target", text=text))
-    findings += [*named_in_file(job), *unknown_ids(job, rows, ())]
+    findings += [*named_in_file(job), *unknown_ids(job, rows, known), *_unlisted(job)]
     return findings + await _read(job, selected if not job.ends.same else selected[:1])
+
+
+def _unlisted(job: Job) -> Iterator[Finding]:
+    """What two workspaces need matched and the target's key may not list."""
+    for kind in ("collections", "providers", "partials"):
+        if not job.ends.same and getattr(job.ends.target, kind) is None:
+            yield Finding(level="note", where="target", text=f"its key may not list {kind}, so they are not checked")
 
 
 async def write_test(job: Job, collection: str | None) -> list[Finding]:

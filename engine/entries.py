@@ -8,7 +8,7 @@ from typing import Final
 
 from engine.errors import AnswerError
 from engine.job import Draft
-from engine.model import Entry, Failed, Json, Mark, Named, Outcome, Row, Unknown
+from engine.model import Entry, Failed, Json, Mark, Named, Outcome, Prompt, Row, Unknown
 from engine.selection import find
 
 MESSAGE_BYTES: Final = 500
@@ -68,15 +68,15 @@ def of(whose: Mapping[str, Json], draft: Draft, outcome: Outcome) -> Entry:
     )
 
 
-def adopted(whose: Mapping[str, Json], source: Row, found: Row, mark: Mark) -> Entry:
-    """A replica of ours that was found on the target."""
+def adopted(whose: Mapping[str, Json], row: Row, source: Prompt | None, found: Row, mark: Mark) -> Entry:
+    """A replica of ours that was found on the target. `source`: what it was made from, when that is known."""
     return Entry(
         "created",
         {
             **whose,
-            "source_slug": source.slug,
-            "source_version": None,
-            "source_updated_at": None,
+            "source_slug": row.slug,
+            "source_version": source.version if source is not None else None,
+            "source_updated_at": source.updated_at if source is not None else None,
             "target_id": found.id,
             "target_slug": found.slug,
             "name": found.name,

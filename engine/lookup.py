@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from engine.digest import read_mark
+from engine.digest import digest, read_mark
 from engine.errors import Gone, Rejected, Stop, Transient
 from engine.job import Job, task_group
 from engine.model import Catalog, Mark, Row, Source
@@ -18,10 +18,19 @@ _NUMBERED = re.compile(r"(.+)-\d+")
 
 
 @dataclass(frozen=True, slots=True)
+class Match:
+    """A replica that was found, its mark, and the digest of what it holds now."""
+
+    row: Row
+    mark: Mark
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """What stands on the target under names of ours."""
 
-    ours: dict[str, list[tuple[Row, Mark]]] = field(default_factory=lambda: defaultdict(list))
+    ours: dict[str, list[Match]] = field(default_factory=lambda: defaultdict(list))
     """Key -> the replicas that carry it, oldest first."""
     others: dict[str, Row] = field(default_factory=dict)
     """Name -> somebody else's prompt of that name."""
@@ -66,15 +75,19 @@ async def look_up(
     """
     candidates = [row for row in rows if row.id not in known and _is_named(row.name, names)]
     candidates.reverse()  # registries list newest first: that tells apart what was made in one second
-    marks = await _marks(job, candidates)
+    matches = await _matches(job, candidates)
     found = Found()
     for row in sorted(candidates, key=lambda row: row.created_at or ""):
-        mark = marks.get(row.id)
-        if mark is not None and (mark.migration == job.migration or (not mark.migration and mark.key in keys)):
-            found.ours[mark.key].append((row, mark))
-        elif row.id in marks:
+        match = matches.get(row.id)
+        if match is not None and _is_ours(job, match.mark, keys):
+            found.ours[match.mark.key].append(match)
+        elif row.id in matches:
             found.others.setdefault(row.name, row)
     return found
+
+
+def _is_ours(job: Job, mark: Mark, keys: Collection[str]) -> bool:
+    return mark.migration == job.migration or (not mark.migration and mark.key in keys)
 
 
 def _is_named(name: str, names: Collection[str]) -> bool:
@@ -85,9 +98,9 @@ def _is_named(name: str, names: Collection[str]) -> bool:
     return numbered is not None and numbered[1] in names
 
 
-async def _marks(job: Job, candidates: Sequence[Row]) -> dict[str, Mark | None]:
-    """Row id -> its mark; rows that are gone by now are left out."""
-    marks: dict[str, Mark | None] = {}
+async def _matches(job: Job, candidates: Sequence[Row]) -> dict[str, Match | None]:
+    """Row id -> the replica that it is, None for a prompt without a mark; rows that are gone by now are left out."""
+    matches: dict[str, Match | None] = {}
     limiter = anyio.CapacityLimiter(job.concurrency)
 
     async def read(row: Row) -> None:
@@ -97,13 +110,14 @@ async def _marks(job: Job, candidates: Sequence[Row]) -> dict[str, Mark | None]:
             except Gone:
                 return
             except Rejected:  # it is there, but nobody can say whose it is: not ours to take
-                marks[row.id] = None
+                matches[row.id] = None
                 return
             except Transient as error:  # it may be ours, and going on could double it
                 raise _down(f"a prompt that may be a replica, {row.id}, could not be read", error) from error
-            marks[row.id] = read_mark(prompt.metadata, prompt.description)
+            mark = read_mark(prompt.metadata, prompt.description)
+            matches[row.id] = Match(row, mark, digest(prompt)) if mark is not None else None
 
     async with task_group() as group:
         for row in candidates:
             group.start_soon(read, row)
-    return marks
+    return matches

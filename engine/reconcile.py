@@ -45,7 +45,8 @@ async def settle(job: Job, flow: Flow, tasks: Sequence[Task]) -> None:
             log.warning("prompt.note", source_id=task.row.id, note=task.note)
         whose = entries.origin(task.row, job.ends.source.collections)
         if task.adopt is not None:
-            await flow.record(entries.adopted(whose, task.row, *task.adopt))
+            match = task.adopt.match
+            await flow.record(entries.adopted(whose, task.row, task.adopt.source, match.row, match.mark))
         elif task.action == "conflict":
             await flow.record(entries.conflict(whose, task.reason or "exists", task.target_id))
         elif task.action == "skip":

@@ -144,7 +144,7 @@ def to_text(summary: Summary) -> str:
     lines = [f"{summary.migration}: {summary.reason.replace('_', ' ')}"]
     if summary.message:
         lines.append(summary.message)
-    lines.append(f"{counts['selected']} prompts selected of {counts['listed']} listed")
+    lines.append(f"{counts['selected']} of {counts['listed']} prompts selected")
     lines.extend(f"  {counts[name]:>7,}  {name.replace('_', ' ')}" for name in OUTCOMES if counts[name])
     requests = summary.requests
     lines.append(

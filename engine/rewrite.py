@@ -136,7 +136,7 @@ def _fits(when: When, prompt: Prompt | Row, ends: Ends) -> bool:
 
 
 def _has(when: When, prompt: Prompt) -> bool:
-    return all(getattr(prompt, name) for name in when.has)
+    return all(_PARTIAL_TAG.search(prompt.text) if name == "partials" else getattr(prompt, name) for name in when.has)
 
 
 def _collection_texts(prompt: Prompt | Row, ends: Ends) -> tuple[str | None, ...]:

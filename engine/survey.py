@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
+from engine.adopt import CHANGED, EDITED, Adoption, examine
 from engine.entries import EXISTS
 from engine.errors import Rejected, Transient
 from engine.job import Job, task_group
 from engine.ledger import Record, State
-from engine.lookup import Found, look_up, rows_of
-from engine.model import Mark, Row
+from engine.lookup import Found, Match, look_up, rows_of
+from engine.model import Row
 from engine.rewrite import Placement, clashes, free_name, place, rewrite
 from engine.selection import selects
 
@@ -35,7 +36,7 @@ class Task:
     name: str | None = None
     """Name of the replica, when it is not the one that the rules give."""
     target_id: str | None = None
-    adopt: tuple[Row, Mark] | None = None
+    adopt: Adoption | None = None
     note: str | None = None
 
 
@@ -43,12 +44,18 @@ class Task:
 class Survey:
     """Both listings, judged. `tasks` has one task for each selected prompt, in the order of the listing."""
 
-    listed: int
+    rows: Sequence[Row]
+    """The whole listing of the source."""
     total: int
     tasks: list[Task] = field(default_factory=list)
     orphaned: int = 0
     """Replicas whose source is gone."""
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def listed(self) -> int:
+        """How many prompts the source has."""
+        return len(self.rows)
 
 
 async def survey(job: Job, state: State, *, now: float, retry_failed: bool = False) -> Survey:
@@ -62,7 +69,7 @@ async def survey(job: Job, state: State, *, now: float, retry_failed: bool = Fal
     # Replicas of ours that no ledger knows are no sources; with two keys, both ends may be one workspace all the same.
     tasks = _twins([task for task in tasks if task.row.id not in replicas])
     return Survey(
-        listed=len(rows),
+        rows=rows,
         total=total,
         tasks=tasks,
         orphaned=_orphaned(state, rows),
@@ -81,7 +88,7 @@ async def judge(
     names.update(record.name for row in pending if (record := state.records.get(row.id)) and record.name)
     keys = {job.key(row.id) for row in pending}
     found = await look_up(job, names, keys, target_rows, state.targets)
-    replicas = {row.id for matches in found.ours.values() for row, _ in matches}
+    replicas = {match.row.id for matches in found.ours.values() for match in matches}
     placed = [(row, placement) for row in pending if row.id not in replicas and (placement := placements[row.id])]
     judgement = _Judgement(
         job=job,
@@ -92,7 +99,8 @@ async def judge(
         now=now,
         retry_failed=retry_failed,
     )
-    return [judgement.task(row, placements.get(row.id)) for row in rows], replicas
+    tasks = [judgement.task(row, placements.get(row.id)) for row in rows]
+    return await _adopted(job, found, tasks), replicas
 
 
 def _settled(record: Record | None) -> bool:
@@ -144,7 +152,7 @@ class _Judgement:
         if record is not None and _settled(record):
             return Task(row=row, action="unchanged", target_id=record.target_id)
         if matches := self.found.ours.get(self.job.key(row.id)):
-            return _adopt(row, matches)
+            return Task(row=row, action="adopt", target_id=matches[0].row.id)
         if record is not None and record.doubtful and not self._refused_name(record):
             if self.now < record.since + 2 * self.job.settle:
                 return Task(row=row, action="wait", reason="its create is in doubt and is looked up first")
@@ -173,11 +181,26 @@ class _Judgement:
         return Task(row=row, action="conflict", reason="exists", target_id=other.id)
 
 
-def _adopt(row: Row, matches: Sequence[tuple[Row, Mark]]) -> Task:
-    """The oldest; the rest are reported, never deleted."""
-    rest = ", ".join(found.id for found, _ in matches[1:])
-    note = f"has more than one replica; the oldest was taken, these are left alone: {rest}" if rest else None
-    return Task(row=row, action="adopt", target_id=matches[0][0].id, adopt=matches[0], note=note)
+async def _adopted(job: Job, found: Found, tasks: Sequence[Task]) -> list[Task]:
+    """The same tasks, those that adopt with what is known of their replica; what nobody can vouch for is a conflict."""
+    examined: dict[str, Task] = {}
+    limiter = anyio.CapacityLimiter(job.concurrency)
+
+    async def one(task: Task, matches: Sequence[Match]) -> None:
+        async with limiter:
+            adoption = await examine(job, task.row, matches[0])
+        if adoption is None:
+            examined[task.row.id] = replace(task, action="conflict", reason="edited")
+            return
+        rest = ", ".join(match.row.id for match in matches[1:])
+        more = [f"has more than one replica; the oldest was taken, these are left alone: {rest}"] if rest else []
+        examined[task.row.id] = replace(task, adopt=adoption, note="; ".join([*more, *adoption.notes]) or None)
+
+    async with task_group() as group:
+        for task in tasks:
+            if task.action == "adopt":
+                group.start_soon(one, task, found.ours[job.key(task.row.id)])
+    return [examined.get(task.row.id, task) for task in tasks]
 
 
 def _twins(tasks: Sequence[Task]) -> list[Task]:
@@ -199,6 +222,8 @@ def _notes(state: State, tasks: Sequence[Task], target_rows: Iterable[Row]) -> l
     """What is worth saying of the whole and is nobody's failure."""
     there = {row.id for row in target_rows}
     done = [(task, state.records[task.row.id]) for task in tasks if task.action == "unchanged"]
+    edited = sum(EDITED in task.adopt.notes for task in tasks if task.adopt is not None)
+    moved = sum(CHANGED in task.adopt.notes for task in tasks if task.adopt is not None)
     gone = sum(record.target_id not in there for _, record in done)
     changed = sum(bool(record.updated_at and task.row.updated_at != record.updated_at) for task, record in done)
     shared = Counter(task.row.name for task in tasks)
@@ -208,6 +233,10 @@ def _notes(state: State, tasks: Sequence[Task], target_rows: Iterable[Row]) -> l
         notes.append(f"{gone} replicas of earlier runs are no longer on the target; they are left as they are")
     if changed:
         notes.append(f"{changed} sources changed since their replica was made; this version does not update replicas")
+    if edited:
+        notes.append(f"{edited} replicas taken over were edited since they were made; they stay as they are")
+    if moved:
+        notes.append(f"{moved} replicas taken over have a source that changed since; this version does not update them")
     if twins:
         notes.append(f"{twins} prompts share their name with another one; each gets its replica, told apart by its key")
     return notes

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from engine.connectors.memory import Memory
 from engine.model import Catalog, Clamp, Named, ParameterRules, Prompt, Row, Rule, When
 from engine.rewrite import Change, Ends, Placement, Rewritten, clashes, free_name, place, rewrite
 
@@ -419,3 +420,11 @@ def test_clashes(placed: list[tuple[Row, Placement]], clashing: set[str]) -> Non
 def test_free_name() -> None:
     assert free_name("a", {"a"}) == "a-2"
     assert free_name("a", {"a", "a-2", "a-4"}) == "a-3"
+
+
+@pytest.mark.parametrize(("text", "model"), [("Hi {{> tone@3 }}", "new"), ("Hi {{>>Private}} {{tone}}", "old")])
+def test_a_rule_for_prompts_that_have_partials(text: str, model: str) -> None:
+    rules = (Rule(name="{name}"), Rule(when=When(has=("partials",)), model=(("*", "new"),)))
+    one = Prompt(id="p", name="P", text=text, model="old")
+    ends = Ends(same=True, source=Catalog(), target=Catalog())
+    assert rewrite(one, rules, ends, Memory.fields).prompt.model == model

@@ -272,3 +272,20 @@ def test_a_run_without_a_migration_has_a_summary_too(tmp_path: Path) -> None:
     ended = promptferry("run", cwd=tmp_path)
     assert (ended.code, ended.summary["reason"]) == (2, "config")
     assert "MIGRATION" in ended.err
+
+
+# ---- what is named and is not there ----------------------------------------------------------------------------------
+
+
+def test_a_selector_that_takes_nothing_says_so(place: Place) -> None:
+    summary = place.ask("run", place.path, "--only", "no-such-*").summary
+    assert (summary["exit_code"], summary["counts"]["not_started"]) == (0, PROMPTS)
+    assert any("take none" in note for note in summary["notes"])
+
+
+def test_status_and_ids_of_a_migration_file_need_no_key(place: Place) -> None:
+    assert place.ask("run", place.path, "--limit", "2").code == 0
+    for verb in ("status", "ids"):
+        found = promptferry(verb, place.path, "--json", cwd=place.folder)
+        assert found.code == 0
+        assert json.loads(found.out)

@@ -104,7 +104,7 @@ def test_a_bug_is_told_by_its_place_alone(bug: str, tmp_path: Path, registry: Se
         timeout=TIMEOUT,
     )
     ended = Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
-    assert ended.code == 1
+    assert (ended.code, ended.summary["exit_code"]) == (4, 4)
     assert "bug in promptferry" in ended.err
     assert 'File "<string>"' in ended.err
     silent(tmp_path, registry.api_key, ended)

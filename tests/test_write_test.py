@@ -113,3 +113,11 @@ async def test_a_collection_that_is_not_there_is_a_problem_before_anything_is_wr
     job = job_of(memory(), ends=Ends(same=True, source=catalog, target=catalog))
     findings = await write_test(job, "nowhere")
     assert [finding.level for finding in findings] == (["problem"] if known else ["ok"])
+
+
+async def test_a_quota_in_the_middle_leaves_nothing_behind() -> None:
+    async with serve(SandboxOptions(prompts=3, quirks=Quirks(prompt_quota=4))) as sandbox:
+        found = await found_out(sandbox)
+        assert len(sandbox.prompts("main")) == 3
+    assert any("402" in finding.text for finding in found if finding.level == "problem")
+    assert "scratch prompts were removed" in found[-1].text

@@ -14,17 +14,16 @@ import io
 import signal
 import sys
 import traceback
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Final
 
-from engine.errors import EXIT_RETRY, EXIT_USAGE
+from engine.errors import EXIT_ACT, EXIT_RETRY, EXIT_USAGE
 
 _TYPER_INTERRUPTED: Final = 130
 
 
 def main() -> None:
     """The command `promptferry`."""
-    sys.excepthook = _tell_bug
     for stream in (sys.stdout, sys.stderr):  # names may hold what this terminal, or UTF-8 itself, cannot write
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -35,6 +34,10 @@ def main() -> None:
         print("interrupted", file=sys.stderr)
         _summary_of_nothing("interrupted", "interrupted", EXIT_RETRY)
         sys.exit(EXIT_RETRY)
+    except Exception as error:  # the one place that knows what to do about a bug: say where, and stop the scheduler
+        _tell_bug(error)
+        _summary_of_nothing("failures", "a bug in promptferry ended the run; see stderr", EXIT_ACT)
+        sys.exit(EXIT_ACT)
 
 
 def _command() -> None:
@@ -67,7 +70,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _tell_bug(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+def _tell_bug(error: BaseException) -> None:
     """Where it happened and of what kind it is; never its text, which may hold a prompt or a key."""
     print("error: this is a bug in promptferry; please report the lines below.", file=sys.stderr)
     _tell_where(error)

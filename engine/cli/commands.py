@@ -18,13 +18,19 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="promptferry",
     help="Moves prompts between registries in bulk: each once, every field, resumable.",
+    epilog="Example: promptferry init migration.yaml, then plan, then run",
     rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-ledger_app = typer.Typer(help="Health of a ledger file.", rich_markup_mode=None, no_args_is_help=True)
+ledger_app = typer.Typer(
+    help="Health of a ledger file.",
+    epilog="Example: promptferry ledger check ledgers/claude-37-to-35.jsonl",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
 app.add_typer(ledger_app, name="ledger")
 
 File = Annotated[Path, Argument(metavar="MIGRATION", help="The migration file.", show_default=False)]
@@ -88,7 +94,8 @@ def init(
 
     answers = {"name": name, "base_url": base_url, "models": models, "model": model, "provider": provider}
     write_starter(file, answers, force=force)
-    say(f"wrote {file}: set the environment variable it names, then run `promptferry check {file}`")
+    first = "set the environment variables it names, then " if "${" in file.read_text(encoding="utf-8") else ""
+    say(f"wrote {file}: {first}run `promptferry check {file}`")
     return EXIT_OK
 
 

@@ -85,7 +85,9 @@ class Common:
         """The ledger that `path` means: itself, or that of a migration file."""
         if self.ledger is not None:
             return self.ledger
-        return path if path.suffix not in (".yaml", ".yml") else self.load(path).ledger
+        from engine.config import ledger_of
+
+        return path if path.suffix not in (".yaml", ".yml") else ledger_of(path)
 
 
 def command(group: typer.Typer, name: str) -> Callable[[Callable[..., int]], Callable[..., int]]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import anyio
 import orjson
@@ -21,10 +22,15 @@ from engine.chosen import Chosen
 from engine.cli.common import Common, say
 from engine.cli.display import watch
 from engine.config import Migration, seconds
-from engine.errors import EXIT_USAGE, ConfigError
+from engine.errors import EXIT_ACT, EXIT_USAGE, ConfigError
 from engine.flow import MaxFailures
 from engine.report import Summary
 from engine.survey import Survey
+
+ADVICE: Final = {
+    EXIT_USAGE: "Mend what is named above; nothing was sent.",
+    EXIT_ACT: "Report it with the lines on stderr; what was recorded is safe, and the same command goes on from there.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +122,7 @@ def _max_failures(text: str | None) -> MaxFailures | None:
 def nothing_done(reason: str, message: str, exit_code: int) -> Summary:
     """The summary of a run that ended before it began."""
     counts, this_run = report.nothing()
-    advice = "Mend what is named above; nothing was sent." if exit_code == EXIT_USAGE else RESUME
+    advice = ADVICE.get(exit_code, RESUME)
     return Summary(
         migration="",
         run="",

@@ -60,7 +60,8 @@ def plan(planned: Plan) -> str:
     totals = ", ".join(
         f"{counts[name]} {name}" for name in counts if name not in ("listed", "selected") and counts[name]
     )
-    lines.append(f"{counts['selected']} of {counts['listed']} prompts selected: {totals or 'nothing to do'}")
+    chosen = f", {len(planned.prompts)} of them chosen" if len(planned.prompts) < counts["selected"] else ""
+    lines.append(f"{counts['selected']} of {counts['listed']} prompts selected{chosen}: {totals or 'nothing to do'}")
     lines.append(f"the run takes about {planned.requests:,} requests and {planned.seconds:,.0f} s")
     lines += [f"note: {note}" for note in planned.notes]
     return "\n".join(lines)

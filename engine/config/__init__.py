@@ -15,13 +15,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from engine.config.complaints import Complaint, complaints, not_available
-from engine.config.fields import Surroundings, ids_in, seconds
+from engine.config.fields import Surroundings, ids_in, ledger_path, seconds
 from engine.config.migration import Endpoint, Limits, Migration
 from engine.config.yamlfile import YamlFile, read_yaml
 from engine.errors import ConfigError, Problem
 from engine.model import Json
 
-__all__ = ["Endpoint", "Limits", "Migration", "json_schema", "load_migration", "read_ids", "seconds"]
+__all__ = ["Endpoint", "Limits", "Migration", "json_schema", "ledger_of", "load_migration", "read_ids", "seconds"]
 
 
 def load_migration(path: str | Path, environ: Mapping[str, str] | None = None) -> Migration:
@@ -31,7 +31,7 @@ def load_migration(path: str | Path, environ: Mapping[str, str] | None = None) -
     of the ledger. Raises ConfigError with every problem of the file; no message quotes a secret.
     """
     environ = os.environ if environ is None else environ
-    surroundings = Surroundings(Path(os.path.abspath(path)).parent, environ)
+    surroundings = Surroundings(_folder(path), environ)
     file = read_yaml(Path(path))
     try:
         migration, found = Migration.model_validate(file.data, context=surroundings), []
@@ -40,10 +40,32 @@ def load_migration(path: str | Path, environ: Mapping[str, str] | None = None) -
     problems = _problems(file, (*found, *not_available(file.data)))
     if migration is None or problems:
         raise ConfigError(problems)
+    return migration.model_copy(update={"ledger": _in_ledger_folder(migration.ledger, environ)})
+
+
+def ledger_of(path: str | Path, environ: Mapping[str, str] | None = None) -> Path:
+    """The ledger of a migration file, without its secrets: who asks for a status need not have them.
+
+    Raises what load_migration raises, and reads the whole file only where name or ledger are not as they should be.
+    """
+    environ = os.environ if environ is None else environ
+    data = read_yaml(Path(path)).data
+    parts = data if isinstance(data, dict) else {}
+    given, name = parts.get("ledger", Migration.model_fields["ledger"].default), parts.get("name")
+    try:
+        found = ledger_path(given, name=name if isinstance(name, str) else "", folder=_folder(path))
+    except ValueError:
+        return load_migration(path, environ).ledger
+    return _in_ledger_folder(found, environ)
+
+
+def _folder(path: str | Path) -> Path:
+    return Path(os.path.abspath(path)).parent
+
+
+def _in_ledger_folder(ledger: Path, environ: Mapping[str, str]) -> Path:
     folder = environ.get("PROMPTFERRY_LEDGER_DIR")
-    if not folder:
-        return migration
-    return migration.model_copy(update={"ledger": Path(os.path.abspath(folder)) / migration.ledger.name})
+    return Path(os.path.abspath(folder)) / ledger.name if folder else ledger
 
 
 def read_ids(path: Path) -> tuple[str, ...]:

@@ -261,14 +261,19 @@ IdsFile = Annotated[tuple[str, ...], BeforeValidator(_ids_of_file), WithJsonSche
 
 
 def _ledger(value: Json, info: ValidationInfo) -> Path:
+    return ledger_path(value, name=info.data.get("name", ""), folder=_surroundings(info).folder)
+
+
+def ledger_path(value: Json, *, name: str, folder: Path) -> Path:
+    """The absolute path that `ledger:` means in the file of this migration. Raises ValueError."""
     if isinstance(value, Path):
         value = str(value)
     if not isinstance(value, str) or not value.isprintable() or not _plain(value):
         raise ValueError("must be the path of a file; {name} stands for the migration's name")
-    filled = value.replace("{name}", info.data.get("name", ""))
+    filled = value.replace("{name}", name)
     if _PLACEHOLDER.search(filled):
         raise ValueError("only {name} can be filled in here")
-    path = Path(os.path.abspath(_surroundings(info).folder / filled))
+    path = Path(os.path.abspath(folder / filled))
     if filled.endswith("/") or os.path.isdir(path):
         raise ValueError("is a folder; add the name of a file, such as {name}.jsonl")
     return path

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
-from engine.errors import AnswerError, Exists, Gone, Rejected
+import anyio
+
+from engine.errors import AnswerError, Exists, Gone, Rejected, Stop
 from engine.http import Client
 from engine.model import MARK_KEY, Finding, Json
 from engine.wire import encode
@@ -20,6 +22,8 @@ from engine.wire import encode
 POLLS: Final = 8
 """Looks at what should be there by now, with growing pauses: some 25 s in all."""
 MANY: Final = 1000
+CLEAN_S: Final = 10.0
+"""How long an interrupted test may take to remove what it made."""
 
 Sleep = Callable[[float], Awaitable[object]]
 
@@ -42,8 +46,12 @@ class Probe:
         try:
             async for finding in self._all():
                 yield finding
-        except AnswerError as error:
+        except (AnswerError, Stop) as error:
             yield Finding(level="problem", where="target", text=f"the write test could not go on: {error}")
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(CLEAN_S, shield=True):
+                [finding async for finding in self._clean()]
+            raise
         async for finding in self._clean():
             yield finding
 
@@ -161,7 +169,7 @@ class Probe:
                 await self.client.repeatable("delete", "DELETE", self._path(prompt_id))
             except Gone:
                 continue
-            except AnswerError as error:
+            except (AnswerError, Stop) as error:
                 kept.append(f"{prompt_id} ({error})")
         if kept:
             names = "; ".join(kept)
@@ -174,7 +182,7 @@ class Probe:
         """Ids of all scratch prompts, also of one whose create was never answered."""
         try:
             rows = (await self._list({"search": self.name, "page_size": "100"}))["data"]
-        except AnswerError:
+        except (AnswerError, Stop):
             rows = []
         listed = [row["id"] for row in rows if str(row.get("name")).startswith(self.name)]
         return list(dict.fromkeys([*self.left, *listed]))

@@ -1,0 +1,47 @@
+"""Takes over replicas that no ledger knows: says which were edited since they were made, and whose source changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from engine.digest import digest
+from engine.errors import Rejected, Transient
+from engine.job import Job, prepare
+from engine.lookup import Match
+from engine.model import Failed, Prompt, Row
+
+EDITED = "was edited since it was made; it is taken over as it is"
+CHANGED = "its source changed since it was made"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """A replica of ours, and what its marks tell. `source`: as it is now, when it is what the replica was made from."""
+
+    match: Match
+    source: Prompt | None
+    notes: tuple[str, ...]
+
+
+async def examine(job: Job, row: Row, match: Match) -> Adoption | None:
+    """None: without digests in its mark nobody can say whether it was edited, and it is not what we would make now."""
+    try:
+        source = await job.source.fetch(row.id, job.select.version)
+    except (Rejected, Transient):  # then only the mark speaks for it
+        source = None
+    if match.mark.replica_digest is None:
+        return _compared(job, match, source)
+    edited = match.digest != match.mark.replica_digest
+    changed = source is not None and digest(source) != match.mark.source_digest
+    notes = ((EDITED,) if edited else ()) + ((CHANGED,) if changed else ())
+    return Adoption(match=match, source=None if changed else source, notes=notes)
+
+
+def _compared(job: Job, match: Match, source: Prompt | None) -> Adoption | None:
+    prepared = prepare(job, source, name=match.row.name) if source is not None else None
+    if prepared is None or isinstance(prepared, Failed):
+        return None
+    mark = prepared.replica.mark
+    if match.digest != mark.replica_digest:
+        return None
+    return Adoption(match=replace(match, mark=mark), source=source, notes=())
