@@ -15,7 +15,21 @@ from engine.connectors.memory import Memory
 from engine.errors import Stop
 from engine.flow import Flow, MaxFailures
 from engine.job import Halt, Job
-from engine.model import Catalog, Entry, Finding, Named, Outcome, Page, Prompt, Replica, Rule, Select, Sending, Target
+from engine.model import (
+    Catalog,
+    Created,
+    Entry,
+    Finding,
+    Named,
+    Outcome,
+    Page,
+    Prompt,
+    Replica,
+    Rule,
+    Select,
+    Sending,
+    Target,
+)
 from engine.pipeline import migrate
 from engine.reconcile import reconcile, settle
 from engine.rewrite import Ends
@@ -102,6 +116,17 @@ class Wrapped:
     async def _put(self, bodies: Sequence[bytes], sending: Sending) -> Outcome:
         (outcome,) = await self.inner.create(bodies, sending)
         return outcome
+
+
+class Forgetful(Memory):
+    """A registry that keeps no metadata it does not know: marks go to the description, without digests."""
+
+    async def create(self, bodies: Sequence[bytes], sending: Sending) -> list[Outcome]:
+        outcomes = await super().create(bodies, sending)
+        for outcome in outcomes:
+            if isinstance(outcome, Created):
+                self.prompts[outcome.target_id] = replace(self.prompts[outcome.target_id], metadata={})
+        return outcomes
 
 
 def job_of(source: Target, target: Target | None = None, **fields: Any) -> Job:

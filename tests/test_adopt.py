@@ -4,25 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import job_of, memory, prompt, run
+from conftest import Forgetful, job_of, memory, prompt, run
 
 from engine.connectors.memory import Memory
 from engine.ledgerfile import entries
-from engine.model import Created, Outcome, Sending
-
-
-class Forgetful(Memory):
-    """A registry that keeps no metadata it does not know: marks go to the description, without digests."""
-
-    async def create(self, bodies: Any, sending: Sending) -> list[Outcome]:
-        outcomes = await super().create(bodies, sending)
-        for outcome in outcomes:
-            if isinstance(outcome, Created):
-                self.prompts[outcome.target_id] = replace(self.prompts[outcome.target_id], metadata={})
-        return outcomes
 
 
 def edit(workspace: Memory, prompt_id: str, **fields: Any) -> None:

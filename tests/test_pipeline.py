@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from conftest import OnCreate, Put, Ran, Wrapped, job_of, memory, names, prompt, run
+from conftest import Forgetful, OnCreate, Put, Ran, Wrapped, job_of, memory, names, prompt, run
 
 import engine.pipeline
 from engine.connectors.memory import Memory
@@ -391,17 +391,6 @@ async def test_a_first_replica_that_can_be_read_only_later_is_waited_for(ledger:
     assert late == 0
     assert ran.flow.mark_in == "metadata"
     assert once(ran, there.inner)
-
-
-class Forgetful(Memory):
-    """A registry that keeps no metadata it does not know."""
-
-    async def create(self, bodies: Any, sending: Sending) -> list[Outcome]:
-        outcomes = await super().create(bodies, sending)
-        for outcome in outcomes:
-            if isinstance(outcome, Created):
-                self.prompts[outcome.target_id] = replace(self.prompts[outcome.target_id], metadata={})
-        return outcomes
 
 
 async def test_where_the_metadata_is_dropped_the_mark_goes_to_the_description(ledger: Path) -> None:
