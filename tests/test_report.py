@@ -198,7 +198,7 @@ def test_a_summary_for_a_person_has_numbers_and_says_what_to_do_last() -> None:
     assert lines[0] == "m: registry down"
     assert lines[1] == "it is down"
     text = "\n".join(lines)
-    for part in ("11000 prompts selected of 12000", "10,999  created", "1  failed", "1,234 requests", "12.3 s"):
+    for part in ("11000 of 12000 prompts selected", "10,999  created", "1  failed", "1,234 requests", "12.3 s"):
         assert part in text
     assert "skipped" not in text
     assert "note: 2 prompts share their name" in text
