@@ -140,9 +140,9 @@ def test_with_nothing_to_do_nothing_is_asked(tmp_path: Path, registry: Served) -
 
 
 def test_ctrl_c_in_the_middle_ends_with_a_summary(tmp_path: Path, registry: Served) -> None:
-    path = write_migration(tmp_path, registry.base_url, limits={"rate": 5})
+    path = write_migration(tmp_path, registry.base_url, limits={"rate": 2})
     with terminal("run", path, "--yes", cwd=tmp_path, KEY=registry.api_key) as screen:
-        screen.wait_for(f"2/{PROMPTS}")
+        screen.wait_for(f" 2/{PROMPTS}")
         screen.type(CTRL_C)
         assert screen.end() == 75
     assert "goes on where this run stopped" in screen.shown
