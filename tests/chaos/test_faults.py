@@ -70,8 +70,8 @@ WANTED: Final[Mapping[str, Ends]] = {
     "repeated rows": Ends(gets=DONE, gets_from_3=DONE),
     "stale keep-alive": Ends(gets=DONE, gets_from_3=DONE, posts=OPEN),
 }
-TIMED: Final = ("hang", "drip")
-"""Each of these costs the whole timeout, so they are few, and too few for the registry to count as down."""
+PROMPTS: Final = {"hang": 3, "drip": 3, "refuse": 12}
+"""Not ten: what costs the whole timeout, and too few for the registry to count as down; and surely enough for that."""
 TIMEOUTS: Final = {"hang": 0.6, "drip": 0.6, "gzip bomb": 15}
 """A bomb is to be judged by its size, however slow the machine."""
 LISTED: Final = ("page loop", "repeated rows")
@@ -115,7 +115,7 @@ def suffered(commands: Commands, case: Case) -> Tally:
     plan = Plan(case.fault, **PLANS[case.place])
     quirks = {"page_cap": 4} if case.fault in LISTED else {}
     limits = {"settle": "0.3s", "timeout": TIMEOUTS.get(case.fault, 2), "attempts": 2}
-    prompts = 3 if case.fault in TIMED else 10
+    prompts = PROMPTS.get(case.fault, 10)
     with spoiled(case.folder, prompts=prompts, seed=1, quirks=quirks, limits=limits) as (one, proxy):
         proxy.suffer(plan)
         done = commands.run(one)
