@@ -216,15 +216,6 @@ class Record:
         return self.status in ("created", "updated")
 
 
-@dataclass(frozen=True, slots=True)
-class End:
-    """How a run said that it ended."""
-
-    run: str
-    reason: str | None
-    counts: Mapping[str, Json]
-
-
 @dataclass(slots=True)
 class State:
     """The fold of a ledger: the same from its file and from the entries that went into it."""
@@ -239,8 +230,6 @@ class State:
     """Digest of the rules of the newest run."""
     runs: int = 0
     last_run: str | None = None
-    last_end: End | None = None
-    """The newest; of an earlier run than `last_run` when that one was killed or is still going."""
 
     def fold(self, line: Mapping[str, Json]) -> None:
         """Takes a line, or an entry's fields with `ts`, `run` and `kind`; a kind it does not know changes nothing."""
@@ -248,8 +237,6 @@ class State:
         if kind == "run":
             self.identity, self.rules = {part: line.get(part) for part in PARTS}, line.get("rules")
             self.runs, self.last_run = self.runs + 1, line["run"]
-        elif kind == "end":
-            self.last_end = End(line["run"], line.get("reason"), line.get("counts") or {})
         elif kind in _STATUSES and isinstance(source_id := line.get("source_id"), str):
             record = self.records.get(source_id)
             if record is None:
