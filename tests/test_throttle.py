@@ -3,47 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import selectors
-from collections.abc import Callable, Coroutine
 from itertools import pairwise
-from typing import Any, TypeVar
 
 import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from virtual import in_virtual_time, now
 
 from engine.errors import Transient
 from engine.throttle import Gate, Requests
-
-T = TypeVar("T")
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop whose clock jumps to the next timer when nothing else is to be done."""
-
-    def __init__(self) -> None:
-        super().__init__(selectors.SelectSelector())
-        self._now = 0.0
-
-    def time(self) -> float:
-        return self._now
-
-    def _run_once(self) -> None:
-        # at least 1 us a turn: a timer that is due at this very moment would else be set again for ever
-        self._now += 1e-6
-        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
-            self._now = max(self._now, self._scheduled[0].when())  # type: ignore[attr-defined]
-        super()._run_once()  # type: ignore[misc]
-
-
-def in_virtual_time(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(work())
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def gate(*, rate: float | None = 1000, concurrency: int = 1000, jitter: float = 0.0) -> Gate:
