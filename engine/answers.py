@@ -17,6 +17,8 @@ from engine.wire import Json, NotKept, decode
 FIRST_BACKOFF: Final = 0.5
 LONGEST_BACKOFF: Final = 30.0
 LONGEST_DATE: Final = 1e9
+LONGEST_PAUSE: Final = 10 * 60.0
+"""Seconds."""
 CODE_LENGTH: Final = 64
 TOKEN_CODES: Final = frozenset({"EXPIRED_TOKEN", "INVALID_TOKEN"})
 """Codes of a 403 that says what others say with 401."""
@@ -160,6 +162,7 @@ class Answer:
     """A 2xx with more than `Request.cap` bytes."""
     left: bool = True
     """The headers of the request left, or may have."""
+    timed_out: bool = False
     stale: bool = False
     """A kept connection broke before any answer: the server had most likely closed it."""
 
@@ -249,6 +252,26 @@ def _sentence(verdict: Verdict) -> str:
         return f"The answer {answer.status} of the {end} to {call} cannot be used: {answer.fault or lost}{doubt}."
     code, message = (f" {said.code}" if said and said.code else ""), (said.message if said else "")
     return f"The {end} answered {call} with {answer.status}{code}{doubt}" + (f": {message}" if message else ".")
+
+
+def rate_hint(headers: Mapping[str, str], now: float) -> tuple[float, float] | None:
+    """How many more requests the registry takes in how many seconds, where its headers say so; None: they do not.
+
+    `X-RateLimit-Remaining` and `-Reset`, with or without the `X-`; a reset is a number of seconds or a moment. What is
+    no number, or lies further off than the longest pause, is no hint.
+    """
+    for prefix in ("X-RateLimit", "RateLimit"):
+        if (remaining := headers.get(f"{prefix}-Remaining")) is not None:
+            left, reset = _number(remaining), _number(headers.get(f"{prefix}-Reset", ""))
+            if left is None or reset is None:
+                return None
+            seconds = reset - now if reset > LONGEST_DATE else reset
+            return (left, seconds) if 0 < seconds <= LONGEST_PAUSE else None
+    return None
+
+
+def _number(written: str) -> float | None:
+    return min(float(written), 10 * LONGEST_DATE) if re.fullmatch(r"[0-9]{1,12}(\.[0-9]+)?", written.strip()) else None
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

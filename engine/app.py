@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -58,14 +58,15 @@ class Live:
     @property
     def requests(self) -> Requests:
         """The requests of both ends together."""
-        parts = [gate.requests for gate in self.ends.gates] if self.ends else []
-        return Requests(
-            total=sum(part.total for part in parts),
-            reads=sum(part.reads for part in parts),
-            writes=sum(part.writes for part in parts),
-            retries=sum(part.retries for part in parts),
-            throttled=sum(part.throttled for part in parts),
-        )
+        return sum((gate.requests for gate in self.ends.gates), Requests()) if self.ends else Requests()
+
+    @property
+    def throttle(self) -> dict[str, dict[str, float | None]]:
+        """End -> what its gate has come to."""
+        if self.ends is None:
+            return {}
+        gates = {"source": self.ends.source_gate, "target": self.ends.target_gate}
+        return {end: asdict(gate.throttle) for end, gate in gates.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,7 +289,6 @@ def _summary(run: _Run) -> Summary:
     stop = run.halt.stop
     problem = report.lost_track(chosen, stop=stop, limited=run.limited)
     exit_code, reason, next_ = report.verdict(chosen, stop=stop, limited=run.limited, problem=problem)
-    requests = run.live.requests
     return Summary(
         migration=run.migration.name,
         run=run.id,
@@ -300,7 +300,8 @@ def _summary(run: _Run) -> Summary:
         counts=counts,
         this_run=this_run,
         orphaned=run.survey.orphaned if run.survey is not None else 0,
-        requests={name: getattr(requests, name) for name in ("total", "reads", "writes", "retries", "throttled")},
+        requests=asdict(run.live.requests),
+        throttle=run.live.throttle,
         duration_s=round(time.monotonic() - run.started, 3),
         ledger=str(run.migration.ledger),
         notes=tuple(run.survey.notes) if run.survey is not None else (),

@@ -7,12 +7,25 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 from urllib.parse import urlencode
 
-from engine.answers import Answer, Fate, Request, Run, Verdict, backoff, error_of, read_answer, retry_after
+from engine.answers import (
+    INFRASTRUCTURE,
+    Answer,
+    Fate,
+    Request,
+    Run,
+    Verdict,
+    backoff,
+    error_of,
+    rate_hint,
+    read_answer,
+    retry_after,
+)
+from engine.errors import Transient
 from engine.health import Health
-from engine.throttle import Gate
+from engine.throttle import Gate, Kind, Turn
 from engine.wire import Json
 
 Params = Mapping[str, str] | Sequence[tuple[str, str]]
@@ -61,7 +74,8 @@ class _Progress:
     sending: Sending | None = None
     sent: int = 0
     failures: int = 0
-    waits: int = 0
+    successes: int = 0
+    """What others had got when it failed first."""
     refreshed: bool = False
     stale: bool = False
 
@@ -174,8 +188,8 @@ class Client:
 
     async def _settle(self, request: Request, progress: _Progress) -> Json:
         while True:
-            headers = dict(self._auth.headers())
-            verdict = read_answer(request, await self._turn(request, headers, progress))
+            headers = self._auth.headers()
+            verdict = await self._try(request, headers, progress)
             if verdict.outcome == 401 and not progress.refreshed and await self._refresh(headers):
                 progress.refreshed = True
             elif verdict.answer.stale and verdict.fate is Fate.RETRY and not progress.stale:
@@ -184,45 +198,82 @@ class Client:
             elif await self._settled(verdict, headers, progress):
                 return verdict.value
 
-    async def _turn(self, request: Request, headers: Mapping[str, str], progress: _Progress) -> Answer:
-        kind: Literal["read", "write"] = "read" if request.method == "GET" else "write"
-        async with self._gate.turn(kind, retry=progress.sent > 0):
+    async def _try(
+        self, request: Request, headers: Mapping[str, str], progress: _Progress, *, probe: bool = False
+    ) -> Verdict:
+        """One exchange. The gate learns how it was answered."""
+        kind: Kind = "read" if request.method == "GET" else "write"
+        async with self._gate.turn(kind, retry=progress.sent > 0, probe=probe) as turn:
             if progress.sending:
                 sending, progress.sending = progress.sending, None
                 await sending()
+            await turn.sending()
             progress.sent += 1
             self._health.sending()
-            return await self._send(request, headers)
+            answer = await self._send(request, headers)
+        verdict = read_answer(request, answer)
+        if answer.status is not None:
+            self._tell(turn, verdict, progress)
+        return verdict
+
+    def _tell(self, turn: Turn, verdict: Verdict, progress: _Progress) -> None:
+        answer = verdict.answer
+        if hint := rate_hint(answer.headers, self._timing.now()):
+            self._gate.hint(*hint)
+        if verdict.meaning.run is not Run.PAUSE:
+            self._gate.accepted(turn)
+            return
+        asked = retry_after(answer.headers, self._timing.now())
+        why = f"the {self._end} answered {answer.status}"
+        if verdict.error == "throttled":
+            self._gate.refused(turn, asked, why)
+        else:
+            self._gate.pause(backoff(progress.failures + 1, self._timing.draw()) if asked is None else asked, why)
 
     async def _refresh(self, stale: Mapping[str, str]) -> bool:
         async with self._refreshing:
             # somebody else may have done it while we waited
-            return dict(self._auth.headers()) != stale or await self._auth.refresh(stale)
+            return self._auth.headers() != stale or await self._auth.refresh(stale)
 
     async def _settled(self, verdict: Verdict, headers: Mapping[str, str], progress: _Progress) -> bool:
         """True: done. False: to be sent again, now. Else raises what became of it."""
-        fate = verdict.fate
-        progress.failures += fate not in (Fate.WAIT, Fate.DONE)
-        progress.waits += fate is Fate.WAIT
-        stop = self._health.see(verdict, progress.failures)
+        fate, health = verdict.fate, self._health
         if fate is Fate.DONE:
+            health.see(verdict, progress.failures)
             return True
+        if fate is not Fate.WAIT:
+            progress.successes = progress.successes if progress.failures else health.successes
+            progress.failures += 1
+        stop = health.see(verdict, progress.failures)
         error = error_of(verdict, self._hidden(headers))
         if stop:
             raise stop from error
-        seconds = backoff(progress.waits if fate is Fate.WAIT else progress.failures, self._timing.draw())
-        if verdict.meaning.run is Run.PAUSE:
-            self._pause(verdict.answer, seconds)
         tries = {Fate.WAIT: progress.failures + 1, Fate.RETRY: self.limits.attempts, Fate.ONCE: 2}.get(fate, 1)
-        if progress.failures >= tries:
+        worn_out = progress.failures >= tries
+        forgiven = fate is Fate.RETRY and health.at_fault(verdict, since=progress.successes)
+        if worn_out and forgiven:
+            health.doubt(verdict)
+        if health.down:
+            self._gate.close(self._probe, f"the {self._end} is down: {health.down}")
+        if worn_out and not forgiven:
             raise error
-        if verdict.meaning.run is not Run.PAUSE:
-            await self._timing.sleep(seconds)
+        if not worn_out and verdict.meaning.run is not Run.PAUSE:
+            await self._gate.unless_halted(self._timing.sleep(backoff(progress.failures, self._timing.draw())))
         return False
 
-    def _pause(self, answer: Answer, seconds: float) -> None:
-        asked = retry_after(answer.headers, self._timing.now())
-        self._gate.pause(seconds if asked is None else asked, f"the {self._end} answered {answer.status}")
+    async def _probe(self) -> None:
+        """Asks a registry that counts as down what it has answered before; raises Stop when it stays down."""
+        health = self._health
+        for seconds in health.probes():
+            await self._timing.sleep(seconds)
+            headers = self._auth.headers()
+            verdict = await self._try(health.proof, headers, _Progress(sent=1), probe=True)
+            if stop := health.see(verdict, 1):
+                raise stop from error_of(verdict, self._hidden(headers))
+            if verdict.error not in INFRASTRUCTURE:
+                health.up()
+                return
+        raise health.given_up() from Transient("This request was not sent.", error="not_sent")
 
     def _hidden(self, headers: Mapping[str, str]) -> set[str]:
         # of "Bearer KEY", the key alone is a secret too; and a refresh may have changed it since

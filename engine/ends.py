@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -31,7 +31,14 @@ class Workspaces:
 
     source: Target
     target: Target
-    gates: list[Gate] = field(default_factory=list)
+    source_gate: Gate
+    target_gate: Gate
+    """The same object as `source_gate` where host and key are the same."""
+
+    @property
+    def gates(self) -> list[Gate]:
+        """Each gate once."""
+        return [self.source_gate] if self.source_gate is self.target_gate else [self.source_gate, self.target_gate]
 
     @property
     def same(self) -> bool:
@@ -52,12 +59,14 @@ async def open_ends(migration: Migration, *, rate: float | None = None) -> Async
     """Both ends of the migration; `rate` overrides `limits.rate`. Nothing is sent yet."""
     async with AsyncExitStack() as stack:
         gates: dict[_Address, Gate] = {}
+        used: list[Gate] = []
         opened: list[Target] = []
         sandbox = _Sandbox(migration.ledger, stack)
         ends = migration.ends[:1] if migration.same_workspace else migration.ends
         for name, end in zip(("source", "target"), ends, strict=False):
             address = await sandbox.address(end) if end.is_sandbox else _address(end)
             gate = gates.setdefault(address, _gate(migration, rate))
+            used.append(gate)
             connect = CONNECT[end.kind](
                 base_url=address.base_url,
                 api_key=address.api_key,
@@ -67,7 +76,7 @@ async def open_ends(migration: Migration, *, rate: float | None = None) -> Async
                 name=name,
             )
             opened.append(await stack.enter_async_context(connect))
-        yield Workspaces(source=opened[0], target=opened[-1], gates=list(gates.values()))
+        yield Workspaces(source=opened[0], target=opened[-1], source_gate=used[0], target_gate=used[-1])
 
 
 async def open_job(migration: Migration, ends: Workspaces) -> Job:
@@ -95,7 +104,13 @@ async def open_job(migration: Migration, ends: Workspaces) -> Job:
 
 def _gate(migration: Migration, rate: float | None) -> Gate:
     limits = migration.limits
-    return Gate(rate=rate if rate is not None else limits.rate, concurrency=limits.concurrency)
+    return Gate(
+        rate=rate if rate is not None else limits.rate,
+        reads=limits.reads,
+        writes=limits.writes,
+        share=limits.share,
+        concurrency=limits.concurrency,
+    )
 
 
 def _address(end: Endpoint) -> _Address:

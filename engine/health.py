@@ -1,19 +1,30 @@
-"""When an answer ends the run: a person must act, or the registry counts as down. What one client saw in this run."""
+"""What one client saw in this run: when an answer ends it, and when the registry counts as down.
+
+A registry that has answered well before is waited for: it counts as down after 20 failures in a row, or when retries
+have used up their budget, and nothing is sent to it but a probe from time to time. One that never answered well is
+given up at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlsplit
 
-from engine.answers import INFRASTRUCTURE, Fate, Run, Verdict, retry_after
+from engine.answers import INFRASTRUCTURE, LONGEST_PAUSE, Fate, Request, Run, Verdict, retry_after
 from engine.errors import Stop
 
 FAILURES_IN_A_ROW: Final = 20
 SECONDS_THROTTLED: Final = 15 * 60.0
+SECONDS_DOWN: Final = 15 * 60.0
+FIRST_PROBE: Final = 5.0
+LONGEST_PROBE: Final = 60.0
+BUDGET: Final = 100
+"""Points for retries: one gives back a point for each success, so that no more than a sixth of all can be retries."""
+RETRY_COSTS: Final = 5
+TIMEOUT_COSTS: Final = 10
 SECONDS_TO_FIRST_ANSWER: Final = 30.0
-LONGEST_PAUSE: Final = 10 * 60.0
 REFUSALS_AT_FIRST: Final = 5
 
 LATER: Final = "Run the same command again later: it goes on where this one stopped."
@@ -31,9 +42,17 @@ class Health:
         self._attempts = attempts
         self._clock = clock
         self._now = now
+        self.successes = 0
+        """Answers that say the registry is well, whatever they say of their request."""
+        self.down = ""
+        """Why it counts as down; blank: it does not."""
         self._first_try: float | None = None
         self._answered = False
+        self._proofs: dict[str, Request] = {}
+        self._asked = ""
         self._failures = 0
+        self._budget = BUDGET
+        self._down_since = 0.0
         self._throttled_since: float | None = None
         self._refusals: dict[str, int] = {}
         self._allowed: set[str] = set()
@@ -48,8 +67,7 @@ class Health:
         if verdict.answer.status is not None:
             self._answered = True
         if verdict.fate is Fate.DONE:
-            self._failures, self._throttled_since = 0, None
-            self._allowed.add(verdict.request.call)
+            self._succeeded(verdict.request)
             return None
         if verdict.meaning.run is Run.STOP:
             return self._redirected(verdict) if verdict.error == "redirected" else self._key(verdict)
@@ -60,7 +78,64 @@ class Health:
         if verdict.error in INFRASTRUCTURE:
             return self._failed(verdict, tries)
         self._failures = 0
-        return self._throttled() if verdict.error == "throttled" else self._forbidden(verdict)
+        if verdict.error == "throttled":
+            return self._throttled()
+        self.successes += 1
+        return self._forbidden(verdict)
+
+    @property
+    def proof(self) -> Request:
+        """A read that it has answered well before: what it is asked when it counts as down."""
+        return self._proofs.get(self._asked) or next(reversed(self._proofs.values()))
+
+    def at_fault(self, verdict: Verdict, *, since: int) -> bool:
+        """Whether a failure is the registry's rather than the request's: nobody had an answer `since` then."""
+        if verdict.error not in INFRASTRUCTURE or not self._proven(verdict):
+            return False
+        return bool(self.down) or self.successes == since
+
+    def doubt(self, verdict: Verdict) -> None:
+        """A request has used up its tries, and nobody had an answer meanwhile: it may not be the request's fault."""
+        self._count_as_down(verdict, f"{verdict.request.call} failed again and again: {_why(verdict)}")
+
+    def probes(self) -> Iterator[float]:
+        """Seconds to wait before each question to a registry that counts as down; ends when it is to be given up.
+
+        The first one comes at once where only one request is in doubt.
+        """
+        seconds = FIRST_PROBE
+        if self._failures < FAILURES_IN_A_ROW and self._budget > 0:
+            yield 0.0
+        while self._clock() - self._down_since < SECONDS_DOWN:
+            yield seconds
+            seconds = min(2 * seconds, LONGEST_PROBE)
+
+    def up(self) -> None:
+        """It has answered again."""
+        self.down, self._failures, self._budget = "", 0, BUDGET
+
+    def given_up(self) -> Stop:
+        """It has not answered for as long as it is waited for."""
+        message = f"The {self._end} is down since {SECONDS_DOWN / 60:.0f} minutes: {self.down}."
+        return Stop("registry_down", message, next=LATER)
+
+    def _succeeded(self, request: Request) -> None:
+        self.successes += 1
+        self._failures, self._throttled_since = 0, None
+        if self._budget < BUDGET:
+            self._budget += 1
+        if request.method == "GET":
+            self._proofs.pop(request.call, None)
+            self._proofs[request.call] = request
+        self._allowed.add(request.call)
+
+    def _proven(self, verdict: Verdict) -> bool:
+        """Whether it has answered such a read before; of writes, any read."""
+        return verdict.request.call in self._proofs if verdict.request.method == "GET" else bool(self._proofs)
+
+    def _count_as_down(self, verdict: Verdict, why: str) -> None:
+        if not self.down:
+            self.down, self._down_since, self._asked = why, self._clock(), verdict.request.call
 
     def _key(self, verdict: Verdict) -> Stop:
         if verdict.error == "quota":
@@ -97,20 +172,25 @@ class Health:
 
     def _failed(self, verdict: Verdict, tries: int) -> Stop | None:
         self._failures += 1
-        why = verdict.answer.fault or f"it answered {verdict.answer.status}"
+        why = _why(verdict)
         if not self._answered and verdict.fate is Fate.RETRY and self._given_up(tries):
             return Stop(
                 "registry_down",
                 f"The {self._end} could not be reached in {tries} tries: {why}.",
                 next="Check base_url, the network and the proxy, then run the same command again.",
             )
-        if self._failures < FAILURES_IN_A_ROW:
-            return None
-        return Stop(
-            "registry_down",
-            f"The {self._end} failed {self._failures} times in a row; the last time: {why}.",
-            next=LATER,
-        )
+        if verdict.fate is Fate.RETRY:
+            self._budget -= TIMEOUT_COSTS if verdict.answer.timed_out else RETRY_COSTS
+        down = ""
+        if self._failures >= FAILURES_IN_A_ROW:
+            down = f"it failed {self._failures} times in a row; the last time: {why}"
+        elif self._budget <= 0:
+            down = f"too many requests to it had to be repeated; the last one: {why}"
+        if down and not self._proven(verdict):
+            return Stop("registry_down", f"The {self._end} is down: {down}.", next=LATER)
+        if down:
+            self._count_as_down(verdict, down)
+        return None
 
     def _given_up(self, tries: int) -> bool:
         begun = self._clock() if self._first_try is None else self._first_try
@@ -140,6 +220,10 @@ class Health:
             f"The {self._end} answered the first {REFUSALS_AT_FIRST} requests to {call} with 403 (forbidden).",
             next=f"Give the key the right to {call}, or use the key of the right workspace, then run again.",
         )
+
+
+def _why(verdict: Verdict) -> str:
+    return verdict.answer.fault or f"it answered {verdict.answer.status}"
 
 
 def _host(location: str) -> str:

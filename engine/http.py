@@ -124,7 +124,12 @@ async def _exchange(
         ) as response:
             return await _read(response, request.cap)
     except (aiohttp.ClientError, TimeoutError) as exc:
-        return Answer(fault=_words(exc), left=trip.left, stale=trip.reused and isinstance(exc, _Broken))
+        return Answer(
+            fault=_words(exc),
+            left=trip.left,
+            timed_out=isinstance(exc, TimeoutError),
+            stale=trip.reused and isinstance(exc, _Broken),
+        )
 
 
 def _data(body: bytes | None) -> io.BytesIO | bytes | None:
@@ -145,7 +150,7 @@ async def _read(response: aiohttp.ClientResponse, cap: int) -> Answer:
                 fault = f"it has more than {cap} bytes"
                 return Answer(status=status, headers=headers, fault=fault, over_cap=success)
     except (aiohttp.ClientError, TimeoutError) as exc:
-        return Answer(status=status, headers=headers, fault=_words(exc))
+        return Answer(status=status, headers=headers, fault=_words(exc), timed_out=isinstance(exc, TimeoutError))
     return Answer(status=status, headers=headers, body=bytes(body))
 
 

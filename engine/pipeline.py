@@ -255,32 +255,29 @@ async def _fetch(job: Job, flow: Flow, task: Task) -> Ready | None:
 
 async def post(job: Job, flow: Flow, batch: Sequence[Ready]) -> list[Outcome]:
     """Sends replicas: each intent is durable before the first byte leaves, each outcome before this returns."""
+    intended = False
 
     async def sending() -> None:
+        nonlocal intended
         await flow.record(*(entries.intent(ready.whose, ready.draft, _attempt(flow, ready) + 1) for ready in batch))
+        intended = True
 
     try:
         outcomes = await job.target.create([ready.draft.body for ready in batch], sending)
     except Stop as stop:
-        if isinstance(stop.__cause__, (Rejected, Transient)):  # surely no effect: nothing is in doubt
+        if intended and isinstance(stop.__cause__, (Rejected, Transient)):  # surely no effect: nothing is in doubt
             failure = entries.failure(stop.__cause__, retriable=True)
             await flow.record(*(entries.failed(ready.whose, "create", failure) for ready in batch))
         raise
-    pairs = list(zip(batch, outcomes, strict=True))
-    await flow.record(
-        *(entries.of(ready.whose, ready.draft, outcome) for ready, outcome in pairs if not _not_started(flow, outcome))
-    )
+    if intended:  # else the run was asked to end before this was sent: its prompts are as they were
+        pairs = zip(batch, outcomes, strict=True)
+        await flow.record(*(entries.of(ready.whose, ready.draft, outcome) for ready, outcome in pairs))
     return outcomes
 
 
 def _attempt(flow: Flow, ready: Ready) -> int:
     record = flow.state.records.get(ready.task.row.id)
     return record.attempt if record is not None else 0
-
-
-def _not_started(flow: Flow, outcome: Outcome) -> bool:
-    """The run was asked to end before this was sent: its prompt is as it was."""
-    return flow.halt.stop is not None and isinstance(outcome, Failed) and outcome.error == "not_sent"
 
 
 def _dropped(flow: Flow, error: EngineError) -> bool:

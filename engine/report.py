@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -55,6 +55,8 @@ class Summary:
     this_run: Mapping[str, int]
     orphaned: int = 0
     requests: Mapping[str, int]
+    throttle: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    """End -> `rate` and `limit` (requests a second; null: none was found), `concurrency`, `paused_s`, as they ended."""
     duration_s: float
     ledger: str
     notes: Sequence[str] = field(default_factory=tuple)
@@ -138,6 +140,18 @@ def _done(counts: Mapping[str, int]) -> str:
     return "Nothing to do."
 
 
+def _throttled(summary: Summary) -> Iterator[str]:
+    """What held the run back, where something did; both ends in one line when they are one workspace."""
+    told = set[str]()
+    for end, throttle in summary.throttle.items():
+        limit, paused = throttle["limit"], throttle["paused_s"] or 0
+        found = f"takes about {limit:.3g} requests/s" if limit else ""
+        asked = f"asked for {paused:.0f} s of pauses" if paused >= 1 else ""
+        if (line := ", ".join(part for part in (found, asked) if part)) and line not in told:
+            told.add(line)
+            yield f"the {end} {line}"
+
+
 def to_text(summary: Summary) -> str:
     """The summary for a person."""
     counts = summary.counts
@@ -151,6 +165,7 @@ def to_text(summary: Summary) -> str:
         f"{requests['total']:,} requests ({requests['retries']:,} repeated, {requests['throttled']:,} throttled) "
         f"in {summary.duration_s:.1f} s; ledger {summary.ledger}"
     )
+    lines.extend(_throttled(summary))
     lines.extend(f"note: {note}" for note in summary.notes)
     lines.append(summary.next)
     return "\n".join(lines)

@@ -40,7 +40,7 @@ allow_loss: [] # losses that you accept, by the names `plan` prints; any other f
 on_existing: fail # a prompt of that name is there and not ours: fail, skip or rename
 
 limits:
-  rate: null # most requests a second, everything counted; null: 20
+  rate: null # most requests a second, everything counted; null: found by itself
 
 ledger: ledgers/{{name}}.jsonl # what was done, beside this file; needed to resume
 """

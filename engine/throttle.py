@@ -1,33 +1,38 @@
 """The rate, the pauses and the requests in flight of one host and one key.
 
-Everything that is sent passes one Gate: reads, writes, retries, look-ups. Whoever waits stands in one line; only its
-head waits for a free place, for the end of a pause and for the rate, in this order.
+Everything that is sent passes one Gate: reads, writes, retries, look-ups. Whoever waits stands in one line, first come,
+first served; only its head waits for a host that is down, for the end of a pause, for a free place and for the rate.
+Which rate and how many places serve best is found by the two searches; this module keeps to what they say.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from typing import Final, Literal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, fields
+from types import TracebackType
+from typing import Final, Literal, Self, TypeVar
 
 import anyio
 from aiolimiter import AsyncLimiter
 
+from engine.concurrency_search import ConcurrencySearch
 from engine.errors import Transient
+from engine.log import log
+from engine.rate_search import RateSearch
 
 Kind = Literal["read", "write"]
+T = TypeVar("T")
 
-STARTING_RATE: Final = 20.0
-"""Requests a second where no rate was given."""
 BURST_SECONDS: Final = 0.02
 """What the bucket holds: less than this and timers cannot keep the rate, more and the registry sees bursts."""
+SMALL_SECONDS: Final = BURST_SECONDS / 2
+"""Requests that cost more are spaced one by one: of fewer than 100 a second no two come together."""
 PAUSE_JITTER: Final = 0.1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Requests:
     """What has been let through. `throttled`: answers that asked for a pause."""
 
@@ -37,108 +42,356 @@ class Requests:
     retries: int = 0
     throttled: int = 0
 
+    def count(self, kind: Kind, *, retry: bool) -> None:
+        """One more."""
+        self.total += 1
+        self.retries += retry
+        if kind == "read":
+            self.reads += 1
+        else:
+            self.writes += 1
 
-class Gate:
-    """Lets requests through in the order they came: `rate` a second, `concurrency` at once, none during a pause.
+    def __add__(self, other: Requests) -> Requests:
+        """Both together."""
+        return Requests(**{part.name: getattr(self, part.name) + getattr(other, part.name) for part in fields(self)})
 
-    In any window of T seconds at most rate x T + max(1, rate x 20 ms) requests are let through. Time is the running
-    loop's own. `jitter` gives numbers from 0 to 1.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throttle:
+    """What a gate has come to, for people. `limit`: the registry's own rate as it was found; None: not found."""
+
+    rate: float
+    """Requests a second."""
+    limit: float | None
+    concurrency: int
+    paused_s: float
+
+
+class _Bucket:
+    """Lets requests leave at a rate that may change at any moment.
+
+    The limiter's unit is a second: it leaks one a second, and a request costs 1 / rate of it. So a new rate needs no
+    new limiter, which would have to be empty and grant a burst, or full and make everyone wait. Where a request costs
+    more than the limiter holds, the next one is not before its time.
     """
 
-    def __init__(self, *, rate: float | None, concurrency: int, jitter: Callable[[], float] = random.random) -> None:
-        self.rate: Final = STARTING_RATE if rate is None else rate
-        self.concurrency: Final = concurrency
-        self._jitter = jitter
-        self._bucket = _bucket(self.rate)
-        self._line = asyncio.Lock()
-        self._left = asyncio.Event()
-        self._in_flight = 0
-        self._paused_until = 0.0
-        self._why = ""
-        self._head: anyio.CancelScope | None = None
-        self._halted = False
-        self._requests = Requests()
+    def __init__(self) -> None:
+        self._limiter = AsyncLimiter(BURST_SECONDS, BURST_SECONDS)
+        self._free_at = 0.0
 
-    @property
-    def requests(self) -> Requests:
+    def holds(self, cost: float) -> bool:
+        """Whether `pay` would return at once."""
+        return self._free_at <= _now() and self._limiter.has_capacity(min(cost, SMALL_SECONDS))
+
+    async def pay(self, cost: float) -> None:
+        """Returns when a request that costs so many seconds may leave."""
+        due = _now()
+        while self._free_at > _now():
+            due = self._free_at
+            await asyncio.sleep(due - _now())
+        await self._limiter.acquire(min(cost, SMALL_SECONDS))
+        if cost > SMALL_SECONDS:
+            # from when it was due: a timer that is late now and then must not slow the whole run down
+            self._free_at = max(due, _now() - SMALL_SECONDS) + cost
+
+    async def pay_again(self, cost: float, since: float) -> None:
+        """For a request that was paid for and then held up: what has leaked is paid again, so that no burst follows."""
+        if cost > SMALL_SECONDS:
+            self._free_at = _now() + cost
+        else:
+            await self._limiter.acquire(min(cost, _now() - since))
+
+
+class _Lane:
+    """The line of reads or of writes, where these have a ceiling of their own."""
+
+    def __init__(self, rate: float) -> None:
+        self.line: Final = asyncio.Lock()
+        self._cost = 1 / rate
+        self._bucket = _Bucket()
+        self._paid_at = 0.0
+
+    async def pay(self) -> None:
+        """Returns when the next request of this kind may leave."""
+        await self._bucket.pay(self._cost)
+        self._paid_at = _now()
+
+    async def pay_again(self) -> None:
+        """It was held up since."""
+        await self._bucket.pay_again(self._cost, self._paid_at)
+
+
+class Turn:
+    """One request on its way: `async with` lets it through, and frees its place when it has ended."""
+
+    __slots__ = ("_gate", "_inside", "_retry", "entered", "kind", "probe", "seconds", "sent_at")
+
+    def __init__(self, gate: Gate, kind: Kind, *, retry: bool, probe: bool) -> None:
+        self.kind: Final = kind
+        self.probe: Final = probe
+        self.entered = 0.0
+        """When the gate let it through."""
+        self.sent_at = 0.0
+        self.seconds = 0.0
+        """From the moment it was sent to its end."""
+        self._gate = gate
+        self._retry = retry
+        self._inside = False
+
+    async def __aenter__(self) -> Self:
+        await self._enter()
+        return self
+
+    async def sending(self) -> None:
+        """To be awaited last before the first byte leaves: a pause that began since it was let through holds it too."""
+        while self._gate.held and not self.probe:
+            self._leave()
+            await self._enter()
+        self.sent_at = _now()
+        self._gate.requests.count(self.kind, retry=self._retry)
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.seconds = _now() - self.sent_at
+        if self._inside:
+            self._leave()
+
+    async def _enter(self) -> None:
+        await self._gate.enter(self.kind, probe=self.probe)
+        self._inside = True
+        self.entered = _now()
+
+    def _leave(self) -> None:
+        self._inside = False
+        self._gate.leave()
+
+
+class Gate:
+    """Lets requests through in the order they came: at a rate, so many at once, and none during a pause.
+
+    `rate` is a hard ceiling, in requests a second; None: it is found. `share`: how much of a limit that was found is
+    used. `reads` and `writes` are ceilings of their own below it. `concurrency`: the most in flight. In any window of T
+    seconds at most rate x T + max(1, rate x 20 ms) requests are let through, of each kind as of all. Time is the
+    running loop's own. `jitter` gives numbers from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        rate: float | None,
+        concurrency: int,
+        share: float = 1.0,
+        reads: float | None = None,
+        writes: float | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.requests: Final = Requests()
         """The counts so far."""
-        return self._requests
+        self.in_flight = 0
+        """Turns that were let through and have not ended."""
+        self._search = RateSearch(ceiling=rate, share=share)
+        self._places = ConcurrencySearch(ceiling=concurrency)
+        self._jitter = jitter
+        self._bucket = _Bucket()
+        self._line = asyncio.Lock()
+        self._lanes = {kind: _Lane(ceiling) for kind, ceiling in (("read", reads), ("write", writes)) if ceiling}
+        self._waiting = 0
+        self._place: asyncio.Future[None] | None = None
+        self._crowded_at = -1.0
+        self._paused_until = 0.0
+        self._paused_seconds = 0.0
+        self._why = ""
+        self._probe: Callable[[], Awaitable[None]] | None = None
+        self._scopes: set[anyio.CancelScope] = set()
+        self._halted = False
 
     @property
-    def in_flight(self) -> int:
-        """Turns that were let through and have not ended."""
-        return self._in_flight
+    def rate(self) -> float:
+        """Requests a second, at this moment."""
+        return self._search.rate(_now())
 
     @property
     def paused_for(self) -> float:
         """Seconds until the pause ends; 0: there is none."""
-        return max(0.0, self._paused_until - asyncio.get_running_loop().time())
+        return max(0.0, self._paused_until - _now())
 
     @property
     def why(self) -> str:
-        """What the pause is for; blank: there is none."""
-        return self._why if self.paused_for else ""
+        """What holds everyone; blank: nothing does."""
+        return self._why if self.held else ""
 
-    @asynccontextmanager
-    async def turn(self, kind: Kind, *, retry: bool = False) -> AsyncIterator[None]:
-        """One request, to be sent inside of the `with`. Raises Transient `not_sent` once the gate is halted."""
-        await self._enter()
-        self._count(kind, retry=retry)
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
-            self._left.set()
+    @property
+    def throttle(self) -> Throttle:
+        """What it has come to."""
+        return Throttle(
+            rate=round(self.rate, 1),
+            limit=None if self._search.limit is None else round(self._search.limit, 1),
+            concurrency=self._places.limit,
+            paused_s=round(self._paused_seconds - self.paused_for, 1),
+        )
 
-    def pause(self, seconds: float, why: str = "") -> None:
+    def turn(self, kind: Kind, *, retry: bool = False, probe: bool = False) -> Turn:
+        """One request, to be sent inside of the `with`. Raises Transient `not_sent` once the gate is halted.
+
+        `probe`: one that asks a closed host whether it is well, past the line.
+        """
+        return Turn(self, kind, retry=retry, probe=probe)
+
+    def accepted(self, turn: Turn) -> None:
+        """It was answered, and not with a refusal for coming too fast."""
+        now = _now()
+        self._search.accepted(now, turn.entered)
+        self._places.finished(turn.kind, turn.seconds, crowded=self._crowded_at >= turn.entered)
+        self._wake()
+
+    def refused(self, turn: Turn, asked: float | None, why: str) -> None:
+        """It came too fast (429). `asked`: the seconds that the registry wants everyone to wait."""
+        now = _now()
+        before = self._search.rate(now)
+        seconds = self._search.refused(now, turn.entered, asked, self._jitter())
+        if (after := self._search.rate(now)) < before:
+            log.info("throttle.rate", before=round(before, 1), after=round(after, 1), why=why)
+        self.pause(seconds, why)
+
+    def pause(self, seconds: float, why: str) -> None:
         """Nobody passes for `seconds` and up to 10 % more. The longest pause wins; it never gets shorter."""
-        self._requests = replace(self._requests, throttled=self._requests.throttled + 1)
-        until = asyncio.get_running_loop().time() + seconds * (1 + PAUSE_JITTER * self._jitter())
+        self.requests.throttled += 1
+        now = _now()
+        until = now + seconds * (1 + PAUSE_JITTER * self._jitter())
         if until > self._paused_until:
+            if now >= self._paused_until:
+                log.info("throttle.paused", seconds=round(until - now, 1), why=why)
+            self._paused_seconds += until - max(now, self._paused_until)
             self._paused_until, self._why = until, why
+
+    def hint(self, remaining: float, seconds: float) -> None:
+        """A header says that so many more requests fit into so many seconds: that may only slow down."""
+        self._search.hint(_now(), remaining, seconds)
+
+    def close(self, probe: Callable[[], Awaitable[None]], why: str) -> None:
+        """Nobody passes until `probe` has returned, which the first in the line awaits; what it raises goes to him."""
+        if self._probe is None:
+            log.warning("throttle.closed", why=why)
+            self._probe, self._why = probe, why
 
     def halt(self) -> None:
         """Everyone who waits, and whoever comes later, leaves at once with Transient `not_sent`. For good."""
         self._halted = True
-        if self._head:
-            self._head.cancel()
+        for scope in self._scopes:
+            scope.cancel()
+        self._wake()
 
-    async def _enter(self) -> None:
-        # whoever is behind the head of a halted line leaves when the lock reaches him, which takes no time
-        async with self._line:
-            with anyio.CancelScope() as self._head:
+    async def unless_halted(self, work: Awaitable[T]) -> T:
+        """Awaits what only waits; raises Transient `not_sent` when the gate is halted before it is done."""
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
                 if not self._halted:
-                    await self._wait()
-            if self._halted:
-                raise Transient("The run is stopping: this request was not sent.", error="not_sent")
-            self._in_flight += 1
+                    return await work
+            finally:
+                self._scopes.remove(scope)
+        raise _not_sent()
 
-    async def _wait(self) -> None:
-        # a place first: a token taken earlier would be spent late, on top of those that have grown since
-        while self._in_flight >= self.concurrency:
-            self._left.clear()
-            await self._left.wait()
-        await self._bucket.acquire()
-        while self.paused_for:
-            await self._end_of_pause()
-            # the bucket filled meanwhile: a token from before the pause would be one too many
-            await self._bucket.acquire()
+    # ---- what a turn calls -------------------------------------------------------------------------------------------
+
+    @property
+    def held(self) -> bool:
+        """Nobody passes now: the host is down, or there is a pause."""
+        return self._probe is not None or self._paused_until > _now()
+
+    async def enter(self, kind: Kind, *, probe: bool) -> None:
+        """Returns when a request of this kind may be sent."""
+        lane = self._lanes.get(kind)
+        if probe:
+            await self.unless_halted(self._pass_by())
+        elif lane is not None:
+            await self._stand_in_lane(lane)
+        elif self._waiting or self._obstructed():
+            await self._stand_in_line()
+        else:
+            await self._bucket.pay(1 / self.rate)
+        self.in_flight += 1
+        self._search.sent(_now())
+
+    def leave(self) -> None:
+        """It has ended."""
+        self.in_flight -= 1
+        self._wake()
+
+    # ---- the line ----------------------------------------------------------------------------------------------------
+
+    def _obstructed(self) -> bool:
+        full = self.in_flight >= self._places.limit
+        return full or self._halted or self.held or not self._bucket.holds(1 / self.rate)
+
+    async def _stand_in_lane(self, lane: _Lane) -> None:
+        async with lane.line:
+            await self.unless_halted(lane.pay())
+            await self._stand_in_line(lane)
+
+    async def _stand_in_line(self, lane: _Lane | None = None) -> None:
+        # whoever is behind the head of a halted line leaves when the lock reaches him, which takes no time
+        self._waiting += 1
+        try:
+            async with self._line:
+                await self._pass()
+                if lane is not None:
+                    await lane.pay_again()
+        finally:
+            self._waiting -= 1
+
+    async def _pass(self) -> None:
+        """What the head of the line waits for."""
+        while True:
+            if self._halted:
+                raise _not_sent()
+            if self._probe is not None:
+                await self._ask(self._probe)
+            elif self.held:
+                await self.unless_halted(self._end_of_pause())
+            elif self.in_flight >= self._places.limit:
+                # a place first: a token taken earlier would be spent late, on top of those that have grown since
+                await self._free_place()
+            elif await self._paid():
+                return
+
+    async def _paid(self) -> bool:
+        """False: a pause began meanwhile, during which the bucket fills: a token from before it would be one too
+        many."""
+        cost = 1 / self.rate
+        if self._bucket.holds(cost):
+            await self._bucket.pay(cost)
+            return True
+        await self.unless_halted(self._bucket.pay(cost))
+        return not self.held
+
+    async def _pass_by(self) -> None:
+        await self._end_of_pause()
+        await self._bucket.pay(1 / self.rate)
+
+    async def _ask(self, probe: Callable[[], Awaitable[None]]) -> None:
+        await self.unless_halted(probe())
+        self._probe = None
+        log.info("throttle.opened")
 
     async def _end_of_pause(self) -> None:
         while seconds := self.paused_for:  # noqa: ASYNC110 - a pause may grow while it is waited for
             await asyncio.sleep(seconds)
 
-    def _count(self, kind: Kind, *, retry: bool) -> None:
-        counts = self._requests
-        self._requests = replace(
-            counts,
-            total=counts.total + 1,
-            reads=counts.reads + (kind == "read"),
-            writes=counts.writes + (kind == "write"),
-            retries=counts.retries + retry,
-        )
+    async def _free_place(self) -> None:
+        self._crowded_at = _now()
+        self._place = asyncio.get_running_loop().create_future()
+        await self._place
+
+    def _wake(self) -> None:
+        if self._place is not None and not self._place.done():
+            self._place.set_result(None)
 
 
-def _bucket(rate: float) -> AsyncLimiter:
-    capacity = max(1.0, rate * BURST_SECONDS)
-    return AsyncLimiter(capacity, capacity / rate)
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _not_sent() -> Transient:
+    return Transient("The run is stopping: this request was not sent.", error="not_sent")

@@ -29,6 +29,7 @@ from engine.throttle import Gate
 
 KEY = "canary-key-0123456789"
 OK = answer(200, b'{"id":"7"}')
+TOO_FAST = answer(429, b"{}", {"Retry-After": "0"})
 PROSE = b'{"string":"Canary words that nobody else may ever read"}'
 
 
@@ -61,7 +62,7 @@ async def wired(
     auth: Auth | None = None,
     attempts: int = 3,
     total: float = 5.0,
-    clock: Callable[[], float] = lambda: 0.0,
+    clock: Callable[[], float] | None = None,
     draw: float = 0.0,
     body_cap: int = 2**20,
 ) -> AsyncIterator[Wire]:
@@ -71,7 +72,7 @@ async def wired(
         slept.append(seconds)
 
     gate = Gate(rate=20_000, concurrency=8, jitter=lambda: 0.0)
-    timing = Timing(sleep=sleep, clock=clock, now=lambda: 1_000_000_000.0, draw=lambda: draw)
+    timing = Timing(sleep=sleep, clock=clock or (lambda: sum(slept)), now=lambda: 1_000_000_000.0, draw=lambda: draw)
     limits = Limits(timeout=total, attempts=attempts, connect=2, body_cap=body_cap)
     async with open_client(
         url, auth or KeyAuth("x-api-key", KEY), gate, limits, name="target", timing=timing
@@ -135,8 +136,8 @@ ROWS: list[tuple[str, Step, str, str, str]] = [
     ("truncated 400", truncated(400), "Rejected", "Rejected", "Rejected"),
     ("408", answer(408), "ok", "Transient", "UnknownOutcome"),
     ("409", answer(409), "ok", "Rejected", "Exists"),
-    ("429", answer(429), "ok", "", "ok"),
-    ("truncated 429", truncated(429), "ok", "", "ok"),
+    ("429", TOO_FAST, "ok", "", "ok"),
+    ("truncated 429", raw(b"HTTP/1.1 429 Words\r\nRetry-After: 0\r\nContent-Length: 100\r\n\r\n{"), "ok", "", "ok"),
     *((str(s), answer(s, b"oops"), "ok", "Transient", "UnknownOutcome") for s in (500, 501, 502, 503, 504, 599)),
     ("truncated 500", truncated(500), "ok", "Transient", "UnknownOutcome"),
     ("600", answer(600), "ok", "Transient", "UnknownOutcome"),
@@ -291,7 +292,7 @@ async def test_a_proxy_of_the_environment_is_used_and_a_netrc_is_not(
 
 
 async def test_sending_is_awaited_once_and_before_the_server_sees_a_byte() -> None:
-    async with RawServer(answer(429), answer(429), OK) as server, wired(server.url) as wire:
+    async with RawServer(TOO_FAST, TOO_FAST, OK) as server, wired(server.url) as wire:
         seen: list[tuple[int, int]] = []
 
         async def sending() -> None:
@@ -338,11 +339,13 @@ async def test_cancelled_in_flight() -> None:
 async def test_time_is_up(step: Step) -> None:
     async with RawServer(OK, step) as server, wired(server.url, total=0.1, attempts=2) as wire:
         await wire.read()
-        assert say(await caught(wire.read())) == "Transient"
         error = await caught(wire.create())
         assert say(error) == "UnknownOutcome"
         assert "no whole answer within the time allowed" in str(error)
-        assert len(server.received) == 4
+        error = await caught(wire.read())
+        assert say(error) == "Stop registry_down Transient"
+        assert "no whole answer within the time allowed" in str(error)
+        assert [request.method for request in server.received[:4]] == ["GET", "POST", "GET", "GET"]
 
 
 def unused_port() -> int:
@@ -436,17 +439,72 @@ async def test_certificates(certificate: tuple[Path, Path], monkeypatch: pytest.
             assert await wire.create() == {"id": "7"}
 
 
-async def test_20_failures_in_a_row() -> None:
+# ---- a registry that is down -----------------------------------------------------------------------------------------
+
+DOWN = "the target (127.0.0.1) is down: it failed 20 times in a row; the last time: it answered 500"
+
+
+async def test_20_failures_in_a_row_and_only_probes_are_sent_for_15_minutes() -> None:
     async with RawServer(OK, answer(500)) as server, wired(server.url, attempts=100) as wire:
         await wire.read()
+        tried, waiting = (asyncio.ensure_future(caught(wire.read())) for _ in range(2))
+        await until(lambda: wire.gate.why)
+        assert wire.gate.why == DOWN
+        later = asyncio.ensure_future(caught(wire.create()))
+        for task in (tried, waiting, later):
+            error = await task
+            assert say(error) == "Stop registry_down Transient"
+            assert str(error).startswith("The target (127.0.0.1) is down since 15 minutes: it failed 20 times in a row")
+        assert wire.intents == 0, "nothing was even about to be sent"
+        probes = [5, 10, 20, 40, *[60] * 14]
+        assert [seconds for seconds in wire.slept if seconds][: len(probes)] == probes
+        # 1 that was answered, 20 that failed, at most one more each that was under way, and the probes
+        assert 21 + len(probes) <= len(server.received) <= 24 + 3 * len(probes)
+
+
+async def test_nobody_fails_for_a_registry_that_comes_back() -> None:
+    """Fewer tries than it takes to count as down, and still every read is answered and the create is sent once."""
+    steps = [OK, *(answer(502) for _ in range(29)), OK]
+    async with RawServer(*steps) as server, wired(server.url, attempts=3) as wire:
+        await wire.read()
+        answers = await asyncio.gather(*(wire.read() for _ in range(8)), wire.read())
+        assert answers == [{"id": "7"}] * 9
+        assert await wire.create() == {"id": "7"}
+        assert wire.intents == 1
+        assert wire.gate.why == ""
+        assert {request.method for request in server.received[:-1]} == {"GET"}
+
+
+async def test_a_request_that_always_fails_is_its_own_affair_when_the_registry_answers_others() -> None:
+    async def step(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        bad = server.received[-1].target == "/prompts/8"
+        return await (answer(500) if bad else OK)(reader, writer)
+
+    async with RawServer(step) as server, wired(server.url, attempts=3) as wire:
+        await wire.read()
+        error = await caught(wire.client.read("retrieve", "/prompts/8"))
+        assert isinstance(error, Transient)
+        targets = [request.target for request in server.received]
+        # nobody else asks meanwhile, so one question tells whether the registry is well
+        assert targets == ["/prompts/7", *["/prompts/8"] * 3, "/prompts/7", "/prompts/8"]
+        assert await wire.read() == {"id": "7"}
+
+
+async def test_failures_that_are_not_in_a_row() -> None:
+    steps = [OK, *(answer(502) for _ in range(3)), OK]
+    async with RawServer(*steps * 3) as server, wired(server.url, attempts=100) as wire:
+        for _ in range(6):
+            await wire.read()
+        assert len(server.received) == 15
+        assert 5 not in wire.slept
+
+
+async def test_a_registry_that_never_answered_well_is_given_up_at_once() -> None:
+    async with RawServer(answer(500)) as server, wired(server.url, attempts=100) as wire:
         error = await caught(wire.read())
         assert say(error) == "Stop registry_down Transient"
-        assert "failed 20 times in a row; the last time: it answered 500" in str(error)
-        assert len(server.received) == 21
-    steps = [*(answer(502) for _ in range(19)), OK, *(answer(502) for _ in range(19)), OK]
-    async with RawServer(*steps) as server, wired(server.url, attempts=100) as wire:
-        await wire.read()
-        await wire.read()
+        assert "is down: it failed 20 times in a row; the last time: it answered 500" in str(error)
+        assert len(server.received) == 20
 
 
 async def test_the_20th_create_in_doubt_stops_the_run_and_is_in_doubt() -> None:
@@ -524,12 +582,12 @@ async def test_503_leaves_a_create_in_doubt_and_pauses_the_others() -> None:
 
 
 async def test_429_uses_up_no_tries_and_is_bounded_by_time_without_success() -> None:
-    steps = [*(answer(429) for _ in range(50)), OK]
+    steps = [*(TOO_FAST for _ in range(6)), OK]
     async with RawServer(*steps) as server, wired(server.url, attempts=1) as wire:
         assert await wire.create() == {"id": "7"}
         assert wire.intents == 1
-        assert wire.gate.requests.throttled == 50
-    steps = [answer(429), answer(500), answer(429), answer(429), OK]
+        assert wire.gate.requests.throttled == 6
+    steps = [TOO_FAST, answer(500), TOO_FAST, TOO_FAST, OK]
     async with RawServer(*steps) as server, wired(server.url, attempts=2) as wire:
         assert await wire.read() == {"id": "7"}
 
@@ -545,7 +603,7 @@ async def test_15_minutes_of_429_count_from_the_last_success() -> None:
 
         return timed
 
-    no = answer(429)
+    no = TOO_FAST
     steps = [at(0, no), at(899, OK), at(1000, no), at(1899, no), at(1900, no)]
     async with RawServer(*steps) as server, wired(server.url, clock=lambda: now) as wire:
         await wire.read()

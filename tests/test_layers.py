@@ -34,6 +34,8 @@ ALLOWED = {
     # pure
     "rewrite": "model",
     "ledger": "model",
+    "rate_search": "",
+    "concurrency_search": "",
     "chosen": "model rewrite",
     "inventory": "model rewrite",
     "report": "errors ledger",
@@ -42,7 +44,7 @@ ALLOWED = {
     "ledgerfile": "model errors ledger",
     "sink": "model errors ledger ledgerfile",
     "mend": "model errors ledger ledgerfile",
-    "throttle": "errors",
+    "throttle": "errors log rate_search concurrency_search",
     "http": "errors throttle api",
     "registry": "model errors http throttle",
     "memory": "model errors",

@@ -232,12 +232,12 @@ class Limits(_Part):
 
     rate: _Rate | None = Field(
         default=None,
-        description="Requests a second to one host with one key, everything counted; null: 20 in this version.",
+        description="Most requests a second to one host with one key, everything counted; null: found by itself.",
     )
-    reads: _Rate | None = Field(default=None, description="Ceiling of reads, below rate.")
-    writes: _Rate | None = Field(default=None, description="Ceiling of writes, below rate.")
+    reads: _Rate | None = Field(default=None, description="Most reads a second, below rate.")
+    writes: _Rate | None = Field(default=None, description="Most writes a second, below rate.")
     share: Annotated[float, Field(strict=True, gt=0, le=1)] = Field(
-        default=0.9, description="How much of a limit that was found may be used."
+        default=0.9, description="How much of a limit that was found is used; the rest is for live traffic."
     )
     concurrency: StrictInt = Field(default=64, ge=1, description="Most requests in flight.")
     timeout: Seconds = Field(default=30.0, description="Time for one request in all: seconds, or 90s, 15m, 2h.")

@@ -1,0 +1,133 @@
+"""Finds how many requests in flight serve best. Pure: time is passed in.
+
+With n in flight and a latency of t seconds a registry answers n / t a second. So a limit that is twice as high at the
+same latency is twice the throughput, and one that only makes everyone wait longer is none: nearby registries are best
+with a few, far ones with dozens. A limit is judged by the mean latency of a round of requests, of reads and of writes
+apart, against that of the limit before it. Requests that nobody waited behind say nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+FIRST_LIMIT: Final = 4
+DOUBLING: Final = 2.0
+STEP: Final = 1.25
+"""By this a limit is changed once doubling has been of no use."""
+FAIR_GAIN: Final = 0.2
+LEAST_GAIN: Final = 0.05
+"""A higher limit is kept when throughput grew by this part of the step, and by this at least."""
+NO_LOSS: Final = 0.98
+"""A lower one, when so much of the throughput is left."""
+LEAST_ROUND: Final = 8
+LEAST_LONG_ROUND: Final = 40
+FIRST_REST: Final = 4
+LONGEST_REST: Final = 32
+"""Rounds between two trials."""
+
+
+@dataclass(slots=True)
+class _Means:
+    """Sums of latencies by kind."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    count: dict[str, int] = field(default_factory=dict)
+
+    def add(self, kind: str, seconds: float) -> None:
+        self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
+        self.count[kind] = self.count.get(kind, 0) + 1
+
+    @property
+    def total(self) -> int:
+        return sum(self.count.values())
+
+    def slower_than(self, other: _Means) -> float | None:
+        """How many times as long requests take as there, weighed by their kinds; None: no kind in common."""
+        kinds = self.count.keys() & other.count.keys()
+        if not kinds:
+            return None
+        took = sum(self.seconds[kind] for kind in kinds)
+        there = sum(self.count[kind] * other.seconds[kind] / other.count[kind] for kind in kinds)
+        return took / there if there > 0 else None
+
+
+class ConcurrencySearch:
+    """`limit` requests may be in flight: from 4 up to `ceiling`, and down to 1."""
+
+    def __init__(self, *, ceiling: int) -> None:
+        self.limit = min(FIRST_LIMIT, ceiling)
+        self._ceiling = ceiling
+        self._doubling = True
+        self._round = _Means()
+        self._skip = self.limit
+        """Requests that were under way when the limit changed."""
+        self._kept: tuple[int, _Means] | None = None
+        """The last limit that was kept, and what it gave."""
+        self._resting = 0
+        self._rest = FIRST_REST
+        self._direction: Literal["up", "down"] = "up"
+
+    def finished(self, kind: str, seconds: float, *, crowded: bool) -> None:
+        """A request was answered after `seconds`. `crowded`: another one waited for a place meanwhile."""
+        if not crowded:
+            return
+        if self._skip > 0:
+            self._skip -= 1
+            return
+        self._round.add(kind, seconds)
+        if self._round.total >= self._length:
+            self._judge(self._round)
+            self._round = _Means()
+
+    @property
+    def _length(self) -> int:
+        return max(self.limit, LEAST_ROUND) if self._doubling else max(4 * self.limit, LEAST_LONG_ROUND)
+
+    def _judge(self, found: _Means) -> None:
+        kept, before = self._kept or (self.limit, found)
+        slower = found.slower_than(before)
+        if kept == self.limit or slower is None:
+            self._keep(found)
+            return
+        gain = self.limit / kept / slower
+        if self._was_worth_it(gain, self.limit / kept):
+            self._rest, self._resting = FIRST_REST, 0
+            self._keep(found)
+        else:
+            self._go_back(kept)
+
+    def _was_worth_it(self, gain: float, step: float) -> bool:
+        return gain >= 1 + max(LEAST_GAIN, FAIR_GAIN * (step - 1)) if step > 1 else gain >= NO_LOSS
+
+    def _keep(self, found: _Means) -> None:
+        """The limit stands, and another one is tried unless it is time to rest."""
+        self._kept = (self.limit, found)
+        if self._resting > 0:
+            self._resting -= 1
+            return
+        tried = self._next()
+        if tried == self.limit:
+            self._turn()
+        else:
+            self._move(tried)
+
+    def _go_back(self, kept: int) -> None:
+        self._doubling = False
+        self._move(kept)
+        self._turn()
+
+    def _turn(self) -> None:
+        self._doubling = False
+        self._direction = "down" if self._direction == "up" else "up"
+        self._resting, self._rest = self._rest, min(2 * self._rest, LONGEST_REST)
+
+    def _next(self) -> int:
+        if self._direction == "down":
+            return max(1, min(self.limit - 1, int(self.limit / STEP)))
+        factor = DOUBLING if self._doubling else STEP
+        return min(self._ceiling, max(self.limit + 1, int(self.limit * factor)))
+
+    def _move(self, limit: int) -> None:
+        self._skip = max(self.limit, limit)
+        self.limit = limit
