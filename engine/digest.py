@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, replace
 from hashlib import sha256
 from typing import Any, Final
+
+import orjson
 
 from engine.model import MARK_KEY, Json, Mark, Prompt, Replica
 
@@ -27,7 +29,11 @@ CONTENT: Final = (
 )
 """The fields of Prompt that a person wrote; the registry owns the others."""
 
+_PLAIN: Final = (str, int)
+_MAPPING: Final = (dict, Mapping)
+"""A dict is told sooner than any Mapping."""
 _USER_NAMES: Final = {"text": "string", "description": "version_description"}
+_MARK_FIELDS: Final = tuple(field.name for field in fields(Mark))
 _MARKED: Final = re.compile(r"(?:^| )\[promptferry:([0-9a-f]{16})\]\Z")
 
 
@@ -46,11 +52,21 @@ def content(prompt: Prompt) -> dict[str, Json]:
     parameters or the metadata, as registries give back either; deeper in, a null is content. 1.0 is 1: registries
     written in JavaScript give it back so. A number that lost digits is another one.
     """
-    values = {name: getattr(prompt, name) for name in CONTENT}
-    values["parameters"] = without_nulls(prompt.parameters)
-    values["metadata"] = without_nulls({key: prompt.metadata[key] for key in prompt.metadata if key != MARK_KEY})
-    values["description"] = _unmarked(prompt.description)
-    return {name: _normal(value) for name, value in values.items() if value}
+    return {name: _normal(value) for name, value in _values(prompt)}
+
+
+def filled(prompt: Prompt) -> list[str]:
+    """The fields of Prompt that `content` has."""
+    return [name for name, _ in _values(prompt)]
+
+
+def _values(prompt: Prompt) -> Iterator[tuple[str, Json]]:
+    for name in CONTENT:
+        value = getattr(prompt, name)
+        if value and name in _CLEANED:
+            value = _CLEANED[name](value)
+        if value:
+            yield name, value
 
 
 def canonical(prompt: Prompt) -> bytes:
@@ -78,7 +94,7 @@ def differences(expected: Prompt, found: Prompt) -> tuple[str, ...]:
 
 def changed(before: Json, after: Json) -> bool:
     """Whether two JSON values differ as content; unlike `!=` this tells 1 from true."""
-    return _encode(_normal(before)) != _encode(_normal(after))
+    return before is not after and _encode(_normal(before)) != _encode(_normal(after))
 
 
 def changed_inside(
@@ -98,8 +114,14 @@ def without_nulls(values: Mapping[str, Json]) -> dict[str, Json]:
     return {key: value for key, value in values.items() if value is not None}
 
 
+def _kept_metadata(values: Mapping[str, Json]) -> dict[str, Json]:
+    return {key: value for key, value in values.items() if value is not None and key != MARK_KEY}
+
+
 def _normal(value: Json) -> Any:
-    if isinstance(value, Mapping):
+    if value is None or isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, _MAPPING):
         return {key: _normal(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_normal(inner) for inner in value]
@@ -107,8 +129,11 @@ def _normal(value: Json) -> Any:
 
 
 def _encode(value: Json) -> bytes:
-    # not orjson: it refuses lone surrogates and integers above 64 bits
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:  # lone surrogates and integers above 64 bits
+        text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        return text.encode("utf-8", "surrogatepass")
 
 
 # ---- marks -----------------------------------------------------------------------------------------------------------
@@ -139,7 +164,7 @@ def make_replica(
     if mark_in == "description":
         description = f"{description} [{MARK_KEY}:{mark.key}]" if description else f"[{MARK_KEY}:{mark.key}]"
     else:
-        metadata[MARK_KEY] = asdict(mark)
+        metadata[MARK_KEY] = {name: getattr(mark, name) for name in _MARK_FIELDS}
     return Replica(source=source, prompt=replace(rewritten, metadata=metadata, description=description), mark=mark)
 
 
@@ -164,3 +189,11 @@ def _mark_in(value: Json) -> Mark | None:
 
 def _unmarked(description: str | None) -> str | None:
     return None if description is None else _MARKED.sub("", description)
+
+
+_CLEANED: Final[Mapping[str, Callable[[Any], Json]]] = {
+    "parameters": without_nulls,
+    "metadata": _kept_metadata,
+    "description": _unmarked,
+}
+"""What is done to a field before it counts as content."""

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 from engine.digest import key_of, make_replica, read_mark
 from engine.errors import EngineError, Rejected, Stop
 from engine.model import Failed, Prompt, Replica, Rule, Select, Source, Target
-from engine.rewrite import Change, Ends, Rewritten, rewrite
+from engine.rewrite import Ends, Rewritten, rewrite
 
 T = TypeVar("T")
 
@@ -75,15 +75,9 @@ def _prepare(job: Job, prompt: Prompt, name: str | None, mark_in: str) -> Draft 
         message = f"{names} would be lost: accept it with allow_loss: [{names}] in the migration file, and run again"
         return Failed(error="loss", message=message, retriable=True)
     if name is not None:
-        rewritten = _renamed(prompt, rewritten, name)
+        rewritten = replace(rewritten, prompt=replace(rewritten.prompt, name=name))
     replica = make_replica(prompt, rewritten.prompt, migration=job.migration, registry=job.registry, mark_in=mark_in)
     return Draft(replica=replica, body=job.target.encode(replica), rewritten=rewritten)
-
-
-def _renamed(source: Prompt, rewritten: Rewritten, name: str) -> Rewritten:
-    changes = [change for change in rewritten.changes if change.field != "name"]
-    changes.insert(0, Change("name", source.name, name))
-    return replace(rewritten, prompt=replace(rewritten.prompt, name=name), changes=tuple(changes))
 
 
 @asynccontextmanager

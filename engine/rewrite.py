@@ -13,7 +13,7 @@ from itertools import count
 from operator import attrgetter
 from typing import Final
 
-from engine.digest import changed, changed_inside, content, short_digest, user_name, without_nulls
+from engine.digest import changed, changed_inside, filled, short_digest, user_name, without_nulls
 from engine.model import Catalog, Choice, Json, Named, Prompt, Row, Rule, When
 from engine.parameters import change_parameters
 from engine.selection import find, takes
@@ -57,11 +57,16 @@ class Rewritten:
     that fail nothing, those of the source prompt first.
     """
 
+    source: Prompt = field(repr=False)
     prompt: Prompt = field(repr=False)
-    changes: tuple[Change, ...]
     losses: tuple[str, ...]
     notes: tuple[str, ...]
     missing: tuple[str, ...]
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """What the rules changed. Worked out when it is asked for: a run never does."""
+        return tuple(_changes(self.source, self.prompt))
 
 
 def rewrite(prompt: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collection[str]) -> Rewritten:
@@ -87,8 +92,8 @@ def rewrite(prompt: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collectio
     references = [one for one, where in ((collection, "collection"), (provider, "provider")) if where in fields]
     references += partials
     return Rewritten(
+        source=prompt,
         prompt=after,
-        changes=tuple(_changes(prompt, after)),
         losses=_losses(after, fields),
         notes=tuple(dict.fromkeys((*prompt.notes, *(one.note for one in references if one.note), *pinned, *notes))),
         missing=tuple(one.missing for one in references if one.missing),
@@ -154,7 +159,10 @@ def _chosen(choices: Iterable[Choice], *texts: str | None) -> str | None:
 
 
 def _last(values: Iterable[str | None]) -> str | None:
-    return next(iter([value for value in values if value][::-1]), None)
+    last = None
+    for value in values:
+        last = value or last
+    return last
 
 
 def _filled(template: str, prompt: Prompt | Row, ends: Ends) -> str:
@@ -265,6 +273,8 @@ def _absent(kind: _Kind, label: str, found: Sequence[Named], advice: str) -> str
 
 def _map_partials(text: str, applied: Sequence[Rule], ends: Ends) -> tuple[str, list[_Reference], list[str]]:
     """The text with the partials' slugs at the target, every other byte as it was; and notes on pinned versions."""
+    if ">" not in text:  # no tag of a partial, which is sooner told so
+        return text, [], []
     mapped = {old: new for rule in applied for old, new in rule.partials}
     tags = list(_PARTIAL_TAG.finditer(text))
     references = {slug: _partial(slug, mapped.get(slug), ends) for slug in dict.fromkeys(tag[2] for tag in tags)}
@@ -294,4 +304,4 @@ def _changes(before: Prompt, after: Prompt) -> Iterator[Change]:
 
 
 def _losses(after: Prompt, fields: Collection[str]) -> tuple[str, ...]:
-    return tuple(sorted({*after.extra, *(user_name(name) for name in content(after) if name not in fields)}))
+    return tuple(sorted({*after.extra, *(user_name(name) for name in filled(after) if name not in fields)}))

@@ -119,7 +119,8 @@ def test_without_rules_only_the_name_changes(prompt: Prompt, known: bool) -> Non
     ends = SAME if known else Ends(same=True, source=Catalog(), target=Catalog())
     done = rewrite(prompt, [GENERAL], ends, FIELDS)
     name = f"{prompt.name}-replica"
-    assert done == Rewritten(replace(prompt, name=name), (Change("name", prompt.name, name),), (), (), ())
+    assert done == Rewritten(prompt, replace(prompt, name=name), (), (), ())
+    assert done.changes == (Change("name", prompt.name, name),)
 
 
 @given(prompts, rule_lists, all_ends)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.wire import NotKept, decode, encode
+from engine.wire import _LONG_NUMBER, NotKept, _may_be_rounded, decode, encode
 
 
 def no_split_pair(text: str) -> bool:
@@ -28,6 +28,12 @@ def shape(value: Any) -> Any:
     if isinstance(value, list):
         return [shape(item) for item in value]
     return type(value), repr(value)
+
+
+@given(st.lists(st.sampled_from([*'019.eE-+:,[]{} "a\n', "0e", "1e5", "123456789", ":-", '"x-3e1"']), max_size=24))
+def test_the_quick_look_misses_no_number_that_may_be_rounded(parts: list[str]) -> None:
+    body = "".join(parts).encode()
+    assert _may_be_rounded(body) == bool(_LONG_NUMBER.search(body))
 
 
 @given(values)
