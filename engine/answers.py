@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from functools import cache
 from typing import Final, NamedTuple
+
+from multidict import istr
 
 from engine.errors import AnswerError, Exists, Gone, Rejected, Transient, UnknownOutcome
 from engine.scrub import clean
@@ -96,6 +99,7 @@ INFRASTRUCTURE: Final = frozenset({"unavailable", "server_error", "not_sent", "n
 """Errors that say nothing of the request: the registry, or the way to it, is not well."""
 
 
+@cache
 def judge(outcome: Outcome) -> Meaning:
     """The row of the table for `outcome`."""
     return next((row for row in TABLE if outcome in row.outcomes), TABLE[-1])
@@ -131,7 +135,7 @@ def _first(values: Iterable[Json]) -> str | None:
     return next((text for text in texts if text), None)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Request:
     """What is sent. `call` names its kind; `end` names the registry, `GET` or not tells whether a body went along."""
 
@@ -150,7 +154,7 @@ class Request:
     """A blank body is a whole one."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Answer:
     """What came back. `fault`: why it is not whole, or why none came."""
 
@@ -167,7 +171,7 @@ class Answer:
     """A kept connection broke before any answer: the server had most likely closed it."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Verdict:
     """What became of one try. `value`: the decoded body of a 2xx; `said`: what an error body says."""
 
@@ -177,13 +181,12 @@ class Verdict:
     value: Json = field(default=None, repr=False)
     said: Complaint | None = field(default=None, repr=False)
 
-    @property
-    def meaning(self) -> Meaning:
-        return judge(self.outcome)
+    meaning: Meaning = field(init=False)
+    fate: Fate = field(init=False)
 
-    @property
-    def fate(self) -> Fate:
-        return self.meaning.read if self.request.repeatable else self.meaning.create
+    def __post_init__(self) -> None:
+        self.meaning = judge(self.outcome)
+        self.fate = self.meaning.read if self.request.repeatable else self.meaning.create
 
     @property
     def firewalled(self) -> bool:
@@ -198,6 +201,7 @@ class Verdict:
 
 def read_answer(request: Request, answer: Answer) -> Verdict:
     """Judges by the status, by whether the request left, and by the body."""
+    # these three are values like all others; only that they are not frozen, which would double what they cost
     if answer.status is None:
         return Verdict(request=request, answer=answer, outcome=NoStatus.CUT_OFF if answer.left else NoStatus.NOT_SENT)
     if judge(answer.status).read is not Fate.DONE:
@@ -260,14 +264,17 @@ def rate_hint(headers: Mapping[str, str], now: float) -> tuple[float, float] | N
     `X-RateLimit-Remaining` and `-Reset`, with or without the `X-`; a reset is a number of seconds or a moment. What is
     no number, or lies further off than the longest pause, is no hint.
     """
-    for prefix in ("X-RateLimit", "RateLimit"):
-        if (remaining := headers.get(f"{prefix}-Remaining")) is not None:
-            left, reset = _number(remaining), _number(headers.get(f"{prefix}-Reset", ""))
+    for remaining, reset_at in _RATE_HEADERS:
+        if (written := headers.get(remaining)) is not None:
+            left, reset = _number(written), _number(headers.get(reset_at, ""))
             if left is None or reset is None:
                 return None
             seconds = reset - now if reset > LONGEST_DATE else reset
             return (left, seconds) if 0 < seconds <= LONGEST_PAUSE else None
     return None
+
+
+_RATE_HEADERS: Final = tuple((istr(f"{x}RateLimit-Remaining"), istr(f"{x}RateLimit-Reset")) for x in ("X-", ""))
 
 
 def _number(written: str) -> float | None:

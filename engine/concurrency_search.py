@@ -38,10 +38,6 @@ class _Means:
         self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
         self.count[kind] = self.count.get(kind, 0) + 1
 
-    @property
-    def total(self) -> int:
-        return sum(self.count.values())
-
     def slower_than(self, other: _Means) -> float | None:
         """How many times as long requests take as there, weighed by their kinds; None: no kind in common."""
         kinds = self.count.keys() & other.count.keys()
@@ -60,6 +56,8 @@ class ConcurrencySearch:
         self._ceiling = ceiling
         self._doubling = True
         self._round = _Means()
+        self._left = self._length
+        """Requests that the round still needs."""
         self._skip = self.limit
         """Requests that were under way when the limit changed."""
         self._kept: tuple[int, _Means] | None = None
@@ -76,9 +74,10 @@ class ConcurrencySearch:
             self._skip -= 1
             return
         self._round.add(kind, seconds)
-        if self._round.total >= self._length:
+        self._left -= 1
+        if self._left <= 0:
             self._judge(self._round)
-            self._round = _Means()
+            self._round, self._left = _Means(), self._length
 
     @property
     def _length(self) -> int:

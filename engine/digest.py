@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from hashlib import sha256
 from typing import Any, Final
@@ -52,21 +52,30 @@ def content(prompt: Prompt) -> dict[str, Json]:
     parameters or the metadata, as registries give back either; deeper in, a null is content. 1.0 is 1: registries
     written in JavaScript give it back so. A number that lost digits is another one.
     """
-    return {name: _normal(value) for name, value in _values(prompt)}
+    return {name: _normal(value) for name, value in _values(prompt).items() if value}
 
 
 def filled(prompt: Prompt) -> list[str]:
     """The fields of Prompt that `content` has."""
-    return [name for name, _ in _values(prompt)]
+    return [name for name, value in _values(prompt).items() if value]
 
 
-def _values(prompt: Prompt) -> Iterator[tuple[str, Json]]:
-    for name in CONTENT:
-        value = getattr(prompt, name)
-        if value and name in _CLEANED:
-            value = _CLEANED[name](value)
-        if value:
-            yield name, value
+def _values(prompt: Prompt) -> dict[str, Json]:
+    # written out: this runs several times for each prompt
+    return {
+        "name": prompt.name,
+        "collection": prompt.collection,
+        "model": prompt.model,
+        "provider": prompt.provider,
+        "text": prompt.text,
+        "parameters": without_nulls(prompt.parameters),
+        "functions": prompt.functions,
+        "tools": prompt.tools,
+        "tool_choice": prompt.tool_choice,
+        "raw": prompt.raw,
+        "metadata": {key: value for key, value in prompt.metadata.items() if value is not None and key != MARK_KEY},
+        "description": _unmarked(prompt.description),
+    }
 
 
 def canonical(prompt: Prompt) -> bytes:
@@ -114,15 +123,12 @@ def without_nulls(values: Mapping[str, Json]) -> dict[str, Json]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _kept_metadata(values: Mapping[str, Json]) -> dict[str, Json]:
-    return {key: value for key, value in values.items() if value is not None and key != MARK_KEY}
-
-
 def _normal(value: Json) -> Any:
     if value is None or isinstance(value, _PLAIN):
         return value
     if isinstance(value, _MAPPING):
-        return {key: _normal(inner) for key, inner in value.items()}
+        # most values are texts, and a call for each would cost more than all the rest
+        return {key: inner if isinstance(inner, str) else _normal(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_normal(inner) for inner in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -152,12 +158,18 @@ def make_replica(
     `registry`: the source's registry and workspace as text, as in `key_of`. `mark_in`: `metadata`, or `description`
     for a registry that does not keep the metadata; there it is the key alone.
     """
+    before = content(source)
+    after = {
+        name: before[name] if getattr(source, name) is getattr(rewritten, name) else _normal(value)
+        for name, value in _values(rewritten).items()
+        if value
+    }
     mark = Mark(
         migration=migration,
         key=key_of(migration, registry, source.id),
         source_id=source.id,
-        source_digest=digest(source),
-        replica_digest=digest(rewritten),
+        source_digest=sha256(_encode(before)).hexdigest(),
+        replica_digest=sha256(_encode(after)).hexdigest(),
     )
     metadata = {key: value for key, value in rewritten.metadata.items() if key != MARK_KEY}
     description = _unmarked(rewritten.description)
@@ -188,12 +200,4 @@ def _mark_in(value: Json) -> Mark | None:
 
 
 def _unmarked(description: str | None) -> str | None:
-    return None if description is None else _MARKED.sub("", description)
-
-
-_CLEANED: Final[Mapping[str, Callable[[Any], Json]]] = {
-    "parameters": without_nulls,
-    "metadata": _kept_metadata,
-    "description": _unmarked,
-}
-"""What is done to a field before it counts as content."""
+    return _MARKED.sub("", description) if description and MARK_KEY in description else description

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from engine.errors import Stop
 from engine.job import Halt
@@ -24,6 +24,8 @@ EVENTS: Final = {
     "failed": "prompt.failed",
     "unknown": "prompt.unknown",
 }
+
+GRAVE: Final = ("failed", "conflict", "unknown")
 
 LOGGED: Final = (
     "source_id",
@@ -70,6 +72,8 @@ class Flow:
     """Prompts that this run takes up."""
     replicas: set[str] = field(default_factory=set)
     """Selected prompts that turned out to be replicas of this migration."""
+    log: Any = field(default_factory=log.bind)
+    """Bound once: a new one for each line costs more than the line."""
     done: Counter[str] = field(default_factory=Counter)
     """Kind of outcome -> how many prompts in this run."""
 
@@ -89,14 +93,15 @@ class Flow:
         for entry in entries:
             if entry.kind in EVENTS:
                 self.done[entry.kind] += 1
-                fields = {name: entry.fields[name] for name in LOGGED if entry.fields.get(name) is not None}
-                level = "warning" if entry.kind in ("failed", "conflict", "unknown") else "info"
-                getattr(log, level)(EVENTS[entry.kind], **fields)
-        self._judge_failures()
+                write = self.log.warning if entry.kind in GRAVE else self.log.info
+                fields = {name: value for name in LOGGED if (value := entry.fields.get(name)) is not None}
+                write(EVENTS[entry.kind], **fields)
+        if self.max_failures is not None:
+            self._judge_failures(self.max_failures)
 
-    def _judge_failures(self) -> None:
+    def _judge_failures(self, most: MaxFailures) -> None:
         failures, taken = self.done["failed"], self.settled
-        if self.max_failures is not None and self.max_failures.exceeded(failures, taken):
+        if most.exceeded(failures, taken):
             self.halt.request(
                 Stop(
                     "too_many_failures",

@@ -12,8 +12,9 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
 
@@ -67,7 +68,7 @@ async def open_client(
     url = URL(base_url)
     async with _open_session(url, limits) as session:
         yield Client(
-            functools.partial(_exchange, session, limits),
+            functools.partial(_exchange, session),
             base_url,
             auth,
             gate,
@@ -94,33 +95,30 @@ async def _open_session(url: URL, limits: Limits) -> AsyncIterator[aiohttp.Clien
         headers={"User-Agent": f"promptferry/{engine.__version__}", "Accept": "application/json"},
         proxy=_proxy(url),
         request_class=_Request,
-        timeout=aiohttp.ClientTimeout(total=limits.timeout, connect=limits.connect, sock_read=limits.timeout),
+        timeout=aiohttp.ClientTimeout(total=limits.timeout, connect=limits.connect),
     ) as session:
         yield session
 
 
-async def _exchange(
-    session: aiohttp.ClientSession, limits: Limits, request: Request, headers: Mapping[str, str]
-) -> Answer:
+async def _exchange(session: aiohttp.ClientSession, request: Request, headers: Mapping[str, str]) -> Answer:
     trip = _Trip()
-    content = {"Content-Type": request.content_type} if request.content_type else {}
+    _TRIP.set(trip)
     try:
         async with session.request(
             request.method,
             URL(request.url, encoded=True),
             data=_data(request.body),
-            headers={**content, **headers},
+            headers={"Content-Type": request.content_type, **headers} if request.content_type else headers,
             allow_redirects=False,
-            middlewares=(trip.send_once,),
         ) as response:
             return await _read(response, request.cap)
     except (aiohttp.ClientError, TimeoutError) as exc:
-        sent = trip.request
+        broke = isinstance(exc, (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, _Broken))
         return Answer(
             fault=_words(exc),
-            left=sent is not None and sent.left,
+            left=trip.left,
             timed_out=isinstance(exc, TimeoutError),
-            stale=sent is not None and sent.reused and isinstance(exc, _Broken),
+            stale=trip.reused and broke,
         )
 
 
@@ -130,62 +128,62 @@ def _data(body: bytes | None) -> io.BytesIO | bytes | None:
 
 
 async def _read(response: aiohttp.ClientResponse, cap: int) -> Answer:
-    status, headers, body = response.status, response.headers, bytearray()
+    status, headers = response.status, response.headers
     success = 200 <= status < 300
     if not success:
         cap = min(cap, ERROR_CAP)
     try:
-        async for piece in response.content.iter_any():
+        whole = await response.content.readany()  # most bodies come in one piece
+        if response.content.at_eof() and len(whole) <= cap:
+            return Answer(status=status, headers=headers, body=whole)
+        body = bytearray(whole)
+        while piece := await response.content.readany():
             body += piece
             if len(body) > cap:
-                response.close()
-                fault = f"it has more than {cap} bytes"
-                return Answer(status=status, headers=headers, fault=fault, over_cap=success)
+                break
+        if len(body) > cap:
+            response.close()
+            fault = f"it has more than {cap} bytes"
+            return Answer(status=status, headers=headers, fault=fault, over_cap=success)
     except (aiohttp.ClientError, TimeoutError) as exc:
         return Answer(status=status, headers=headers, fault=_words(exc), timed_out=isinstance(exc, TimeoutError))
     return Answer(status=status, headers=headers, body=bytes(body))
 
 
 class _Request(aiohttp.ClientRequest):
-    """A request that knows whether it left. A trace would tell too, at a sixth of the price of the whole request."""
+    """A request that says when it leaves, and leaves once.
 
-    left = False
-    """Its headers went to a connection, or were about to."""
-    reused = False
-    """The connection had served another request before."""
+    A trace would tell too, at a sixth of the price of the whole request. aiohttp sends GET, PUT and DELETE a second
+    time, unseen, when a kept connection breaks. A PUT may make a version, and every request passes the gate: here
+    nothing is sent twice but by the Client.
+    """
+
+    def __init__(self, method: str, url: URL, **rest: Any) -> None:
+        if _TRIP.get().left:
+            raise _Broken("the connection broke")
+        super().__init__(method, url, **rest)
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        self.left = True
-        self.reused = conn.protocol in _SERVED
-        _SERVED.add(conn.protocol)
+        trip = _TRIP.get()
+        trip.left = True
+        trip.reused = conn.protocol in _SERVED
+        if not trip.reused:
+            _SERVED.add(conn.protocol)
         return await super().send(conn)
 
 
+@dataclass(slots=True)
+class _Trip:
+    left: bool = False
+    """Its headers went to a connection, or were about to."""
+    reused: bool = False
+    """The connection had served another request before."""
+
+
+_TRIP: Final[ContextVar[_Trip]] = ContextVar("_TRIP")
+"""Of the request that this task sends."""
 _SERVED: Final[WeakSet[object]] = WeakSet()
 """Connections on which a request has been sent."""
-
-
-class _Trip:
-    """One request through aiohttp, which is sent once.
-
-    aiohttp sends GET, PUT and DELETE a second time, unseen, when a kept connection breaks. A PUT may make a version,
-    and every request passes the gate: here nothing is sent twice but by the Client.
-    """
-
-    def __init__(self) -> None:
-        self.request: _Request | None = None
-
-    async def send_once(
-        self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        assert isinstance(request, _Request)
-        self.request = request
-        try:
-            return await send(request)
-        except aiohttp.ClientConnectorError:
-            raise
-        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
-            raise _Broken from exc
 
 
 def _proxy(url: URL) -> str | None:

@@ -17,7 +17,7 @@ def change_parameters(
     A dotted path reaches inside dicts; a key that itself contains the dot goes first. A top-level name that is one of
     the template's `variables` holds a default of that variable, no hyperparameter: no rule touches it.
     """
-    values: dict[str, Json] = _copy(parameters)
+    values: dict[str, Json] = copied(parameters)
     notes: list[str] = []
     defaults = {name for variable in variables for name in (variable, variable.partition(".")[0])}
 
@@ -37,15 +37,16 @@ def change_parameters(
             _clamp(values, _way(values, path), bounds)
     for path, value in rules.set:
         if free(path):
-            _put(values, _way(values, path), _copy(value))
+            _put(values, _way(values, path), copied(value))
     return values, tuple(dict.fromkeys(notes))
 
 
-def _copy(value: Json) -> Any:
+def copied(value: Json) -> Any:
+    """The same value, a copy to the bottom."""
     if isinstance(value, Mapping):
-        return {key: _copy(inner) for key, inner in value.items()}
+        return {key: copied(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_copy(inner) for inner in value]
+        return [copied(inner) for inner in value]
     return value
 
 

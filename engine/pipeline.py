@@ -170,11 +170,12 @@ async def _read_back(job: Job, flow: Flow, target_id: str) -> Prompt | None:
 async def _pools(job: Job, flow: Flow, tasks: Sequence[Task]) -> list[Task]:
     ids: asyncio.Queue[Task | None] = asyncio.Queue(job.concurrency)
     ready: asyncio.Queue[Ready | None] = asyncio.Queue(job.concurrency)
-    workers = min(job.concurrency, len(tasks))
+    posts = min(job.concurrency, len(tasks))
+    fetches = (posts + 1) // 2  # each prompt is read once and written once, and a write takes no less time
     async with task_group() as group:
-        group.start_soon(_produce, flow, tasks, ids, workers)
-        group.start_soon(_fetch_pool, job, flow, ids, ready, workers)
-        for _ in range(workers):
+        group.start_soon(_produce, flow, tasks, ids, fetches)
+        group.start_soon(_fetch_pool, job, flow, ids, ready, fetches, posts)
+        for _ in range(posts):
             group.start_soon(_post_worker, job, flow, ready)
     return []
 
@@ -189,12 +190,12 @@ async def _produce(flow: Flow, tasks: Sequence[Task], ids: asyncio.Queue[Task | 
 
 
 async def _fetch_pool(
-    job: Job, flow: Flow, ids: asyncio.Queue[Task | None], ready: asyncio.Queue[Ready | None], workers: int
+    job: Job, flow: Flow, ids: asyncio.Queue[Task | None], ready: asyncio.Queue[Ready | None], fetches: int, posts: int
 ) -> None:
     async with task_group() as group:
-        for _ in range(workers):
+        for _ in range(fetches):
             group.start_soon(_fetch_worker, job, flow, ids, ready)
-    for _ in range(workers):
+    for _ in range(posts):
         await ready.put(None)
 
 

@@ -95,6 +95,8 @@ class RateSearch:
 
     def rate(self, now: float) -> float:
         """What is allowed now."""
+        if self.limit is None and self._rate == self._ceiling and now >= self._hint_ends:
+            return self._rate  # a known one that was never refused
         if self._step_began is None:
             self._step_began = now
         elapsed = now - self._step_began
@@ -107,7 +109,7 @@ class RateSearch:
         """A request was let through."""
         self._step_sent += 1
 
-    def accepted(self, now: float, sent_at: float) -> None:
+    def accepted(self, sent_at: float) -> None:
         """An answer that is no refusal, to a request that was let through at `sent_at`."""
         if sent_at > self._cut_at:
             self._accepted += 1

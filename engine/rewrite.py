@@ -14,10 +14,11 @@ from operator import attrgetter
 from typing import Final
 
 from engine.digest import changed, changed_inside, filled, short_digest, user_name, without_nulls
-from engine.model import Catalog, Choice, Json, Named, Prompt, Row, Rule, When
-from engine.parameters import change_parameters
+from engine.model import Catalog, Choice, Json, Named, ParameterRules, Prompt, Row, Rule, When
+from engine.parameters import change_parameters, copied
 from engine.selection import find, takes
 
+NO_CHANGE: Final = ParameterRules()
 _PLACEHOLDER: Final = re.compile(r"\{(name|id|slug|model|collection)\}")
 _PARTIAL_TAG: Final = re.compile(r"(\{\{\s*>\s*)([^\s{}>@]+)((?:\s*@[^\s{}]*)?\s*\}\})")  # not {{>>Private}}
 
@@ -179,9 +180,11 @@ def _filled(template: str, prompt: Prompt | Row, ends: Ends) -> str:
 
 
 def _parameters(prompt: Prompt, applied: Sequence[Rule]) -> tuple[Mapping[str, Json], list[str]]:
-    parameters = prompt.parameters
+    parameters: Mapping[str, Json] = copied(prompt.parameters)
     notes: list[str] = []
     for rule in applied:
+        if rule.parameters == NO_CHANGE:
+            continue
         parameters, more = change_parameters(parameters, rule.parameters, prompt.variables)
         notes += more
     return parameters, notes

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Final, Self
 
@@ -57,6 +59,7 @@ class Sink:
         self._fd = fd
         self._end = found.end
         self._clock = clock
+        self._writes: SimpleQueue[tuple[bytes, asyncio.Future[None]] | None] = SimpleQueue()
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._ended = asyncio.Event()
@@ -95,7 +98,8 @@ class Sink:
         self._fd = -1
 
     async def __aenter__(self) -> Self:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._loop = asyncio.get_running_loop()
+        threading.Thread(target=self._write_all, name="ledger", daemon=True).start()
         self._ended.clear()
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
@@ -112,7 +116,7 @@ class Sink:
         if not self._ended.is_set():
             self._fail(Stop("disk", f"{self.path}: the disk did not answer for {FLUSH_SECONDS:g} s", next=AGAIN))
             self._shield.cancel()
-        self._thread.shutdown(wait=False)
+        self._writes.put(None)
         if isinstance(exc, asyncio.CancelledError):
             return await self._group.__aexit__(exc_type, exc, trace)
         await self._group.__aexit__(None, None, None)  # an error of the body goes on as it is, in no group
@@ -132,7 +136,7 @@ class Sink:
             raise self._refusal()
 
     def _enqueue(self, entries: tuple[Entry, ...]) -> asyncio.Future[bool]:
-        waiting = _Waiting(entries, [encode(entry) for entry in entries], asyncio.get_running_loop().create_future())
+        waiting = _Waiting(entries, [encode(entry) for entry in entries], self._loop.create_future())
         self._queue.append(waiting)
         self._arrived.set()
         return waiting.durable
@@ -172,7 +176,9 @@ class Sink:
         data, end = seal([part for waiting in batch for part in waiting.parts], self._end, ts=ts, run=self.run)
         self._writing = True
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._write, data)
+            written: asyncio.Future[None] = self._loop.create_future()
+            self._writes.put((data, written))
+            await written
         except OSError as exc:
             why = exc.strerror or str(exc)
             self._fail(Stop("disk", f"{self.path}: the ledger cannot be written ({why})", next=AGAIN))
@@ -184,6 +190,18 @@ class Sink:
                 self.state.fold({**entry.fields, "ts": ts, "run": self.run, "kind": entry.kind})
             if not waiting.durable.done():
                 waiting.durable.set_result(True)
+
+    def _write_all(self) -> None:
+        """The one thread that touches the disk. A daemon: a disk that hangs must not keep the process."""
+        while (write := self._writes.get()) is not None:
+            data, written = write
+            error: BaseException | None = None
+            try:
+                self._write(data)
+            except BaseException as exc:  # it is raised again by whoever waits
+                error = exc
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(_settle, written, error)
 
     def _write(self, data: bytes) -> None:
         try:
@@ -211,3 +229,12 @@ class Sink:
             if not waiting.durable.done():
                 waiting.durable.set_result(False)
         self._queue.clear()
+
+
+def _settle(written: asyncio.Future[None], error: BaseException | None) -> None:
+    if written.done():  # who waited has gone
+        return
+    if error is None:
+        written.set_result(None)
+    else:
+        written.set_exception(error)

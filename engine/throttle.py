@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 from types import TracebackType
@@ -75,46 +76,75 @@ class _Bucket:
     more than the limiter holds, the next one is not before its time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock: Final = clock
         self._limiter = AsyncLimiter(BURST_SECONDS, BURST_SECONDS)
         self._free_at = 0.0
 
-    def holds(self, cost: float) -> bool:
-        """Whether `pay` would return at once."""
-        return self._free_at <= _now() and self._limiter.has_capacity(min(cost, SMALL_SECONDS))
+    async def paid(self, cost: float) -> bool:
+        """Pays when that takes no time; False: it would."""
+        if cost > SMALL_SECONDS:
+            if self._free_at > self.clock() or not self._limiter.has_capacity(SMALL_SECONDS):
+                return False
+            await self.pay(cost)
+        elif (self._free_at > 0 and self._free_at > self.clock()) or not self._limiter.has_capacity(cost):
+            return False
+        else:
+            await self._limiter.acquire(cost)
+        return True
 
     async def pay(self, cost: float) -> None:
         """Returns when a request that costs so many seconds may leave."""
-        due = _now()
-        while self._free_at > _now():
+        due = self.clock()
+        while self._free_at > self.clock():
             due = self._free_at
-            await asyncio.sleep(due - _now())
+            await asyncio.sleep(due - self.clock())
         await self._limiter.acquire(min(cost, SMALL_SECONDS))
         if cost > SMALL_SECONDS:
             # from when it was due: a timer that is late now and then must not slow the whole run down
-            self._free_at = max(due, _now() - SMALL_SECONDS) + cost
+            self._free_at = max(due, self.clock() - SMALL_SECONDS) + cost
 
     async def pay_again(self, cost: float, since: float) -> None:
         """For a request that was paid for and then held up: what has leaked is paid again, so that no burst follows."""
         if cost > SMALL_SECONDS:
-            self._free_at = _now() + cost
+            self._free_at = self.clock() + cost
         else:
-            await self._limiter.acquire(min(cost, _now() - since))
+            await self._limiter.acquire(min(cost, self.clock() - since))
+
+
+class _Ticket:
+    """A place in the line."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self) -> None:
+        self._call: asyncio.Future[None] | None = None
+
+    async def wait(self) -> None:
+        """Until there may be something new for whoever stands here."""
+        self._call = asyncio.get_running_loop().create_future()
+        await self._call
+
+    def wake(self) -> None:
+        """Has no effect on one who is not waiting."""
+        if self._call is not None and not self._call.done():
+            self._call.set_result(None)
 
 
 class _Lane:
     """The line of reads or of writes, where these have a ceiling of their own."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, clock: Callable[[], float]) -> None:
         self.line: Final = asyncio.Lock()
+        self.clock: Final = clock
         self._cost = 1 / rate
-        self._bucket = _Bucket()
+        self._bucket = _Bucket(clock)
         self._paid_at = 0.0
 
     async def pay(self) -> None:
         """Returns when the next request of this kind may leave."""
         await self._bucket.pay(self._cost)
-        self._paid_at = _now()
+        self._paid_at = self.clock()
 
     async def pay_again(self) -> None:
         """It was held up since."""
@@ -126,45 +156,36 @@ class Turn:
 
     __slots__ = ("_gate", "_inside", "_retry", "entered", "kind", "probe", "seconds", "sent_at")
 
-    def __init__(self, gate: Gate, kind: Kind, *, retry: bool, probe: bool) -> None:
-        self.kind: Final = kind
-        self.probe: Final = probe
-        self.entered = 0.0
-        """When the gate let it through."""
-        self.sent_at = 0.0
-        self.seconds = 0.0
-        """From the moment it was sent to its end."""
+    def __init__(self, gate: Gate, kind: Kind, retry: bool, probe: bool) -> None:
+        self.kind = kind
+        self.probe = probe
         self._gate = gate
         self._retry = retry
         self._inside = False
 
     async def __aenter__(self) -> Self:
-        await self._enter()
+        self.entered = self.sent_at = await self._gate.enter(self.kind, probe=self.probe)
+        """When the gate let it through, and when it was sent."""
+        self._inside = True
         return self
 
     async def sending(self) -> None:
         """To be awaited last before the first byte leaves: a pause that began since it was let through holds it too."""
-        while self._gate.held and not self.probe:
-            self._leave()
-            await self._enter()
-        self.sent_at = _now()
-        self._gate.requests.count(self.kind, retry=self._retry)
+        gate = self._gate
+        while gate.held and not self.probe:
+            self._inside = False
+            gate.leave()
+            await self.__aenter__()
+        self.sent_at = gate.clock()
+        gate.requests.count(self.kind, retry=self._retry)
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.seconds = _now() - self.sent_at
+        self.seconds = self._gate.clock() - self.sent_at
+        """From the moment it was sent to its end."""
         if self._inside:
-            self._leave()
-
-    async def _enter(self) -> None:
-        await self._gate.enter(self.kind, probe=self.probe)
-        self._inside = True
-        self.entered = _now()
-
-    def _leave(self) -> None:
-        self._inside = False
-        self._gate.leave()
+            self._gate.leave()
 
 
 class Gate:
@@ -172,8 +193,8 @@ class Gate:
 
     `rate` is a hard ceiling, in requests a second; None: it is found. `share`: how much of a limit that was found is
     used. `reads` and `writes` are ceilings of their own below it. `concurrency`: the most in flight. In any window of T
-    seconds at most rate x T + max(1, rate x 20 ms) requests are let through, of each kind as of all. Time is the
-    running loop's own. `jitter` gives numbers from 0 to 1.
+    seconds at most rate x T + max(1, rate x 20 ms) requests are let through, of each kind as of all. Made inside of
+    a running loop, whose time it goes by. `jitter` gives numbers from 0 to 1.
     """
 
     def __init__(
@@ -186,6 +207,7 @@ class Gate:
         writes: float | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        self.clock: Final = asyncio.get_running_loop().time
         self.requests: Final = Requests()
         """The counts so far."""
         self.in_flight = 0
@@ -193,11 +215,11 @@ class Gate:
         self._search = RateSearch(ceiling=rate, share=share)
         self._places = ConcurrencySearch(ceiling=concurrency)
         self._jitter = jitter
-        self._bucket = _Bucket()
-        self._line = asyncio.Lock()
-        self._lanes = {kind: _Lane(ceiling) for kind, ceiling in (("read", reads), ("write", writes)) if ceiling}
-        self._waiting = 0
-        self._place: asyncio.Future[None] | None = None
+        self._bucket = _Bucket(self.clock)
+        self._line: deque[_Ticket] = deque()
+        self._lanes = {
+            kind: _Lane(ceiling, self.clock) for kind, ceiling in (("read", reads), ("write", writes)) if ceiling
+        }
         self._crowded_at = -1.0
         self._paused_until = 0.0
         self._paused_seconds = 0.0
@@ -209,12 +231,12 @@ class Gate:
     @property
     def rate(self) -> float:
         """Requests a second, at this moment."""
-        return self._search.rate(_now())
+        return self._search.rate(self.clock())
 
     @property
     def paused_for(self) -> float:
         """Seconds until the pause ends; 0: there is none."""
-        return max(0.0, self._paused_until - _now())
+        return max(0.0, self._paused_until - self.clock())
 
     @property
     def why(self) -> str:
@@ -236,18 +258,19 @@ class Gate:
 
         `probe`: one that asks a closed host whether it is well, past the line.
         """
-        return Turn(self, kind, retry=retry, probe=probe)
+        return Turn(self, kind, retry, probe)
 
     def accepted(self, turn: Turn) -> None:
         """It was answered, and not with a refusal for coming too fast."""
-        now = _now()
-        self._search.accepted(now, turn.entered)
+        self._search.accepted(turn.entered)
+        places = self._places.limit
         self._places.finished(turn.kind, turn.seconds, crowded=self._crowded_at >= turn.entered)
-        self._wake()
+        if self._places.limit > places:
+            self._wake()
 
     def refused(self, turn: Turn, asked: float | None, why: str) -> None:
         """It came too fast (429). `asked`: the seconds that the registry wants everyone to wait."""
-        now = _now()
+        now = self.clock()
         before = self._search.rate(now)
         seconds = self._search.refused(now, turn.entered, asked, self._jitter())
         if (after := self._search.rate(now)) < before:
@@ -257,7 +280,7 @@ class Gate:
     def pause(self, seconds: float, why: str) -> None:
         """Nobody passes for `seconds` and up to 10 % more. The longest pause wins; it never gets shorter."""
         self.requests.throttled += 1
-        now = _now()
+        now = self.clock()
         until = now + seconds * (1 + PAUSE_JITTER * self._jitter())
         if until > self._paused_until:
             if now >= self._paused_until:
@@ -267,7 +290,7 @@ class Gate:
 
     def hint(self, remaining: float, seconds: float) -> None:
         """A header says that so many more requests fit into so many seconds: that may only slow down."""
-        self._search.hint(_now(), remaining, seconds)
+        self._search.hint(self.clock(), remaining, seconds)
 
     def close(self, probe: Callable[[], Awaitable[None]], why: str) -> None:
         """Nobody passes until `probe` has returned, which the first in the line awaits; what it raises goes to him."""
@@ -280,7 +303,8 @@ class Gate:
         self._halted = True
         for scope in self._scopes:
             scope.cancel()
-        self._wake()
+        for ticket in self._line:
+            ticket.wake()
 
     async def unless_halted(self, work: Awaitable[T]) -> T:
         """Awaits what only waits; raises Transient `not_sent` when the gate is halted before it is done."""
@@ -298,21 +322,20 @@ class Gate:
     @property
     def held(self) -> bool:
         """Nobody passes now: the host is down, or there is a pause."""
-        return self._probe is not None or self._paused_until > _now()
+        return self._probe is not None or self._paused_until > self.clock()
 
-    async def enter(self, kind: Kind, *, probe: bool) -> None:
-        """Returns when a request of this kind may be sent."""
+    async def enter(self, kind: Kind, *, probe: bool) -> float:
+        """Returns when a request of this kind may be sent: the time at that moment."""
         lane = self._lanes.get(kind)
         if probe:
             await self.unless_halted(self._pass_by())
         elif lane is not None:
-            await self._stand_in_lane(lane)
-        elif self._waiting or self._obstructed():
+            async with lane.line:
+                await self.unless_halted(lane.pay())
+                await self._stand_in_line(lane)
+        elif self._line or self._halted or self._full or self.held or not await self._bucket.paid(1 / self.rate):
             await self._stand_in_line()
-        else:
-            await self._bucket.pay(1 / self.rate)
-        self.in_flight += 1
-        self._search.sent(_now())
+        return self._let_in()
 
     def leave(self) -> None:
         """It has ended."""
@@ -321,47 +344,61 @@ class Gate:
 
     # ---- the line ----------------------------------------------------------------------------------------------------
 
-    def _obstructed(self) -> bool:
-        full = self.in_flight >= self._places.limit
-        return full or self._halted or self.held or not self._bucket.holds(1 / self.rate)
+    @property
+    def _full(self) -> bool:
+        return self.in_flight >= self._places.limit
 
-    async def _stand_in_lane(self, lane: _Lane) -> None:
-        async with lane.line:
-            await self.unless_halted(lane.pay())
-            await self._stand_in_line(lane)
+    def _let_in(self) -> float:
+        now = self.clock()
+        self.in_flight += 1
+        self._search.sent(now)
+        if self._line and self._full:
+            self._crowded_at = now
+        else:
+            self._wake()
+        return now
 
     async def _stand_in_line(self, lane: _Lane | None = None) -> None:
-        # whoever is behind the head of a halted line leaves when the lock reaches him, which takes no time
-        self._waiting += 1
+        ticket = _Ticket()
+        self._line.append(ticket)
+        if self._full:
+            self._crowded_at = self.clock()
         try:
-            async with self._line:
-                await self._pass()
-                if lane is not None:
-                    await lane.pay_again()
-        finally:
-            self._waiting -= 1
+            await self._pass(ticket)
+            if lane is not None:
+                await lane.pay_again()
+        except BaseException:
+            self._line.remove(ticket)
+            self._wake()
+            raise
+        self._line.popleft()
 
-    async def _pass(self) -> None:
-        """What the head of the line waits for."""
+    async def _pass(self, ticket: _Ticket) -> None:
+        """Only the head of the line waits for anything but to become it."""
         while True:
             if self._halted:
                 raise _not_sent()
-            if self._probe is not None:
+            if self._line[0] is not ticket:
+                await ticket.wait()
+            elif self._probe is not None:
                 await self._ask(self._probe)
             elif self.held:
                 await self.unless_halted(self._end_of_pause())
-            elif self.in_flight >= self._places.limit:
+            elif self._full:
                 # a place first: a token taken earlier would be spent late, on top of those that have grown since
-                await self._free_place()
+                await ticket.wait()
             elif await self._paid():
                 return
+
+    def _wake(self) -> None:
+        if self._line:
+            self._line[0].wake()
 
     async def _paid(self) -> bool:
         """False: a pause began meanwhile, during which the bucket fills: a token from before it would be one too
         many."""
         cost = 1 / self.rate
-        if self._bucket.holds(cost):
-            await self._bucket.pay(cost)
+        if await self._bucket.paid(cost):
             return True
         await self.unless_halted(self._bucket.pay(cost))
         return not self.held
@@ -378,19 +415,6 @@ class Gate:
     async def _end_of_pause(self) -> None:
         while seconds := self.paused_for:  # noqa: ASYNC110 - a pause may grow while it is waited for
             await asyncio.sleep(seconds)
-
-    async def _free_place(self) -> None:
-        self._crowded_at = _now()
-        self._place = asyncio.get_running_loop().create_future()
-        await self._place
-
-    def _wake(self) -> None:
-        if self._place is not None and not self._place.done():
-            self._place.set_result(None)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _not_sent() -> Transient:

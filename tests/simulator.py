@@ -156,7 +156,7 @@ def simulate(search: RateSearch, limit: Limit, run: Run, seed: int) -> Seen:
     def answer(now: float, sent_at: float, asked: float | None) -> None:
         if asked is None:
             seen.accepted.append(sent_at)
-            search.accepted(now, sent_at)
+            search.accepted(sent_at)
             return
         seen.refused.append(sent_at)
         seconds = search.refused(now, sent_at, max(1.0, math.ceil(asked)) if run.retry_after else None, draw())

@@ -88,7 +88,7 @@ BUGS: Final = {
     "with a cause": "pipeline.make = None\ndef bug(job, prompt, **more):\n"
     "    try:\n        raise ValueError(prompt.text)\n    except ValueError as error:\n"
     "        raise RuntimeError(prompt.text, job) from error\npipeline.prepare = bug",
-    "with the key": "http._exchange = lambda session, limits, request, headers: int(str(dict(headers)))",
+    "with the key": "http._exchange = lambda session, request, headers: int(str(dict(headers)))",
 }
 
 

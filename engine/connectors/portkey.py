@@ -11,6 +11,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from types import NoneType
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ from engine.wire import encode
 
 KEY_HEADER: Final = "x-portkey-api-key"
 
+_VARIABLE_PARTS: Final = ("variables", "sections", "sectionVariables")
 _TAG = re.compile(r"\{\{\{?\s*[#^&]?\s*([^\s{}#^&/!>]+)\s*\}?\}\}")
 _SERVER_OWNED: Final = frozenset(
     "id slug object created_at last_updated_at status workspace_id organisation_id variable_components "
@@ -37,15 +39,17 @@ _CONTENT: Final = frozenset(
     "name collection_id string parameters model virtual_key prompt_version_description template_metadata "
     "functions tools tool_choice is_raw_template".split()
 )
-_TYPES: Final[Mapping[str, type]] = {
+_KNOWN: Final = _SERVER_OWNED | _CONTENT
+_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     **dict.fromkeys(
-        "name slug collection_id model virtual_key prompt_version_description last_updated_at".split(), str
+        "name slug collection_id model virtual_key prompt_version_description last_updated_at".split(),
+        (str, NoneType),
     ),
-    "parameters": dict,
-    "template_metadata": dict,
-    "prompt_version": int,
-    "is_raw_template": int,
-    "prompt_version_labels": list,
+    "parameters": (dict, NoneType),
+    "template_metadata": (dict, NoneType),
+    "prompt_version": (int, NoneType),
+    "is_raw_template": (int, NoneType),
+    "prompt_version_labels": (list, NoneType),
 }
 """Of what a retrieve gives; null is as good as nothing."""
 _CATALOG_PATHS: Final = {
@@ -199,26 +203,25 @@ def _check(answer: Json, asked: str) -> None:
         raise Rejected("the registry's answer is not a prompt: it has no id or no string", error="bad_answer")
     if asked not in (answer["id"], answer.get("slug")):
         raise Rejected("the registry answered with another prompt than the one asked for", error="bad_answer")
-    for field, kind in _TYPES.items():
-        if not isinstance(answer.get(field), kind | None):
+    for field, kinds in _TYPES.items():
+        if not isinstance(answer.get(field), kinds):
             raise Rejected(f"the registry's answer has a {field} of another type than it should", error="bad_answer")
 
 
 def _extra(answer: Mapping[str, Any], inner_model: Json) -> dict[str, Json]:
     """What has a value and no field of ours; a model that is no text can only be the default of a variable."""
-    unknown = {name: value for name, value in answer.items() if name not in _SERVER_OWNED and name not in _CONTENT}
-    if not isinstance(inner_model, str):
-        unknown["parameters.model"] = inner_model
-    return {name: value for name, value in unknown.items() if value is not None}
+    extra = {name: value for name, value in answer.items() if name not in _KNOWN and value is not None}
+    if inner_model is not None and not isinstance(inner_model, str):
+        extra["parameters.model"] = inner_model
+    return extra
 
 
 def _variables(answer: Mapping[str, Any]) -> frozenset[str]:
     """Names of variables and sections, as the server parsed them and as the text shows them."""
-    parsed = answer.get("variable_components")
-    parts = parsed if isinstance(parsed, dict) else {}
-    names = {name for part in ("variables", "sections", "sectionVariables") for name in _strings(parts.get(part))}
-    names.update(_TAG.findall(answer["string"]))
-    return frozenset(names | {name.partition(".")[0] for name in names})
+    names = set(_TAG.findall(answer["string"]))
+    if isinstance(parsed := answer.get("variable_components"), dict):
+        names.update(name for part in _VARIABLE_PARTS for name in _strings(parsed.get(part)))
+    return frozenset(names.union([name.partition(".")[0] for name in names if "." in name]))
 
 
 def _strings(value: Json) -> Iterator[str]:
@@ -234,10 +237,12 @@ def _strings(value: Json) -> Iterator[str]:
 
 
 def _notes(answer: Mapping[str, Any], inner_model: Json) -> Iterator[str]:
-    labels = [label.get("name") for label in answer.get("prompt_version_labels") or [] if isinstance(label, dict)]
-    for label in labels or [answer.get("prompt_version_label_name")]:
-        if label:
-            yield f"label {label!r} is not copied"
+    listed = answer.get("prompt_version_labels") or ()
+    labels = [label.get("name") for label in listed if isinstance(label, dict)] or [
+        answer.get("prompt_version_label_name")
+    ]
+    for label in filter(None, labels):
+        yield f"label {label!r} is not copied"
     if "archived" in (answer.get("status"), answer.get("prompt_version_status")):
         yield "is archived; the replica is active"
     if answer.get("shared_at") or answer.get("share_organisation_id") or answer.get("allow_all_workspaces"):
