@@ -9,10 +9,11 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulator import Bucket
 from virtual import in_virtual_time, now
 
 from engine.errors import Transient
-from engine.throttle import Gate, Requests
+from engine.throttle import Gate, Kind, Requests, Throttle
 
 
 def gate(*, rate: float | None = 1000, concurrency: int = 1000, jitter: float = 0.0) -> Gate:
@@ -285,3 +286,193 @@ def test_the_counts() -> None:
         return throttle.requests
 
     assert in_virtual_time(work) == Requests(total=5, reads=3, writes=2, retries=2, throttled=1)
+
+
+# ---- ceilings of their own -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("reads", "writes"), [(5.0, 40.0), (200.0, 3.0), (300.0, 120.0)])
+def test_reads_and_writes_keep_ceilings_of_their_own_and_hold_nobody_else_up(reads: float, writes: float) -> None:
+    times: dict[str, list[float]] = {"read": [], "write": []}
+
+    async def work() -> float:
+        throttle = Gate(rate=400, concurrency=1000, reads=reads, writes=writes, jitter=lambda: 0.0)
+
+        async def come(kind: Kind) -> None:
+            async with throttle.turn(kind) as turn:
+                await turn.sending()
+                times[kind].append(now())
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(120):
+                tasks.start_soon(come, "read")
+                tasks.start_soon(come, "write")
+            await asyncio.sleep(0.3)
+            throttle.pause(2, "busy")
+        return now()
+
+    in_virtual_time(work)
+    for kind, rate in (("read", reads), ("write", writes)):
+        for window in (0.0, 1 / rate, 10 / rate, 1.0):
+            assert most_in_a_window(times[kind], window) <= rate * (window + 2e-6) + max(1, rate * 0.02)
+        assert times[kind][-1] <= 120 / rate + 2.1, "the slower kind holds the other one up"
+
+
+def test_without_a_ceiling_of_its_own_a_kind_has_all_the_rate() -> None:
+    times: list[float] = []
+
+    async def work() -> None:
+        throttle = Gate(rate=100, concurrency=1000, writes=1.0, jitter=lambda: 0.0)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(one_write, throttle)
+            for _ in range(100):
+                tasks.start_soon(send, throttle, times)
+
+    async def one_write(throttle: Gate) -> None:
+        async with throttle.turn("write") as turn:
+            await turn.sending()
+
+    in_virtual_time(work)
+    assert times[-1] <= 1.1
+
+
+# ---- a pause between the turn and the first byte ---------------------------------------------------------------------
+
+
+def test_nothing_is_sent_in_a_pause_that_began_while_the_intent_was_written() -> None:
+    sent: list[float] = []
+
+    async def work() -> int:
+        throttle = gate(rate=1000, concurrency=4)
+
+        async def create() -> None:
+            async with throttle.turn("write") as turn:
+                await asyncio.sleep(0.01)  # the ledger is synced
+                await turn.sending()
+                sent.append(now())
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(create)
+            await asyncio.sleep(0.005)
+            throttle.pause(3, "busy")
+        assert throttle.in_flight == 0
+        return throttle.requests.writes
+
+    assert in_virtual_time(work) == len(sent) == 8
+    assert min(sent) >= 3.005
+
+
+# ---- a host that is down ---------------------------------------------------------------------------------------------
+
+
+def test_the_first_in_line_asks_a_closed_host_and_everyone_waits_for_the_answer() -> None:
+    async def work() -> tuple[list[float], list[float], str]:
+        throttle, asked, times = gate(), list[float](), list[float]()
+
+        async def probe() -> None:
+            for _ in range(3):
+                await asyncio.sleep(5)
+                async with throttle.turn("read", probe=True) as turn:
+                    await turn.sending()
+                    asked.append(now())
+
+        throttle.close(probe, "it is down")
+        throttle.close(probe, "still")
+        why = throttle.why
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(send, throttle, times)
+        assert throttle.why == ""
+        return asked, times, why
+
+    asked, times, why = in_virtual_time(work)
+    assert asked == pytest.approx([5, 10, 15], abs=0.01)
+    assert len(times) == 20
+    assert min(times) >= 15
+    assert why == "it is down"
+
+
+def test_what_a_probe_raises_goes_to_whoever_asked_and_the_next_one_asks_again() -> None:
+    async def work() -> list[str]:
+        throttle, asked = gate(), [0]
+
+        async def probe() -> None:
+            asked[0] += 1
+            if asked[0] == 1:
+                raise RuntimeError("given up")
+
+        async def come() -> str:
+            try:
+                async with throttle.turn("read"):
+                    return "passed"
+            except RuntimeError as error:
+                return str(error)
+
+        throttle.close(probe, "it is down")
+        return await asyncio.gather(*(come() for _ in range(3)))
+
+    assert in_virtual_time(work) == ["given up", "passed", "passed"]
+
+
+def test_halt_ends_the_asking() -> None:
+    async def work() -> float:
+        throttle = gate()
+        throttle.close(lambda: asyncio.sleep(1000), "it is down")
+        waiting = asyncio.ensure_future(send(throttle, []))
+        await asyncio.sleep(1)
+        throttle.halt()
+        with pytest.raises(Transient):
+            await waiting
+        return now()
+
+    assert in_virtual_time(work) < 1.1
+
+
+# ---- a registry with a limit -----------------------------------------------------------------------------------------
+
+
+def worked(limit: Bucket, seconds: float, *, rate: float | None, share: float = 1.0) -> tuple[int, int, Throttle]:
+    """64 workers for so long against a registry 20 ms away: accepted and refused after 30 s, and what was found."""
+
+    async def work() -> tuple[int, int, Throttle]:
+        throttle = Gate(rate=rate, concurrency=64, share=share, jitter=lambda: 0.5)
+        accepted = refused = 0
+
+        async def worker() -> None:
+            nonlocal accepted, refused
+            while now() < seconds:
+                async with throttle.turn("read") as turn:
+                    await turn.sending()
+                    await asyncio.sleep(0.01)
+                    asked = limit.takes(now())
+                    await asyncio.sleep(0.01)
+                if asked is None:
+                    accepted += turn.sent_at > 30
+                    throttle.accepted(turn)
+                else:
+                    refused += turn.sent_at > 30
+                    throttle.refused(turn, 1.0, "429")
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(64):
+                tasks.start_soon(worker)
+        return accepted, refused, throttle.throttle
+
+    return in_virtual_time(work)
+
+
+def test_a_known_limit_is_used_and_never_met() -> None:
+    accepted, refused, _ = worked(Bucket([(0, 50)], 2), 90, rate=50)
+    assert accepted >= 0.97 * 60 * 50
+    assert refused == 0
+
+
+@pytest.mark.parametrize("limit", [10, 50])
+def test_an_unknown_limit_is_found_and_told(limit: int) -> None:
+    accepted, refused, found = worked(Bucket([(0, limit)], limit), 120, rate=None)
+    assert accepted >= 0.85 * 90 * limit
+    assert refused <= 0.02 * (accepted + refused)
+    assert found.limit == pytest.approx(limit, rel=0.25)
+    assert found.paused_s >= 1
