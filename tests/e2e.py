@@ -111,6 +111,10 @@ class Started(subprocess.Popen[bytes]):
         self._log.seek(0)
         return Ended(self.returncode, out.decode(), self._log.read().decode())
 
+    def logged(self) -> str:
+        """What it has written to its log so far."""
+        return os.pread(self._log.fileno(), 10**7, 0).decode()
+
     def first_line(self) -> str:
         """The first line of stdout."""
         assert self.stdout is not None

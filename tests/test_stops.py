@@ -6,7 +6,9 @@ import os
 import resource
 import signal
 import socket
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +17,7 @@ import pytest
 from e2e import (
     Ended,
     Served,
+    Started,
     lines,
     promptferry,
     replicas,
@@ -232,18 +235,43 @@ def test_a_host_that_cannot_be_reached(address: str, limits: dict[str, int], tmp
     assert str(urlsplit(address).hostname) in looked.sentence()
 
 
-def test_a_registry_that_dies_in_the_middle(tmp_path: Path) -> None:
-    store = tmp_path / "store.sqlite"
-    with separate(store, "--prompts", "200") as registry:
-        path = write_migration(tmp_path, registry.base_url)
-        port = registry.base_url.split(":")[2].partition("/")[0]
-        with started("run", path, cwd=tmp_path, env={"KEY": registry.api_key}) as process:
-            assert wait_for_lines(tmp_path / "ledger.jsonl", 60, process)
-            registry.process.kill()
+@contextmanager
+def dying(folder: Path) -> Iterator[tuple[Path, str, str, Started]]:
+    """A run whose registry was killed in its middle and counts as down: its file, port and key, and the run."""
+    store = folder / "store.sqlite"
+    with ExitStack() as stack:
+        registry = stack.enter_context(separate(store, "--prompts", "200"))
+        path = write_migration(folder, registry.base_url)
+        process = stack.enter_context(started("run", path, cwd=folder, env={"KEY": registry.api_key}))
+        assert wait_for_lines(folder / "ledger.jsonl", 60, process)
+        registry.process.kill()
+        while "throttle.closed" not in process.logged():
+            assert process.poll() is None
+            time.sleep(0.01)
+        yield path, registry.base_url.split(":")[2].partition("/")[0], registry.api_key, process
+
+
+def test_a_registry_that_dies_and_comes_back_costs_nobody_anything(tmp_path: Path) -> None:
+    with dying(tmp_path) as (_, port, _, process):
+        store = tmp_path / "store.sqlite"
+        with separate(store, "--port", port):
             found = process.end()
-    assert "127.0.0.1" in stopped(found, 75, "registry_down")
-    with separate(store, "--port", port) as registry:
-        assert run(path, registry.api_key).code == 0
+    assert found.code == 0, found.err
+    assert found.summary["counts"]["failed"] == 0
+    assert [len(found) for found in replicas(truth(store)).values()] == [1] * 200
+
+
+def test_a_run_that_waits_for_its_registry_ends_at_once_when_it_is_asked_to(tmp_path: Path) -> None:
+    with dying(tmp_path) as (path, port, key, process):
+        process.send_signal(signal.SIGINT)
+        found = process.end()
+        stopped(found, 75, "interrupted")
+        failed = [line for line in lines(tmp_path / "ledger.jsonl") if line["kind"] == "failed"]
+        assert all((line["error"], line["retriable"]) == ("not_sent", True) for line in failed)
+        assert found.summary["duration_s"] < 9, "nothing is in flight that is worth a grace"
+        store = tmp_path / "store.sqlite"
+        with separate(store, "--port", port):
+            assert run(path, key).code == 0
     assert [len(found) for found in replicas(truth(store)).values()] == [1] * 200
 
 
