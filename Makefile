@@ -35,10 +35,13 @@ test: lint types  ## Lint, types, and every test with branch coverage
 chaos: $(READY)  ## The long campaign: kills, faults, full disks; prints a table (an hour)
 	$(BIN)/python -m tests.chaos
 
+bench: $(READY)  ## What a prompt costs, beside other ways to move it (ten minutes, an idle machine)
+	$(BIN)/python -m tests.benchmarks
+
 picture: $(READY)  ## Draw the README's picture of the terminal anew
 	$(BIN)/python -m tests.picture
 
 clean:  ## Remove what these targets made, but for ledgers
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build *.egg-info
 
-.PHONY: help setup demo lint types test chaos picture clean
+.PHONY: help setup demo lint types test chaos bench picture clean

@@ -11,8 +11,6 @@ from enum import Enum
 from functools import cache
 from typing import Final, NamedTuple
 
-from multidict import istr
-
 from engine.errors import AnswerError, Exists, Gone, Rejected, Transient, UnknownOutcome
 from engine.scrub import clean
 from engine.wire import Json, NotKept, decode
@@ -274,7 +272,7 @@ def rate_hint(headers: Mapping[str, str], now: float) -> tuple[float, float] | N
     return None
 
 
-_RATE_HEADERS: Final = tuple((istr(f"{x}RateLimit-Remaining"), istr(f"{x}RateLimit-Reset")) for x in ("X-", ""))
+_RATE_HEADERS: Final = tuple((f"{x}RateLimit-Remaining", f"{x}RateLimit-Reset") for x in ("X-", ""))
 
 
 def _number(written: str) -> float | None:

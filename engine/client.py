@@ -34,6 +34,10 @@ Send = Callable[[Request, Mapping[str, str]], Awaitable[Answer]]
 """Sends a request with these headers once, and raises nothing but what is a bug."""
 
 
+MOST_STALE: Final = 8
+"""Kept connections that may break under one request before that counts as a failure."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """`timeout`: seconds for one request in all; `attempts`: of one that may be repeated; caps in bytes of a body."""
@@ -77,7 +81,7 @@ class _Progress:
     successes: int = 0
     """What others had got when it failed first."""
     refreshed: bool = False
-    stale: bool = False
+    stale: int = 0
 
 
 class Client:
@@ -192,9 +196,9 @@ class Client:
             verdict = await self._try(request, headers, progress)
             if verdict.outcome == 401 and not progress.refreshed and await self._refresh(headers):
                 progress.refreshed = True
-            elif verdict.answer.stale and verdict.fate is Fate.RETRY and not progress.stale:
-                # nothing is wrong with the registry: the connection was only too old
-                progress.stale = True
+            elif verdict.answer.stale and verdict.fate is Fate.RETRY and progress.stale < MOST_STALE:
+                # nothing is wrong with the registry: the connection was only too old, and so may others be
+                progress.stale += 1
             elif await self._settled(verdict, headers, progress):
                 return verdict.value
 

@@ -50,7 +50,9 @@ class Ends(NamedTuple):
     posts: End = DONE
 
 
-REFUSED: Final = Ends(DOWN, DOWN, DOWN, DOWN, DOWN, DOWN, DOWN, DOWN)
+WAITS: Final = End(75, "time_box")
+"""It has answered well before, so it is waited for until the time is up."""
+REFUSED: Final = Ends(DOWN, DOWN, DOWN, DOWN, DOWN, WAITS, WAITS, WAITS)
 REDIRECTED: Final = Ends(ACT, ACT, ACT, ACT, ACT, ACT, ACT, ACT)
 WANTED: Final[Mapping[str, Ends]] = {
     "refuse": REFUSED,
@@ -74,6 +76,7 @@ PROMPTS: Final = {"hang": 3, "drip": 3, "refuse": 12}
 """Not ten: what costs the whole timeout, and too few for the registry to count as down; and surely enough for that."""
 TIMEOUTS: Final = {"hang": 0.6, "drip": 0.6, "gzip bomb": 15}
 """A bomb is to be judged by its size, however slow the machine."""
+FLAGS: Final = {"refuse": ("--max-duration", "4s")}
 LISTED: Final = ("page loop", "repeated rows")
 """What only a listing can have: it comes in several pages then."""
 PLANS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -118,7 +121,7 @@ def suffered(commands: Commands, case: Case) -> Tally:
     prompts = PROMPTS.get(case.fault, 10)
     with spoiled(case.folder, prompts=prompts, seed=1, quirks=quirks, limits=limits) as (one, proxy):
         proxy.suffer(plan)
-        done = commands.run(one)
+        done = commands.run(one, *FLAGS.get(case.fault, ()))
         proxy.suffer(None)
         one.disturbed(plan.spoiled)
         judge_end(one, case, done)
