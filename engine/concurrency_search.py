@@ -15,13 +15,14 @@ FIRST_LIMIT: Final = 4
 DOUBLING: Final = 2.0
 STEP: Final = 1.25
 """By this a limit is changed once doubling has been of no use."""
-FAIR_GAIN: Final = 0.2
-LEAST_GAIN: Final = 0.05
-"""A higher limit is kept when throughput grew by this part of the step, and by this at least."""
+GAIN: Final = 1.05
+"""A higher limit is kept when throughput grew by this."""
 NO_LOSS: Final = 0.98
 """A lower one, when so much of the throughput is left."""
 LEAST_ROUND: Final = 8
 LEAST_LONG_ROUND: Final = 40
+LEAST_SECONDS: Final = 0.05
+"""Fewer requests, or less time, tell more of the machine's other work than of the registry."""
 FIRST_REST: Final = 4
 LONGEST_REST: Final = 32
 """Rounds between two trials."""
@@ -55,9 +56,7 @@ class ConcurrencySearch:
         self.limit = min(FIRST_LIMIT, ceiling)
         self._ceiling = ceiling
         self._doubling = True
-        self._round = _Means()
-        self._left = self._length
-        """Requests that the round still needs."""
+        self._begin()
         self._skip = self.limit
         """Requests that were under way when the limit changed."""
         self._kept: tuple[int, _Means] | None = None
@@ -75,13 +74,17 @@ class ConcurrencySearch:
             return
         self._round.add(kind, seconds)
         self._left -= 1
-        if self._left <= 0:
+        self._least -= seconds
+        if self._left <= 0 and self._least <= 0:
             self._judge(self._round)
-            self._round, self._left = _Means(), self._length
+            self._begin()
 
-    @property
-    def _length(self) -> int:
-        return max(self.limit, LEAST_ROUND) if self._doubling else max(4 * self.limit, LEAST_LONG_ROUND)
+    def _begin(self) -> None:
+        long = not self._doubling
+        self._round = _Means()
+        # what the round still needs: requests, and seconds of all of them together
+        self._left = max(4 * self.limit, LEAST_LONG_ROUND) if long else max(self.limit, LEAST_ROUND)
+        self._least = self.limit * LEAST_SECONDS * (4 if long else 1)
 
     def _judge(self, found: _Means) -> None:
         kept, before = self._kept or (self.limit, found)
@@ -97,7 +100,7 @@ class ConcurrencySearch:
             self._go_back(kept)
 
     def _was_worth_it(self, gain: float, step: float) -> bool:
-        return gain >= 1 + max(LEAST_GAIN, FAIR_GAIN * (step - 1)) if step > 1 else gain >= NO_LOSS
+        return gain >= (GAIN if step > 1 else NO_LOSS)
 
     def _keep(self, found: _Means) -> None:
         """The limit stands, and another one is tried unless it is time to rest."""

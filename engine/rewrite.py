@@ -18,6 +18,7 @@ from engine.model import Catalog, Choice, Json, Named, ParameterRules, Prompt, R
 from engine.parameters import change_parameters, copied
 from engine.selection import find, takes
 
+ALWAYS: Final = Rule().when
 NO_CHANGE: Final = ParameterRules()
 _PLACEHOLDER: Final = re.compile(r"\{(name|id|slug|model|collection)\}")
 _PARTIAL_TAG: Final = re.compile(r"(\{\{\s*>\s*)([^\s{}>@]+)((?:\s*@[^\s{}]*)?\s*\}\})")  # not {{>>Private}}
@@ -134,7 +135,7 @@ def free_name(name: str, taken: Collection[str]) -> str:
 
 def _fits(when: When, prompt: Prompt | Row, ends: Ends) -> bool:
     """Whether all parts of `when` but `has` hold."""
-    return (
+    return when is ALWAYS or (
         takes(when.model, prompt.model)
         and takes(when.name, prompt.name)
         and any(takes(when.collection, text) for text in _collection_texts(prompt, ends))

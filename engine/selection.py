@@ -17,15 +17,20 @@ _SHORTEST_CORE: Final = 2  # the core of `o*` is in nearly every name; the one o
 
 def takes(glob: str, value: str | None) -> bool:
     """Whether a glob takes the whole of a value, case-sensitive. No value at all: only `*` takes it."""
-    return glob == "*" if value is None else fnmatchcase(value, glob)
+    return glob == "*" or (value is not None and fnmatchcase(value, glob))
 
 
 def find(known: Sequence[Named] | None, text: str | None) -> Named | None:
     """The one that a prompt means: by id, else by slug. None when it is not there or `known` is not known."""
     if known is None or text is None:
         return None
-    found = [one for one in known if text in (one.id, one.slug)]
-    return next((one for one in found if one.id == text), found[0] if found else None)
+    by_slug = None
+    for one in known:
+        if one.id == text:
+            return one
+        if by_slug is None and one.slug == text:
+            by_slug = one
+    return by_slug
 
 
 def selects(select: Select, row: Row, collections: Sequence[Named] | None) -> bool:

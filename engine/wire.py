@@ -29,6 +29,8 @@ _DIGIT: Final = b"0"[0]
 _LONG_SHAPE: Final = b"0" * 16
 _EXPONENT_SHAPE: Final = b"0e"
 _PLAIN: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+_NULL: Final = b"null"
+"""What orjson writes for NaN and Infinity too."""
 _SPLIT_PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
@@ -62,7 +64,7 @@ def encode(value: Json) -> bytes:
         body = orjson.dumps(value, option=_PLAIN)
     except TypeError:  # a lone surrogate, an integer above 64 bits, or what is no JSON at all
         return _encode_slowly(value)
-    return body if _all_finite(value) else _encode_slowly(value)
+    return body if _NULL not in body or _all_finite(value) else _encode_slowly(value)
 
 
 def _all_finite(value: Json) -> bool:
