@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -66,20 +66,23 @@ def _down(what: str, error: Transient) -> Stop:
 
 
 async def look_up(
-    job: Job, names: Collection[str], keys: Collection[str], rows: Iterable[Row], known: Collection[str]
+    job: Job, names: Collection[str], keys: Callable[[], Collection[str]], rows: Iterable[Row], known: Collection[str]
 ) -> Found:
     """Reads the target's prompts with these names, but for the `known` replicas, and sorts them by their marks.
 
-    A mark in a description names no migration: there the key must be one of `keys`. Raises Stop when one of them
+    A mark in a description names no migration: there the key must be one of `keys`, which are made when they are
+    needed. Raises Stop when one of them
     cannot be read now.
     """
     candidates = [row for row in rows if row.id not in known and _is_named(row.name, names)]
     candidates.reverse()  # registries list newest first: that tells apart what was made in one second
     matches = await _matches(job, candidates)
+    nameless = any(match is not None and not match.mark.migration for match in matches.values())
+    ours = keys() if nameless else ()
     found = Found()
     for row in sorted(candidates, key=lambda row: row.created_at or ""):
         match = matches.get(row.id)
-        if match is not None and _is_ours(job, match.mark, keys):
+        if match is not None and _is_ours(job, match.mark, ours):
             found.ours[match.mark.key].append(match)
         elif row.id in matches:
             found.others.setdefault(row.name, row)

@@ -6,7 +6,6 @@ What cannot arrive is returned, never dropped: losses, what is missing at the ta
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -119,10 +118,12 @@ def clashes(placements: Iterable[tuple[Row, Placement]]) -> set[str]:
 
     Prompts that share a name at the source already are no clash.
     """
-    rows: dict[Placement, list[Row]] = defaultdict(list)
+    first: dict[Placement, Row] = {}
+    shared: dict[Placement, list[Row]] = {}  # a list for each of all the others would be most of the memory
     for row, placement in placements:
-        rows[placement].append(row)
-    return {row.id for together in rows.values() if len({row.name for row in together}) > 1 for row in together}
+        if (other := first.setdefault(placement, row)) is not row:
+            shared.setdefault(placement, [other]).append(row)
+    return {row.id for rows in shared.values() if len({row.name for row in rows}) > 1 for row in rows}
 
 
 def free_name(name: str, taken: Collection[str]) -> str:

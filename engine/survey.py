@@ -86,8 +86,8 @@ async def judge(
     placements = await _place(job, pending)
     names = {placed.name for placed in placements.values() if placed is not None}
     names.update(record.name for row in pending if (record := state.records.get(row.id)) and record.name)
-    keys = {job.key(row.id) for row in pending}
-    found = await look_up(job, names, keys, target_rows, state.targets)
+    found = await look_up(job, names, lambda: {job.key(row.id) for row in pending}, target_rows, state.targets)
+    del names
     replicas = {match.row.id for matches in found.ours.values() for match in matches}
     placed = [(row, placement) for row in pending if row.id not in replicas and (placement := placements[row.id])]
     judgement = _Judgement(
@@ -95,12 +95,16 @@ async def judge(
         state=state,
         found=found,
         clashing=clashes([*placed, *_made(state, rows, target_rows)]),
-        taken={row.name for row in target_rows} | {placement.name for _, placement in placed},
+        taken=_taken(target_rows, placed) if job.on_existing == "rename" else set(),
         now=now,
         retry_failed=retry_failed,
     )
     tasks = [judgement.task(row, placements.get(row.id)) for row in rows]
     return await _adopted(job, found, tasks), replicas
+
+
+def _taken(target_rows: Iterable[Row], placed: Iterable[tuple[Row, Placement]]) -> set[str]:
+    return {row.name for row in target_rows} | {placement.name for _, placement in placed}
 
 
 def _settled(record: Record | None) -> bool:

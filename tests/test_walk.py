@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.connectors.walk import PAGE_SIZE, WALKS, walk
+from engine.connectors.walk import PAGE_SIZE, WALKS, walk_raw
 from engine.errors import Rejected, Stop
 
 MOST_REQUESTS = 200
@@ -85,12 +85,12 @@ class Server:
 
 
 async def ids(server: Server) -> list[str]:
-    return [row["id"] for row in await walk(server.read, "prompts")]
+    return [row["id"] for row in await walk_raw(server.read, "prompts")]
 
 
 async def stop(server: Server) -> Stop:
     with pytest.raises(Stop) as caught:
-        await walk(server.read, "prompts")
+        await walk_raw(server.read, "prompts")
     return caught.value
 
 
@@ -129,7 +129,7 @@ async def test_other_refusals_are_the_callers() -> None:
         raise refused(403)
 
     with pytest.raises(Rejected):
-        await walk(read, "prompts")
+        await walk_raw(read, "prompts")
 
 
 async def test_a_small_workspace_takes_one_request() -> None:
@@ -150,7 +150,7 @@ async def test_repeated_rows_count_once() -> None:
         rows = [{"id": f"p{number}"} for number in range(page * 90, min(page * 90 + 100, 240))]
         return {"data": rows + rows[:3], "total": 240}
 
-    found = [row["id"] for row in await walk(read, "prompts")]
+    found = [row["id"] for row in await walk_raw(read, "prompts")]
     assert sorted(found) == sorted(f"p{number}" for number in range(240))
 
 
@@ -158,7 +158,7 @@ async def test_a_bare_array_is_whole() -> None:
     async def read(parameters: dict[str, str]) -> Any:
         return [{"id": f"p{number}"} for number in range(150)]
 
-    assert len(await walk(read, "partials")) == 150
+    assert len(await walk_raw(read, "partials")) == 150
 
 
 async def test_a_bare_array_that_is_only_a_page_is_not_taken_for_the_whole() -> None:
@@ -168,7 +168,7 @@ async def test_a_bare_array_that_is_only_a_page_is_not_taken_for_the_whole() -> 
         return (await server.read(parameters))["data"]
 
     with pytest.raises(Stop):
-        await walk(read, "partials")
+        await walk_raw(read, "partials")
 
 
 # ---- what is no listing ----------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ async def test_a_loop_of_pages_ends_and_is_said_to_be_short() -> None:
         return await server.read({name: value for name, value in parameters.items() if name != "current_page"})
 
     with pytest.raises(Stop) as caught:
-        await walk(read, "prompts")
+        await walk_raw(read, "prompts")
     assert caught.value.reason == "check_failed"
     assert "100 of the 250" in str(caught.value)
     assert len(server.requests) <= 1 + WALKS * 5
@@ -226,7 +226,7 @@ async def test_what_is_no_listing_stops_and_names_it(answer: Any) -> None:
         return answer
 
     with pytest.raises(Stop) as caught:
-        await walk(read, "collections")
+        await walk_raw(read, "collections")
     assert caught.value.reason == "check_failed"
     assert "collections" in str(caught.value)
     assert "base_url" in caught.value.next

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from operator import attrgetter
 from types import NoneType
 from typing import Any, Final
 from urllib.parse import quote
 
 from engine.connectors.outcomes import outcome
 from engine.connectors.portkey_probe import Probe
-from engine.connectors.walk import walk
+from engine.connectors.walk import walk, walk_raw
 from engine.errors import Rejected, UnknownOutcome
 from engine.http import Client, KeyAuth, Limits, open_client
 from engine.model import Catalog, Created, Finding, Json, Named, Outcome, Page, Prompt, Replica, Row, Sending
@@ -82,8 +84,8 @@ class Portkey:
 
     async def pages(self) -> AsyncIterator[Page]:
         """The whole listing as one page."""
-        rows = await walk(lambda page: self._list("/prompts", page), "prompts")
-        yield Page(rows=[_row(row) for row in rows], total=len(rows))
+        rows = await walk(lambda page: self._list("/prompts", page), "prompts", _row, attrgetter("created_at"))
+        yield Page(rows=rows, total=len(rows))
 
     async def fetch(self, prompt_id: str, version: str = "published") -> Prompt:
         """One definition; `latest` may be an unpublished draft."""
@@ -142,7 +144,7 @@ class Portkey:
     async def _named(self, kind: str) -> list[Named] | None:
         for path in _CATALOG_PATHS[kind]:
             try:
-                rows = await walk(lambda page, path=path: self._list(path, page), kind)  # type: ignore[misc]
+                rows = await walk_raw(lambda page, path=path: self._list(path, page), kind)  # type: ignore[misc]
             except Rejected:  # no scope, or an older back end without this path
                 continue
             return [_named(row) for row in rows]
@@ -154,16 +156,22 @@ def _named(row: Json) -> Named:
 
 
 def _row(row: Json) -> Row:
+    created, updated = row.get("created_at"), row.get("last_updated_at")
     return Row(
         id=row["id"],
         name=_text(row.get("name")),
         slug=row.get("slug"),
-        collection=row.get("collection_id"),
-        model=row.get("model"),
-        created_at=row.get("created_at"),
-        updated_at=row.get("last_updated_at"),
+        collection=_shared(row.get("collection_id")),
+        model=_shared(row.get("model")),
+        created_at=created,
+        updated_at=created if updated == created else updated,
         archived=row.get("status") == "archived",
     )
+
+
+def _shared(value: Json) -> Json:
+    """One text for all rows that have it."""
+    return sys.intern(value) if type(value) is str else value
 
 
 def _text(value: Json) -> str:

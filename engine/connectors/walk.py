@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, TypeVar
 
 from engine.errors import Rejected, Stop
 from engine.model import Json
+
+T = TypeVar("T")
 
 PAGE_SIZE: Final = 100
 WALKS: Final = 4
@@ -35,20 +37,29 @@ class Listing:
 ReadPage = Callable[[dict[str, str]], Awaitable[Json]]
 
 
-async def walk(read: ReadPage, what: str) -> list[Json]:
-    """Every row of a listing, each id once. `read` takes the paging parameters; Stop when it cannot be had whole."""
+async def walk(read: ReadPage, what: str, keep: Callable[[Json], T], created: Callable[[T], Json]) -> list[T]:
+    """Every row of a listing, each id once. `read` takes the paging parameters; Stop when it cannot be had whole.
+
+    `keep` makes of a row what is kept of it, page by page, for rows as they come are large; `created`: when that was
+    created.
+    """
     size, first = await _first(read, what)
-    rows = _by_id(first.rows, what)
+    rows = _by_id(first.rows, what, keep)
     if len(rows) == first.total and len(rows) < PAGE_SIZE:
         return list(rows.values())
     totals: set[int] = {first.total}
     before, seen = rows.keys(), rows
     for _ in range(WALKS):
         before = seen.keys()
-        seen, settled = await _once(read, size, what, totals)
-        if settled and (_newest_first(seen.values()) or seen.keys() == before):
+        seen, settled = await _once(read, size, what, totals, keep)
+        if settled and (_newest_first(map(created, seen.values())) or seen.keys() == before):
             return list(seen.values())
     raise _short(what, len(seen), totals, same=seen.keys() == before)
+
+
+async def walk_raw(read: ReadPage, what: str) -> list[Json]:
+    """The same, with rows as they come."""
+    return await walk(read, what, lambda row: row, lambda row: row.get("created_at"))
 
 
 async def _first(read: ReadPage, what: str) -> tuple[dict[str, str], Listing]:
@@ -62,9 +73,11 @@ async def _first(read: ReadPage, what: str) -> tuple[dict[str, str], Listing]:
     return {}, _listing(await read({}), what)
 
 
-async def _once(read: ReadPage, size: dict[str, str], what: str, totals: set[int]) -> tuple[dict[str, Json], bool]:
+async def _once(
+    read: ReadPage, size: dict[str, str], what: str, totals: set[int], keep: Callable[[Json], T]
+) -> tuple[dict[str, T], bool]:
     """One walk: the rows by id, and whether they are the whole."""
-    seen: dict[str, Json] = {}
+    seen: dict[str, T] = {}
     moved: set[int] = set()
     number = quiet = 0
     while quiet < QUIET_PAGES:
@@ -74,7 +87,7 @@ async def _once(read: ReadPage, size: dict[str, str], what: str, totals: set[int
             quiet += 1
             continue
         moved.add(page.total)
-        rows = _by_id(page.rows, what)
+        rows = _by_id(page.rows, what, keep)
         quiet = 0 if rows.keys() - seen.keys() else quiet + 1
         seen.update(rows)
         # a full page proves nothing: the total may be that of the page
@@ -83,7 +96,7 @@ async def _once(read: ReadPage, size: dict[str, str], what: str, totals: set[int
     again = _listing(await read(size), what)
     moved.add(again.total)
     totals |= moved
-    whole = moved == {len(seen)} and _by_id(again.rows, what).keys() <= seen.keys()
+    whole = moved == {len(seen)} and _by_id(again.rows, what, keep).keys() <= seen.keys()
     return seen, whole
 
 
@@ -110,8 +123,8 @@ def _listing(answer: Json, what: str) -> Listing:
     return Listing(rows, total)
 
 
-def _by_id(rows: Sequence[Json], what: str) -> dict[str, Json]:
-    found: dict[str, Json] = {}
+def _by_id(rows: Sequence[Json], what: str, keep: Callable[[Json], T]) -> dict[str, T]:
+    found: dict[str, T] = {}
     for row in rows:
         name = row.get("id") if isinstance(row, dict) else None
         if not isinstance(name, str) or not name:
@@ -120,14 +133,14 @@ def _by_id(rows: Sequence[Json], what: str) -> dict[str, Json]:
                 f"the listing of {what} has a row without an id",
                 next="Check base_url: it should be the address of the registry's API.",
             )
-        found[name] = row
+        found[name] = keep(row)
     return found
 
 
-def _newest_first(rows: Iterable[Json]) -> bool:
+def _newest_first(times: Iterable[Json]) -> bool:
     """Then whatever is created while a walk goes on shows on the first page."""
-    times = [row.get("created_at") for row in rows]
-    return all(isinstance(time, str) for time in times) and all(newer >= older for newer, older in pairwise(times))
+    found = list(times)
+    return all(isinstance(time, str) for time in found) and all(newer >= older for newer, older in pairwise(found))
 
 
 def _short(what: str, found: int, totals: set[int], *, same: bool) -> Stop:
