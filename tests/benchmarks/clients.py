@@ -1,7 +1,7 @@
 """The clients that are compared. Each reads every prompt and creates its replica, in a process of its own.
 
 `python -m tests.benchmarks.clients NAME ADDRESS PROMPTS FOLDER` prints what it took as JSON: seconds of CPU time, user
-and system, and of the clock. Imports are done before either begins.
+and system, and of the clock, and the most memory. Imports are done before either begins.
 """
 
 from __future__ import annotations
@@ -167,7 +167,8 @@ def main() -> None:
     work = CLIENTS[name](address, prompts, folder)
     began, used = time.perf_counter(), cpu()
     work()
-    print(json.dumps({"cpu_s": cpu() - used, "wall_s": time.perf_counter() - began}))
+    took = {"cpu_s": cpu() - used, "wall_s": time.perf_counter() - began}
+    print(json.dumps(took | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 
 
 if __name__ == "__main__":
