@@ -182,8 +182,8 @@ class Turn:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.seconds = self._gate.clock() - self.sent_at
-        """From the moment it was sent to its end."""
+        self.seconds = self._gate.clock() - self.entered
+        """How long it had its place: a create's intent was written meanwhile."""
         if self._inside:
             self._gate.leave()
 
