@@ -170,12 +170,12 @@ async def _read_back(job: Job, flow: Flow, target_id: str) -> Prompt | None:
 async def _pools(job: Job, flow: Flow, tasks: Sequence[Task]) -> list[Task]:
     ids: asyncio.Queue[Task | None] = asyncio.Queue(job.concurrency)
     ready: asyncio.Queue[Ready | None] = asyncio.Queue(job.concurrency)
-    posts = min(job.concurrency, len(tasks))
-    fetches = (posts + 1) // 2  # each prompt is read once and written once, and a write takes no less time
+    # no more workers than may be in flight: whoever waits for a place costs time and sends nothing
+    workers = min((job.concurrency + 1) // 2, len(tasks))
     async with task_group() as group:
-        group.start_soon(_produce, flow, tasks, ids, fetches)
-        group.start_soon(_fetch_pool, job, flow, ids, ready, fetches, posts)
-        for _ in range(posts):
+        group.start_soon(_produce, flow, tasks, ids, workers)
+        group.start_soon(_fetch_pool, job, flow, ids, ready, workers)
+        for _ in range(workers):
             group.start_soon(_post_worker, job, flow, ready)
     return []
 
@@ -190,12 +190,12 @@ async def _produce(flow: Flow, tasks: Sequence[Task], ids: asyncio.Queue[Task | 
 
 
 async def _fetch_pool(
-    job: Job, flow: Flow, ids: asyncio.Queue[Task | None], ready: asyncio.Queue[Ready | None], fetches: int, posts: int
+    job: Job, flow: Flow, ids: asyncio.Queue[Task | None], ready: asyncio.Queue[Ready | None], workers: int
 ) -> None:
     async with task_group() as group:
-        for _ in range(fetches):
+        for _ in range(workers):
             group.start_soon(_fetch_worker, job, flow, ids, ready)
-    for _ in range(posts):
+    for _ in range(workers):
         await ready.put(None)
 
 
@@ -207,28 +207,32 @@ async def _fetch_worker(
             continue
         try:
             if (prepared := await _fetch(job, flow, task)) is not None:
+                while ready.full() and (first := ready.get_nowait()) is not None:
+                    await _post_next(job, flow, ready, first)  # writes take longer than reads: lend them a hand
                 await ready.put(prepared)
         except Stop as stop:
             flow.halt.request(stop)
 
 
 async def _post_worker(job: Job, flow: Flow, ready: asyncio.Queue[Ready | None]) -> None:
-    batch: list[Ready] = []
-    ended = False
-    while not ended:
-        item = await ready.get()
-        while item is not None:
-            batch.append(item)
-            if len(batch) == job.target.batch or ready.empty():
-                break
-            item = ready.get_nowait()
-        ended = item is None
-        if batch and flow.halt.stop is None:
-            try:
-                await post(job, flow, batch)
-            except Stop as stop:
-                flow.halt.request(stop)
-        batch = []
+    while (first := await ready.get()) is not None:
+        await _post_next(job, flow, ready, first)
+
+
+async def _post_next(job: Job, flow: Flow, ready: asyncio.Queue[Ready | None], first: Ready) -> None:
+    """Sends what is ready, as much of it as the target takes in one call."""
+    batch = [first]
+    while len(batch) < job.target.batch and not ready.empty():
+        item = ready.get_nowait()
+        if item is None:
+            ready.put_nowait(item)  # the end of a worker, not of this one's batch
+            break
+        batch.append(item)
+    if flow.halt.stop is None:
+        try:
+            await post(job, flow, batch)
+        except Stop as stop:
+            flow.halt.request(stop)
 
 
 async def _fetch(job: Job, flow: Flow, task: Task) -> Ready | None:

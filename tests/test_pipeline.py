@@ -479,3 +479,24 @@ def test_a_draft_shows_no_template() -> None:
     draft = prepare(job_of(memory()), prompt("a", text="canary-9b"))
     assert isinstance(draft, Draft)
     assert "canary-9b" not in repr(draft)
+
+
+# ---- who does what ---------------------------------------------------------------------------------------------------
+
+
+async def test_slow_writes_get_nearly_all_that_may_be_in_flight(ledger: Path) -> None:
+    """Six creates wait for each other: with as many workers for reads as for writes, four would wait for ever."""
+    waiting, together = 0, anyio.Event()
+
+    async def on_create(replica: Prompt, put: Put, sending: Sending) -> Outcome:
+        nonlocal waiting
+        if replica.name != "p000-replica":  # the first goes alone
+            waiting += 1
+            if waiting == 6:
+                together.set()
+            await together.wait()
+        return await put()
+
+    there = memory(*prompts(40))
+    ran = await run(job_of(Wrapped(there, on_create=on_create), concurrency=8), ledger)
+    assert once(ran, there)
