@@ -486,14 +486,14 @@ def test_a_draft_shows_no_template() -> None:
 
 async def test_slow_writes_get_nearly_all_that_may_be_in_flight(ledger: Path) -> None:
     """Six creates wait for each other: with as many workers for reads as for writes, four would wait for ever."""
-    waiting, together = 0, anyio.Event()
+    begun, together = 0, anyio.Event()
 
     async def on_create(replica: Prompt, put: Put, sending: Sending) -> Outcome:
-        nonlocal waiting
-        if replica.name != "p000-replica":  # the first goes alone
-            waiting += 1
-            if waiting == 6:
-                together.set()
+        nonlocal begun
+        begun += 1
+        if begun == 7:
+            together.set()
+        if begun > 1:  # the first goes alone
             await together.wait()
         return await put()
 
