@@ -15,17 +15,22 @@ FIRST_LIMIT: Final = 4
 DOUBLING: Final = 2.0
 STEP: Final = 1.25
 """By this a limit is changed once doubling has been of no use."""
-GAIN: Final = 1.05
-"""A higher limit is kept when throughput grew by this."""
+FAIR: Final = 0.25
+"""A higher limit is kept when throughput grew by so much of the step, on a scale of logarithms: doubling by a fifth."""
 NO_LOSS: Final = 0.98
-"""A lower one, when so much of the throughput is left."""
+"""A lower limit is kept when so much of the throughput is left."""
+DOUBTS: Final = 2
+"""Doubling ends when it was of no use so many times in a row: one may be a hiccup, which would cost the whole run."""
+CHANGED: Final = 3.0
+"""When the same limit takes so many times as long as before, or as short, doubling begins again."""
 LEAST_ROUND: Final = 8
-LEAST_LONG_ROUND: Final = 40
 LEAST_SECONDS: Final = 0.05
 """Fewer requests, or less time, tell more of the machine's other work than of the registry."""
+LONGER: Final = 4
+"""Rounds are so many times as long once doubling is in doubt: a smaller gain is then to be told from noise."""
 FIRST_REST: Final = 4
-LONGEST_REST: Final = 32
-"""Rounds between two trials."""
+LONGEST_REST: Final = 8
+"""Rounds between two trials: a limit that was judged badly must not stand for long."""
 
 
 @dataclass(slots=True)
@@ -56,6 +61,7 @@ class ConcurrencySearch:
         self.limit = min(FIRST_LIMIT, ceiling)
         self._ceiling = ceiling
         self._doubling = True
+        self._doubts = 0
         self._begin()
         self._skip = self.limit
         """Requests that were under way when the limit changed."""
@@ -66,7 +72,7 @@ class ConcurrencySearch:
         self._direction: Literal["up", "down"] = "up"
 
     def finished(self, kind: str, seconds: float, *, crowded: bool) -> None:
-        """A request was answered after `seconds`. `crowded`: another one waited for a place meanwhile."""
+        """A request was answered, and had its place for `seconds`. `crowded`: another one waited for a place."""
         if not crowded:
             return
         if self._skip > 0:
@@ -80,27 +86,36 @@ class ConcurrencySearch:
             self._begin()
 
     def _begin(self) -> None:
-        long = not self._doubling
         self._round = _Means()
         # what the round still needs: requests, and seconds of all of them together
-        self._left = max(4 * self.limit, LEAST_LONG_ROUND) if long else max(self.limit, LEAST_ROUND)
-        self._least = self.limit * LEAST_SECONDS * (4 if long else 1)
+        longer = 1 if self._doubling and not self._doubts else LONGER
+        self._left = longer * max(self.limit, LEAST_ROUND)
+        self._least = longer * self.limit * LEAST_SECONDS
 
     def _judge(self, found: _Means) -> None:
         kept, before = self._kept or (self.limit, found)
         slower = found.slower_than(before)
-        if kept == self.limit or slower is None:
+        if kept == self.limit:
+            if slower is not None and not 1 / CHANGED < slower < CHANGED:
+                self._start_over()
             self._keep(found)
-            return
-        gain = self.limit / kept / slower
-        if self._was_worth_it(gain, self.limit / kept):
+        elif slower is None:
+            self._move(kept)
+        elif self._was_worth_it(self.limit / kept, slower):
+            self._doubts = 0
             self._rest, self._resting = FIRST_REST, 0
             self._keep(found)
         else:
             self._go_back(kept)
 
-    def _was_worth_it(self, gain: float, step: float) -> bool:
-        return gain >= (GAIN if step > 1 else NO_LOSS)
+    def _was_worth_it(self, step: float, slower: float) -> bool:
+        return step / slower >= (step**FAIR if step > 1 else NO_LOSS)
+
+    def _start_over(self) -> None:
+        self._doubling = True
+        self._doubts = 0
+        self._rest, self._resting = FIRST_REST, 0
+        self._direction = "up"
 
     def _keep(self, found: _Means) -> None:
         """The limit stands, and another one is tried unless it is time to rest."""
@@ -115,12 +130,14 @@ class ConcurrencySearch:
             self._move(tried)
 
     def _go_back(self, kept: int) -> None:
-        self._doubling = False
         self._move(kept)
-        self._turn()
+        self._doubts += 1
+        if not self._doubling or self._doubts == DOUBTS:
+            self._turn()
 
     def _turn(self) -> None:
         self._doubling = False
+        self._doubts = 0
         self._direction = "down" if self._direction == "up" else "up"
         self._resting, self._rest = self._rest, min(2 * self._rest, LONGEST_REST)
 

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from raw_server import RawServer, Step, answer, close, drip, hang, raw, reset, truncated
 
-from engine.answers import FIRST_BACKOFF, LONGEST_BACKOFF, backoff, complaint, judge, retry_after
+from engine.answers import FIRST_BACKOFF, LONGEST_BACKOFF, backoff, complaint, judge, rate_hint, retry_after
 from engine.errors import AnswerError, EngineError, Rejected, Stop, Transient
 from engine.http import Auth, Client, KeyAuth, Limits, Timing, open_client
 from engine.scrub import clean
@@ -490,6 +490,19 @@ async def test_a_request_that_always_fails_is_its_own_affair_when_the_registry_a
         assert await wire.read() == {"id": "7"}
 
 
+async def test_retries_have_a_budget() -> None:
+    """Never twenty failures in a row, and yet far more repeated than answered: that is a registry in trouble."""
+    steps = [OK, *[answer(502), answer(502), answer(502), OK] * 20]
+    async with RawServer(*steps) as server, wired(server.url, attempts=5) as wire:
+        await wire.read()
+        closed = 0
+        for _ in range(9):
+            await wire.read()
+            closed += 5 in wire.slept
+            wire.slept.clear()
+        assert closed == 1, "100 points, 15 for each read that was repeated three times"
+
+
 async def test_failures_that_are_not_in_a_row() -> None:
     steps = [OK, *(answer(502) for _ in range(3)), OK]
     async with RawServer(*steps * 3) as server, wired(server.url, attempts=100) as wire:
@@ -609,6 +622,35 @@ async def test_15_minutes_of_429_count_from_the_last_success() -> None:
         await wire.read()
         assert "15 minutes" in str(await caught(wire.read()))
         assert len(server.received) == 5
+
+
+@pytest.mark.parametrize(
+    ("headers", "hint"),
+    [
+        ({}, None),
+        ({"X-RateLimit-Remaining": "30", "X-RateLimit-Reset": "10"}, (30, 10)),
+        ({"RateLimit-Remaining": "0", "RateLimit-Reset": "2.5"}, (0, 2.5)),
+        ({"X-RateLimit-Remaining": "30", "X-RateLimit-Reset": "1000000060"}, (30, 60)),
+        ({"X-RateLimit-Remaining": "30"}, None),
+        ({"X-RateLimit-Remaining": "many", "X-RateLimit-Reset": "10"}, None),
+        ({"X-RateLimit-Remaining": "-1", "X-RateLimit-Reset": "10"}, None),
+        ({"X-RateLimit-Remaining": "30", "X-RateLimit-Reset": "0"}, None),
+        ({"X-RateLimit-Remaining": "30", "X-RateLimit-Reset": "601"}, None),
+        ({"X-RateLimit-Remaining": "30", "X-RateLimit-Reset": "1000000601"}, None),
+        ({"X-RateLimit-Remaining": "30", "X-RateLimit-Reset": "1m0s"}, None),
+        ({"X-RateLimit-Remaining": "9" * 400, "X-RateLimit-Reset": "10"}, None),
+    ],
+)
+def test_what_rate_headers_say(headers: Mapping[str, str], hint: tuple[float, float] | None) -> None:
+    assert rate_hint(headers, 1_000_000_000.0) == hint
+
+
+async def test_a_rate_header_slows_the_next_requests_down() -> None:
+    told = answer(200, b"{}", {"X-RateLimit-Remaining": "20", "X-RateLimit-Reset": "10"})
+    async with RawServer(told) as server, wired(server.url) as wire:
+        assert wire.gate.rate > 1000
+        await wire.read()
+        assert wire.gate.rate == 2.0
 
 
 @pytest.mark.parametrize(

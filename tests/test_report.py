@@ -203,3 +203,14 @@ def test_a_summary_for_a_person_has_numbers_and_says_what_to_do_last() -> None:
     assert "skipped" not in text
     assert "note: 2 prompts share their name" in text
     assert lines[-1] == "See why."
+
+
+def test_a_summary_says_what_held_the_run_back_and_says_it_once() -> None:
+    found = {"rate": 45.0, "limit": 49.6, "concurrency": 12, "paused_s": 7.4}
+    text = to_text(summary(throttle={"source": found, "target": found}))
+    assert text.count("takes about 49.6 requests/s, asked for 7 s of pauses") == 1
+    free = {"rate": 300.0, "limit": None, "concurrency": 12, "paused_s": 0.0}
+    assert "about" not in to_text(summary(throttle={"source": free, "target": free}))
+    both = to_text(summary(throttle={"source": found, "target": free}))
+    assert "the source takes about" in both
+    assert "the target" not in both

@@ -289,3 +289,25 @@ def test_status_and_ids_of_a_migration_file_need_no_key(place: Place) -> None:
         found = promptferry(verb, place.path, "--json", cwd=place.folder)
         assert found.code == 0
         assert json.loads(found.out)
+
+
+def test_a_limit_that_nobody_told_of_is_found_and_told(tmp_path: Path) -> None:
+    with served(SandboxOptions(prompts=40, rate_limit=12)) as registry:
+        path = write_migration(tmp_path, registry.base_url, limits={"share": 1.0})
+        found = promptferry("run", path, cwd=tmp_path, env={"KEY": registry.api_key})
+    assert found.code == 0, found.err
+    source = found.summary["throttle"]["source"]
+    assert found.summary["requests"]["throttled"] >= 1
+    assert 6 <= source["limit"] <= 30
+    assert source["paused_s"] >= 1
+    assert source == found.summary["throttle"]["target"]
+    assert '"event":"throttle.paused"' in found.err.replace(": ", ":")
+    assert '"event":"throttle.rate"' in found.err.replace(": ", ":")
+
+
+def test_ceilings_of_reads_and_writes(tmp_path: Path) -> None:
+    with served(SandboxOptions(prompts=12)) as registry:
+        path = write_migration(tmp_path, registry.base_url, limits={"rate": 1000, "reads": 500, "writes": 10})
+        found = promptferry("run", path, cwd=tmp_path, env={"KEY": registry.api_key})
+    assert found.code == 0, found.err
+    assert found.summary["duration_s"] >= 1.1, "twelve writes at ten a second"

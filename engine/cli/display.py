@@ -60,7 +60,15 @@ async def progress_lines(live: Live) -> None:
     while True:
         await anyio.sleep(LINE_EVERY_S)
         now = figures(live)
-        log.info("run.progress", stage=now.stage, done=now.done, total=now.total, failed=now.failed, pause=now.pause)
+        log.info(
+            "run.progress",
+            stage=now.stage,
+            done=now.done,
+            total=now.total,
+            failed=now.failed,
+            rate=float(f"{now.rate:.3g}"),
+            pause=now.pause,
+        )
 
 
 async def live_display(live: Live, console: Console | None = None) -> None:
@@ -100,6 +108,6 @@ def show(progress: Progress, task: object, now: Figures) -> None:
         task,  # type: ignore[arg-type]  # rich's TaskID, an int by another name
         completed=now.done,
         total=now.total or None,
-        rate=f"{now.rate:g}/s",
+        rate=f"{now.rate:.3g}/s",
         note=" · ".join(note for note in notes if note),
     )
