@@ -262,7 +262,8 @@ class Client:
         if worn_out and not forgiven:
             raise error
         if not worn_out and verdict.meaning.run is not Run.PAUSE:
-            await self._gate.unless_halted(self._timing.sleep(backoff(progress.failures, self._timing.draw())))
+            seconds = backoff(progress.failures, self._timing.draw())
+            await self._gate.unless_halted(lambda: self._timing.sleep(seconds))
         return False
 
     async def _probe(self) -> None:

@@ -12,6 +12,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from types import TracebackType
 from typing import Final, Literal, Self, TypeVar
 
@@ -152,9 +153,12 @@ class _Lane:
 
 
 class Turn:
-    """One request on its way: `async with` lets it through, and frees its place when it has ended."""
+    """One request on its way: `async with` lets it through, and frees its place when it has ended.
 
-    __slots__ = ("_gate", "_inside", "_retry", "entered", "kind", "probe", "seconds", "sent_at")
+    `entered`: when the gate let it through; `seconds`: how long it had its place.
+    """
+
+    __slots__ = ("_gate", "_inside", "_retry", "entered", "kind", "probe", "seconds")
 
     def __init__(self, gate: Gate, kind: Kind, retry: bool, probe: bool) -> None:
         self.kind = kind
@@ -164,8 +168,7 @@ class Turn:
         self._inside = False
 
     async def __aenter__(self) -> Self:
-        self.entered = self.sent_at = await self._gate.enter(self.kind, probe=self.probe)
-        """When the gate let it through, and when it was sent."""
+        self.entered = await self._gate.enter(self.kind, probe=self.probe)
         self._inside = True
         return self
 
@@ -176,14 +179,13 @@ class Turn:
             self._inside = False
             gate.leave()
             await self.__aenter__()
-        self.sent_at = gate.clock()
         gate.requests.count(self.kind, retry=self._retry)
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # with the time in which a create's intent is written: it has its place meanwhile
         self.seconds = self._gate.clock() - self.entered
-        """How long it had its place: a create's intent was written meanwhile."""
         if self._inside:
             self._gate.leave()
 
@@ -306,13 +308,13 @@ class Gate:
         for ticket in self._line:
             ticket.wake()
 
-    async def unless_halted(self, work: Awaitable[T]) -> T:
+    async def unless_halted(self, wait: Callable[[], Awaitable[T]]) -> T:
         """Awaits what only waits; raises Transient `not_sent` when the gate is halted before it is done."""
         with anyio.CancelScope() as scope:
             self._scopes.add(scope)
             try:
                 if not self._halted:
-                    return await work
+                    return await wait()
             finally:
                 self._scopes.remove(scope)
         raise _not_sent()
@@ -328,10 +330,10 @@ class Gate:
         """Returns when a request of this kind may be sent: the time at that moment."""
         lane = self._lanes.get(kind)
         if probe:
-            await self.unless_halted(self._pass_by())
+            await self.unless_halted(self._pass_by)
         elif lane is not None:
             async with lane.line:
-                await self.unless_halted(lane.pay())
+                await self.unless_halted(lane.pay)
                 await self._stand_in_line(lane)
         elif self._line or self._halted or self._full or self.held or not await self._bucket.paid(1 / self.rate):
             await self._stand_in_line()
@@ -383,7 +385,7 @@ class Gate:
             elif self._probe is not None:
                 await self._ask(self._probe)
             elif self.held:
-                await self.unless_halted(self._end_of_pause())
+                await self.unless_halted(self._end_of_pause)
             elif self._full:
                 # a place first: a token taken earlier would be spent late, on top of those that have grown since
                 await ticket.wait()
@@ -400,7 +402,7 @@ class Gate:
         cost = 1 / self.rate
         if await self._bucket.paid(cost):
             return True
-        await self.unless_halted(self._bucket.pay(cost))
+        await self.unless_halted(partial(self._bucket.pay, cost))
         return not self.held
 
     async def _pass_by(self) -> None:
@@ -408,7 +410,7 @@ class Gate:
         await self._bucket.pay(1 / self.rate)
 
     async def _ask(self, probe: Callable[[], Awaitable[None]]) -> None:
-        await self.unless_halted(probe())
+        await self.unless_halted(probe)
         self._probe = None
         log.info("throttle.opened")
 

@@ -449,10 +449,10 @@ def worked(limit: Bucket, seconds: float, *, rate: float | None, share: float = 
                     asked = limit.takes(now())
                     await asyncio.sleep(0.01)
                 if asked is None:
-                    accepted += turn.sent_at > 30
+                    accepted += turn.entered > 30
                     throttle.accepted(turn)
                 else:
-                    refused += turn.sent_at > 30
+                    refused += turn.entered > 30
                     throttle.refused(turn, 1.0, "429")
 
         async with anyio.create_task_group() as tasks:

@@ -39,6 +39,7 @@ def figures(live: Live) -> Figures:
     gates = live.ends.gates if live.ends is not None else []
     paused = max(gates, key=lambda gate: gate.paused_for, default=None)
     pause = f"paused {paused.paused_for:.0f} s: {paused.why}" if paused is not None and paused.paused_for else ""
+    down = next((gate.why for gate in gates if gate.why), "")
     flow = live.flow
     return Figures(
         stage="looking up what is in doubt" if flow is not None and flow.looking_up else live.stage,
@@ -46,7 +47,7 @@ def figures(live: Live) -> Figures:
         total=flow.total if flow is not None else 0,
         failed=flow.done["failed"] if flow is not None else 0,
         rate=sum(gate.rate for gate in gates),
-        pause=pause,
+        pause=pause or down,
     )
 
 
