@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -38,7 +39,7 @@ def figures(live: Live) -> Figures:
     """The run at this moment."""
     gates = live.ends.gates if live.ends is not None else []
     paused = max(gates, key=lambda gate: gate.paused_for, default=None)
-    pause = f"paused {paused.paused_for:.0f} s: {paused.why}" if paused is not None and paused.paused_for else ""
+    pause = f"paused {ceil(paused.paused_for)} s: {paused.why}" if paused is not None and paused.paused_for else ""
     down = next((gate.why for gate in gates if gate.why), "")
     flow = live.flow
     return Figures(
