@@ -43,6 +43,7 @@ from engine.throttle import Requests
 
 TOLD: Final = ("adopt", "conflict", "skip", "wait")
 """What a run has to do besides creating."""
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 RESUME: Final = "Run the same command again: it goes on where this run stopped."
 
 
@@ -88,7 +89,7 @@ class RunOptions:
     watch: Callable[[Live], Coroutine[Any, Any, None]] | None = None
     """Shows progress until it is cancelled."""
     signals: bool = False
-    """Take SIGINT and SIGTERM as requests to end."""
+    """Take SIGINT and SIGTERM as requests to end, and ignore them from its end on."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -212,12 +213,16 @@ async def _interruptible(run: _Run) -> AsyncIterator[None]:
 
 
 async def _on_signals(run: _Run, scope: anyio.CancelScope) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for received in signals:
-            if run.halt.stop is not None:
-                scope.cancel()
-                return
-            run.halt.request(Stop("interrupted", f"{received.name}: the run was asked to end", next=RESUME))
+    try:
+        with anyio.open_signal_receiver(*SIGNALS) as signals:
+            async for received in signals:
+                if run.halt.stop is not None:
+                    scope.cancel()
+                    return
+                run.halt.request(Stop("interrupted", f"{received.name}: the run was asked to end", next=RESUME))
+    finally:
+        for one in SIGNALS:  # it has ended: a signal must not cost its summary
+            signal.signal(one, signal.SIG_IGN)
 
 
 async def _time_box(run: _Run, seconds: float) -> None:

@@ -34,7 +34,17 @@ _OUTCOME_OF: Final = {
 }
 
 
-END_FIELDS: Final = ("reason", "counts", "exit_code", "next", "this_run", "orphaned", "requests", "duration_s")
+END_FIELDS: Final = (
+    "reason",
+    "counts",
+    "exit_code",
+    "next",
+    "this_run",
+    "orphaned",
+    "requests",
+    "throttle",
+    "duration_s",
+)
 """What the ledger keeps of a summary."""
 
 

@@ -85,6 +85,7 @@ class Status:
     this_run: Mapping[str, int]
     orphaned: int | None
     requests: Mapping[str, int] | None
+    throttle: Mapping[str, Mapping[str, float | None]] | None
     duration_s: float
     rate: float
     """Prompts settled a second in the newest run."""
@@ -122,6 +123,7 @@ def read_status(path: Path, chosen: Chosen) -> Status:
         this_run=this_run,
         orphaned=end.get("orphaned"),
         requests=end.get("requests"),
+        throttle=end.get("throttle"),
         duration_s=end.get("duration_s") or seconds,
         rate=round(settled / seconds, 1) if seconds else 0.0,
         failed=[_failed(line) for line in failed],

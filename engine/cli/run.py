@@ -88,14 +88,7 @@ def _run(path: Path, common: Common, flags: Flags) -> Summary:
         watch=None if common.quiet or common.no_progress else watch(),
         signals=True,
     )
-    return anyio.run(_to_its_end, migration, options)
-
-
-async def _to_its_end(migration: Migration, options: RunOptions) -> Summary:
-    summary = await run_migration(migration, options)
-    for one in (signal.SIGINT, signal.SIGTERM):  # it has ended: a signal must not cost its summary
-        signal.signal(one, signal.SIG_IGN)
-    return summary
+    return anyio.run(run_migration, migration, options)
 
 
 def _duration(text: str | None) -> float | None:
