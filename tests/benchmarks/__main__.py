@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
@@ -17,15 +16,17 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import cpu_count
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
-from benchmarks.clients import CLIENTS, IN_FLIGHT
+from e2e import ROOT, environment
+
+from benchmarks.clients import CLIENTS, IN_FLIGHT, LEDGER_TIMED, replica_name
 
 README: Final = Path(__file__).with_name("README.md")
-ROOT: Final = Path(__file__).parents[2]
 BASE: Final = "bare aiohttp"
 SLOW: Final = ("requests loop", "httpx pool")
 LEAST_BYTES: Final = 3_400
@@ -53,7 +54,7 @@ QUICK: Final = Size(small=4, large=12, rounds=1)
 def serving(prompts: int) -> Iterator[str]:
     """The server in its own process; its address."""
     command = [sys.executable, "-m", "tests.benchmarks.server", str(prompts)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
             yield server.stdout.readline().strip()
@@ -63,53 +64,70 @@ def serving(prompts: int) -> Iterator[str]:
 
 def ran(client: str, prompts: int) -> Mapping[str, float]:
     """What one run took. Raises when it did not create every prompt once: a benchmark that loses work is none."""
+    # not in the system's folder for such things, which may be memory: the ledger's syncs should reach a disk
     with serving(prompts) as address, tempfile.TemporaryDirectory(dir=ROOT, prefix=".bench-") as folder:
         command = [sys.executable, "-m", "tests.benchmarks.clients", client, address, str(prompts), folder]
-        done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-        with urlopen(f"{address}/created") as answer:
+        done = subprocess.run(command, cwd=ROOT, env=environment(), check=True, stdout=subprocess.PIPE, text=True)
+        with build_opener(ProxyHandler({})).open(f"{address}/created") as answer:
             created = json.load(answer)
-    if sorted(created["names"].values()) != [1] * prompts or created["least_bytes"] < LEAST_BYTES:
-        raise SystemExit(f"{client}: {len(created['names'])} of {prompts} prompts were created once and whole")
+    if complaint := lost(prompts, created["names"], created["least_bytes"]):
+        raise SystemExit(f"{client}: {complaint}")
     took: Mapping[str, float] = json.loads(done.stdout)
     return took
 
 
+def lost(prompts: int, created: Mapping[str, int], least_bytes: int) -> str | None:
+    """What is wrong with what the server saw; None: every prompt was created exactly once, and whole.
+
+    `created`: name -> how often. `least_bytes`: of the smallest body.
+    """
+    once = sum(created.get(replica_name(number), 0) == 1 for number in range(prompts))
+    if once < prompts or created.keys() != {replica_name(number) for number in range(prompts)}:
+        return f"{once} of {prompts} prompts were created once, under {len(created)} names"
+    if least_bytes < LEAST_BYTES:
+        return f"a body has only {least_bytes} bytes"
+    return None
+
+
 def by_prompt(client: str, size: Size) -> Mapping[str, float]:
-    """Seconds for one prompt more, of CPU and of the clock."""
+    """Seconds for one prompt more, of CPU, of the clock and, where it was asked for, of the ledger."""
     small, large = size.of(client)
     few, many = ran(client, small), ran(client, large)
-    return {name: (many[name] - few[name]) / (large - small) for name in ("cpu_s", "wall_s")}
+    return {name: (many[name] - few[name]) / (large - small) for name in few if name.endswith("_s")}
 
 
 def measured(size: Size) -> Mapping[str, Sequence[Mapping[str, float]]]:
     """Client -> one measurement for each round. In turns, so that what the machine does meanwhile hits all alike."""
-    found: dict[str, list[Mapping[str, float]]] = {client: [] for client in CLIENTS}
+    found: dict[str, list[Mapping[str, float]]] = {client: [] for client in (*CLIENTS, LEDGER_TIMED)}
     for number in range(size.rounds):
-        for client in CLIENTS:
+        for client in found:
             found[client].append(by_prompt(client, size))
             print(f"round {number + 1}: {client} {1e6 * found[client][-1]['cpu_s']:.0f} us", file=sys.stderr)
     return found
 
 
 def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """Medians, and the ratio to the bare loop within each round."""
+    """Medians, the ratio to the bare loop within each round, and the ledger's part of the engine."""
     lines = [
         "| client | CPU by the prompt | spread | times the bare loop | prompts/s |",
         "|---|---:|---:|---:|---:|",
     ]
-    for client, rounds in found.items():
+    for client in CLIENTS:
+        rounds = found[client]
         cpu = [1e6 * one["cpu_s"] for one in rounds]
         times = median(one["cpu_s"] / base["cpu_s"] for one, base in zip(rounds, found[BASE], strict=True))
         rate = 1 / median(one["wall_s"] for one in rounds)
         spread = f"{min(cpu):,.0f}-{max(cpu):,.0f}"
         lines.append(f"| {client} | {median(cpu):,.0f} us | {spread} | {times:.2f} | {rate:,.0f} |")
-    return "\n".join(lines)
+    parts = [100 * one["ledger_s"] / one["cpu_s"] for one in found[LEDGER_TIMED]]
+    spread = f"{min(parts):.1f}-{max(parts):.1f}"
+    return "\n".join([*lines, "", f"Ledger and sink: {median(parts):.1f} % of the engine's CPU time ({spread})."])
 
 
 def write(text: str) -> None:
     """Puts the table into the README, with the machine by its cores only."""
     found = README.read_text(encoding="utf-8")
-    head = f"{os.cpu_count()} cores, {IN_FLIGHT} in flight, medians of {FULL.rounds}:"
+    head = f"{cpu_count()} cores, {IN_FLIGHT} in flight, medians of {FULL.rounds}:"
     marked = f"<!-- table -->\n{head}\n\n{text}\n<!-- end of table -->"
     README.write_text(re.sub(r"<!-- table -->.*<!-- end of table -->", lambda _: marked, found, flags=re.DOTALL))
 

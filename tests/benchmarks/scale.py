@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-from benchmarks.__main__ import ROOT, serving
+from e2e import ROOT, environment
+
+from benchmarks.__main__ import serving
 from engine.ledger import Chain, encode, seal, timestamp
 from engine.model import Entry
 
@@ -37,7 +39,7 @@ def run(prompts: int) -> float:
     """Peak MiB of a run of the engine."""
     with serving(prompts) as address, tempfile.TemporaryDirectory(dir=ROOT, prefix=".bench-") as folder:
         command = [sys.executable, "-m", "tests.benchmarks.clients", "engine", address, str(prompts), folder]
-        done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(command, cwd=ROOT, env=environment(), check=True, stdout=subprocess.PIPE, text=True)
     peak: float = json.loads(done.stdout)["peak_mib"]
     return peak
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Mapping
 
 import pytest
 
-from benchmarks.__main__ import ROOT, ran
-from benchmarks.clients import CLIENTS
+from benchmarks.__main__ import LEAST_BYTES, lost, main, ran, table
+from benchmarks.clients import CLIENTS, LEDGER_TIMED, replica_name
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -16,8 +15,45 @@ def test_every_client_creates_every_prompt_once(client: str) -> None:
     assert ran(client, 9).keys() == {"cpu_s", "wall_s", "peak_mib"}
 
 
-def test_the_table_has_a_row_for_each() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks", "--quick"], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    assert [line.split("|")[1].strip() for line in done.stdout.splitlines()[2:]] == list(CLIENTS)
+def test_the_ledger_takes_a_part_of_the_engines_time() -> None:
+    took = ran(LEDGER_TIMED, 9)
+    assert 0 < took["ledger_s"] < took["cpu_s"]
+
+
+def test_the_table_has_a_row_for_each(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--quick"])
+    rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert rows[2:] == list(CLIENTS)
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    slow_then_fast = {"bare aiohttp": (0.0002, 0.0001), "engine": (0.0003, 0.00015)}
+    rounds = {
+        client: [
+            {"cpu_s": cpu, "wall_s": 0.001, "ledger_s": 0.1 * cpu} for cpu in slow_then_fast.get(client, (0.001, 0.001))
+        ]
+        for client in (*CLIENTS, LEDGER_TIMED)
+    }
+    text = table(rounds)
+    assert "| engine | 225 us | 150-300 | 1.50 | 1,000 |" in text
+    assert "Ledger and sink: 10.0 %" in text
+
+
+ONCE = {replica_name(number): 1 for number in range(3)}
+
+
+@pytest.mark.parametrize(
+    ("created", "least_bytes", "complaint"),
+    [
+        (ONCE, LEAST_BYTES, None),
+        ({**ONCE, replica_name(1): 2}, LEAST_BYTES, "2 of 3 prompts were created once, under 3 names"),
+        ({replica_name(0): 1, replica_name(2): 1}, LEAST_BYTES, "2 of 3 prompts were created once, under 2 names"),
+        ({**ONCE, "another": 1}, LEAST_BYTES, "3 of 3 prompts were created once, under 4 names"),
+        (ONCE, LEAST_BYTES - 1, f"a body has only {LEAST_BYTES - 1} bytes"),
+        ({}, 0, "0 of 3 prompts were created once, under 0 names"),
+    ],
+)
+def test_a_run_that_loses_work_is_no_result(
+    created: Mapping[str, int], least_bytes: int, complaint: str | None
+) -> None:
+    assert lost(3, created, least_bytes) == complaint

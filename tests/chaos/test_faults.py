@@ -74,7 +74,7 @@ WANTED: Final[Mapping[str, Ends]] = {
 }
 PROMPTS: Final = {"hang": 3, "drip": 3, "refuse": 12}
 """Not ten: what costs the whole timeout, and too few for the registry to count as down; and surely enough for that."""
-TIMEOUTS: Final = {"hang": 0.6, "drip": 0.6, "gzip bomb": 15}
+TIMEOUTS: Final = {"hang": 1, "drip": 1, "gzip bomb": 15}
 """A bomb is to be judged by its size, however slow the machine."""
 FLAGS: Final = {"refuse": ("--max-duration", "4s")}
 LISTED: Final = ("page loop", "repeated rows")
