@@ -15,16 +15,16 @@ FIRST_LIMIT: Final = 4
 DOUBLING: Final = 2.0
 STEP: Final = 1.25
 """By this a limit is changed once doubling has been of no use."""
-FAIR: Final = 0.25
-"""A higher limit is kept when throughput grew by so much of the step, on a scale of logarithms: doubling by a fifth."""
+FAIR: Final = 0.1
+"""A higher limit is kept when throughput grew by so much of the step, on a scale of logarithms: doubling by 7 %."""
 NO_LOSS: Final = 0.98
 """A lower limit is kept when so much of the throughput is left."""
-DOUBTS: Final = 2
+DOUBTS: Final = 3
 """Doubling ends when it was of no use so many times in a row: one may be a hiccup, which would cost the whole run."""
 CHANGED: Final = 3.0
 """When the same limit takes so many times as long as before, or as short, doubling begins again."""
 LEAST_ROUND: Final = 8
-LEAST_SECONDS: Final = 0.05
+LEAST_SECONDS: Final = 0.03
 """Fewer requests, or less time, tell more of the machine's other work than of the registry."""
 LONGER: Final = 4
 """Rounds are so many times as long once doubling is in doubt: a smaller gain is then to be told from noise."""
