@@ -16,7 +16,7 @@ CHANGED = "its source changed since it was made"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adoption:
-    """A replica of ours, and what its marks tell. `source`: as it is now, when it is what the replica was made from."""
+    """A replica of ours, and what its marks tell. `source`: as it is now, when the rules would make the same of it."""
 
     match: Match
     source: Prompt | None
@@ -34,7 +34,8 @@ async def examine(job: Job, row: Row, match: Match) -> Adoption | None:
     edited = match.digest != match.mark.replica_digest
     changed = source is not None and digest(source) != match.mark.source_digest
     notes = ((EDITED,) if edited else ()) + ((CHANGED,) if changed else ())
-    return Adoption(match=match, source=None if changed else source, notes=notes)
+    same = not edited and _compared(job, match, source) is not None
+    return Adoption(match=match, source=source if same else None, notes=notes)
 
 
 def _compared(job: Job, match: Match, source: Prompt | None) -> Adoption | None:

@@ -23,6 +23,7 @@ LONGEST_PAUSE: Final = 10 * 60.0
 CODE_LENGTH: Final = 64
 TOKEN_CODES: Final = frozenset({"EXPIRED_TOKEN", "INVALID_TOKEN"})
 """Codes of a 403 that says what others say with 401."""
+_CODE: Final = re.compile(rf"[A-Za-z0-9_.-]{{1,{CODE_LENGTH}}}")
 
 
 class Fate(Enum):
@@ -150,6 +151,17 @@ class Request:
     """A body over the cap stops the run."""
     blank: bool = False
     """A blank body is a whole one."""
+    hushed: bool = False
+    """The answer may quote a template that `body` does not hold: of what an error says, only the code is told."""
+    completion: bool = False
+    """A call of a model: the value of a 2xx is a `Whole`, and a 429 may be the model's own, which need never end."""
+
+
+class Whole(NamedTuple):
+    """A body that came whole, whatever it holds. `media_type`: without parameters, in lower case."""
+
+    media_type: str
+    body: bytes
 
 
 @dataclass(slots=True, kw_only=True)
@@ -203,19 +215,30 @@ def read_answer(request: Request, answer: Answer) -> Verdict:
     if answer.status is None:
         return Verdict(request=request, answer=answer, outcome=NoStatus.CUT_OFF if answer.left else NoStatus.NOT_SENT)
     if judge(answer.status).read is not Fate.DONE:
-        said = complaint(answer.body)
+        said = _hushed(complaint(answer.body)) if request.hushed else complaint(answer.body)
         token = answer.status == 403 and said is not None and said.code in TOKEN_CODES
         return Verdict(request=request, answer=answer, outcome=401 if token else answer.status, said=said)
     if answer.fault:
         return Verdict(request=request, answer=answer, outcome=NoStatus.BAD_BODY)
     if request.blank and not answer.body.strip():
         return Verdict(request=request, answer=answer, outcome=answer.status)
+    if request.completion:
+        return Verdict(request=request, answer=answer, outcome=answer.status, value=_whole(answer))
     try:
         return Verdict(request=request, answer=answer, outcome=answer.status, value=decode(answer.body))
     except NotKept:
         return Verdict(request=request, answer=answer, outcome=NoStatus.NOT_KEPT)
     except ValueError:
         return Verdict(request=request, answer=answer, outcome=NoStatus.BAD_BODY)
+
+
+def _whole(answer: Answer) -> Whole:
+    return Whole(answer.headers.get("Content-Type", "").partition(";")[0].strip().lower(), answer.body)
+
+
+def _hushed(said: Complaint | None) -> Complaint | None:
+    # some send a sentence where the code belongs
+    return said and Complaint("", said.code if said.code and _CODE.fullmatch(said.code) else None)
 
 
 _ERRORS: Final[Mapping[Fate, type[AnswerError]]] = {

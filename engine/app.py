@@ -8,25 +8,23 @@ from __future__ import annotations
 import getpass
 import hashlib
 import secrets
-import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import anyio
-
 from engine import __version__, check, report
 from engine.check import examine, named_in_file, stop_on_problems, unknown_ids
 from engine.chosen import Chosen
 from engine.config import Migration
+from engine.copies import Copies
 from engine.ends import Workspaces, open_ends, open_job
 from engine.errors import Stop
 from engine.flow import Flow, MaxFailures
+from engine.interrupt import AGAIN, interruptible
 from engine.inventory import Inventory, count
 from engine.job import Halt, Job, task_group
 from engine.ledger import State, mismatch
@@ -43,8 +41,6 @@ from engine.throttle import Requests
 
 TOLD: Final = ("adopt", "conflict", "skip", "wait")
 """What a run has to do besides creating."""
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-RESUME: Final = "Run the same command again: it goes on where this run stopped."
 
 
 @dataclass(slots=True)
@@ -115,9 +111,9 @@ async def run_migration(migration: Migration, options: RunOptions | None = None)
     Raises ConfigError when the ledger's path cannot be used at all; everything else that is raised is a bug.
     """
     options = options or RunOptions()
-    run = _Run(migration=migration, options=options, id=_run_id(), live=Live(migration.name))
+    run = _Run(migration=migration, options=options, id=new_run_id(), live=Live(migration.name))
     try:
-        async with _interruptible(run):
+        async with interruptible(run.halt, signals=options.signals, seconds=options.max_duration):
             await _run(run)
     except Stop as stop:
         run.halt.request(stop)
@@ -129,12 +125,12 @@ async def _run(run: _Run) -> None:
     sink = Sink.open(migration.ledger, run=run.id)
     try:
         run.state = sink.state
-        _check_identity(migration, sink.state)
+        check_identity(migration, sink.state)
         async with sink, open_ends(migration, rate=options.rate) as ends:
             run.live.ends = ends
             job, tasks = await run.halt.guard(_survey(run, ends))
             if tasks and options.confirm is not None and not options.confirm(_surveyed(run), len(tasks)):
-                declined = Stop("interrupted", "the run was not confirmed; nothing was written", next=RESUME)
+                declined = Stop("interrupted", "the run was not confirmed; nothing was written", next=AGAIN)
                 run.halt.request(declined)  # first: when the answer was Ctrl-C, its signal asks for the end as well
                 raise declined
             await _write(run, job, sink, tasks)
@@ -155,7 +151,7 @@ async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, list[Task]]:
     }
     if found.tasks and not run.chosen:
         found.notes.append(f"--only, --collection and --ids-file take none of the {len(found.tasks)} selected prompts")
-    tasks = [task for task in found.tasks if task.action == "create" and task.row.id in run.chosen]
+    tasks = [task for task in found.tasks if task.action in ("create", "update") and task.row.id in run.chosen]
     run.limited = run.options.limit is not None and len(tasks) > run.options.limit
     return job, tasks[: run.options.limit]
 
@@ -166,6 +162,7 @@ async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None
         sink=sink,
         halt=run.halt,
         clock=time.time,
+        copies=Copies(run.migration.ledger, run=run.id),
         max_failures=run.options.max_failures,
         replicas=run.replicas,
         total=len(tasks) + sum(task.action in TOLD for task in _surveyed(run).tasks),
@@ -200,37 +197,7 @@ async def _stop_sending(run: _Run) -> None:
         gate.halt()
 
 
-@asynccontextmanager
-async def _interruptible(run: _Run) -> AsyncIterator[None]:
-    """Signals and the time box ask the run to end; a second signal drops what is in flight."""
-    async with task_group() as group:
-        if run.options.signals:
-            group.start_soon(_on_signals, run, group.cancel_scope)
-        if run.options.max_duration is not None:
-            group.start_soon(_time_box, run, run.options.max_duration)
-        yield
-        group.cancel_scope.cancel()
-
-
-async def _on_signals(run: _Run, scope: anyio.CancelScope) -> None:
-    try:
-        with anyio.open_signal_receiver(*SIGNALS) as signals:
-            async for received in signals:
-                if run.halt.stop is not None:
-                    scope.cancel()
-                    return
-                run.halt.request(Stop("interrupted", f"{received.name}: the run was asked to end", next=RESUME))
-    finally:
-        for one in SIGNALS:  # it has ended: a signal must not cost its summary
-            signal.signal(one, signal.SIG_IGN)
-
-
-async def _time_box(run: _Run, seconds: float) -> None:
-    await anyio.sleep(seconds)
-    run.halt.request(Stop("time_box", f"the {seconds:g} s of --max-duration are over", next=RESUME))
-
-
-def _check_identity(migration: Migration, state: State) -> None:
+def check_identity(migration: Migration, state: State) -> None:
     if state.identity is None:
         return
     if different := mismatch(state.identity, migration.identity()):
@@ -250,6 +217,7 @@ def _run_entry(run: _Run) -> Entry:
             **identity,
             "identity": hashlib.sha256("\0".join(identity.values()).encode()).hexdigest(),
             "rules": migration.rules_digest(),
+            "rewrites": migration.rewrites_digest(),
             "version": __version__,
             "actor": _actor(),
             "host": socket.gethostname(),
@@ -265,7 +233,7 @@ def _actor() -> str:
         return "unknown"
 
 
-def _run_id() -> str:
+def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
@@ -320,13 +288,20 @@ async def plan_migration(migration: Migration, *, chosen: Chosen, rate: float | 
     """What `run` would do now. Raises Stop."""
     state = _recorded(migration)
     async with open_ends(migration, rate=rate) as ends:
-        job = await open_job(migration, ends)
+        job = await open_job(migration, ends, also={"labels"})
         stop_on_problems(list(named_in_file(job)))
         found = await survey(job, state, now=time.time())
         stop_on_problems(list(unknown_ids(job, found.rows, _known_ids(migration))))
-        listing = sum(gate.requests.total for gate in ends.gates)
         taken = {task.row.id for task in found.tasks if chosen.takes_row(task.row, job.ends.source.collections)}
-        return await plan(job, found, taken, rate=ends.gates[0].rate, listing_requests=listing)
+        return await plan(
+            job,
+            found,
+            state,
+            taken,
+            now=time.time(),
+            rate=ends.gates[0].rate,
+            asked=lambda: sum(gate.requests.total for gate in ends.gates),
+        )
 
 
 async def check_migration(
@@ -370,5 +345,5 @@ def _recorded(migration: Migration) -> State:
     if not Path(migration.ledger).exists():
         return State()
     state = read_ledger(migration.ledger).state
-    _check_identity(migration, state)
+    check_identity(migration, state)
     return state

@@ -17,6 +17,7 @@ from engine.answers import (
     Request,
     Run,
     Verdict,
+    Whole,
     backoff,
     error_of,
     rate_hint,
@@ -171,8 +172,12 @@ class Client:
         *,
         params: Params | None = None,
         content_type: str = "application/json",
+        hushed: bool = False,
     ) -> Json:
-        """Whatever may be sent twice (makeDefault, labels, delete, render): like a read; a blank answer is None."""
+        """Whatever may be sent twice (makeDefault, labels, delete, render): like a read; a blank answer is None.
+
+        `hushed`: the answer may quote a template that is not in `body`; no error holds what it says, but for a code.
+        """
         request = Request(
             end=self._end,
             call=call,
@@ -182,8 +187,28 @@ class Client:
             content_type="" if body is None else content_type,
             cap=self.limits.body_cap,
             blank=True,
+            hushed=hushed,
         )
         return await self._settle(request, _Progress())
+
+    async def complete(self, call: str, path: str, body: bytes) -> Whole:
+        """POST that makes a model answer, in JSON or in an event stream. It costs money: repeated like a create, after
+        429 until it was sent `limits.attempts` times. Hushed. Also raises UnknownOutcome: it may have been paid for.
+        """
+        request = Request(
+            end=self._end,
+            call=call,
+            method="POST",
+            url=self._url(path, None),
+            body=body,
+            content_type="application/json",
+            repeatable=False,
+            cap=self.limits.body_cap,
+            hushed=True,
+            completion=True,
+        )
+        whole: Whole = await self._settle(request, _Progress())
+        return whole
 
     def _url(self, path: str, params: Params | None) -> str:
         if not path.startswith("/") or not path.isascii() or not path.isprintable() or set(path) & set(" ?#"):
@@ -254,6 +279,8 @@ class Client:
             raise stop from error
         tries = {Fate.WAIT: progress.failures + 1, Fate.RETRY: self.limits.attempts, Fate.ONCE: 2}.get(fate, 1)
         worn_out = progress.failures >= tries
+        if fate is Fate.WAIT and verdict.request.completion:
+            worn_out = progress.sent >= self.limits.attempts
         forgiven = fate is Fate.RETRY and health.at_fault(verdict, since=progress.successes)
         if worn_out and forgiven:
             health.doubt(verdict)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
 
@@ -28,6 +28,8 @@ CONTENT: Final = (
     "description",
 )
 """The fields of Prompt that a person wrote; the registry owns the others."""
+
+MarkIn = Literal["metadata", "description", "nowhere"]
 
 _PLAIN: Final = (str, int)
 _MAPPING: Final = (dict, Mapping)
@@ -98,7 +100,14 @@ def differences(expected: Prompt, found: Prompt) -> tuple[str, ...]:
     before, after = content(expected), content(found)
     parameters = changed_inside("parameters", before.pop("parameters", {}), after.pop("parameters", {}))
     fields = (user_name(name) for name in CONTENT if changed(before.get(name), after.get(name)))
-    return (*fields, *(name for name, _, _ in parameters))
+    two_models = ("parameters.model",) if found.parameters_model is not None else ()
+    return (*fields, *(name for name, _, _ in parameters), *two_models)
+
+
+def changed_fields(before: Prompt, after: Prompt) -> frozenset[str]:
+    """The fields of Prompt whose content differs."""
+    old, new = content(before), content(after)
+    return frozenset(name for name in CONTENT if changed(old.get(name), new.get(name)))
 
 
 def changed(before: Json, after: Json) -> bool:
@@ -151,9 +160,11 @@ def key_of(migration: str, source: str, source_id: str) -> str:
 
 
 def make_replica(
-    source: Prompt, rewritten: Prompt, *, migration: str, registry: str, mark_in: str = "metadata"
+    source: Prompt, rewritten: Prompt, *, migration: str, registry: str, mark_in: MarkIn = "metadata"
 ) -> Replica:
     """The replica to be made, with its mark in place of any mark that the source carried.
+
+    `nowhere`: for a prompt that is changed in place, which is nobody's replica by that.
 
     `registry`: the source's registry and workspace as text, as in `key_of`. `mark_in`: `metadata`, or `description`
     for a registry that does not keep the metadata; there it is the key alone.
@@ -171,6 +182,8 @@ def make_replica(
         source_digest=sha256(_encode(before)).hexdigest(),
         replica_digest=sha256(_encode(after)).hexdigest(),
     )
+    if mark_in == "nowhere":
+        return Replica(source=source, prompt=rewritten, mark=mark)
     metadata = {key: value for key, value in rewritten.metadata.items() if key != MARK_KEY}
     description = _unmarked(rewritten.description)
     if mark_in == "description":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 from engine.check import kinds_needed
 from engine.config import Endpoint, Migration
-from engine.connectors import CONNECT
+from engine.connectors import CONNECT, CONNECT_GATEWAY
 from engine.errors import Stop
 from engine.http import Limits
 from engine.job import Job
 from engine.lookup import catalog_of
-from engine.model import Target
+from engine.model import Gateway, Target
 from engine.rewrite import Ends
 from engine.throttle import Gate
 
@@ -34,6 +34,9 @@ class Workspaces:
     source_gate: Gate
     target_gate: Gate
     """The same object as `source_gate` where host and key are the same."""
+    source_gateway: Gateway | None = None
+    target_gateway: Gateway | None = None
+    """Where prompts are rendered and called, when that was asked for."""
 
     @property
     def gates(self) -> list[Gate]:
@@ -55,12 +58,15 @@ class _Address:
 
 
 @asynccontextmanager
-async def open_ends(migration: Migration, *, rate: float | None = None) -> AsyncIterator[Workspaces]:
+async def open_ends(
+    migration: Migration, *, rate: float | None = None, gateways: bool = False
+) -> AsyncIterator[Workspaces]:
     """Both ends of the migration; `rate` overrides `limits.rate`. Nothing is sent yet."""
     async with AsyncExitStack() as stack:
         gates: dict[_Address, Gate] = {}
         used: list[Gate] = []
         opened: list[Target] = []
+        called: list[Gateway] = []
         sandbox = _Sandbox(migration.ledger, stack)
         ends = migration.ends[:1] if migration.same_workspace else migration.ends
         for name, end in zip(("source", "target"), ends, strict=False):
@@ -72,17 +78,48 @@ async def open_ends(migration: Migration, *, rate: float | None = None) -> Async
                 api_key=address.api_key,
                 workspace=end.workspace,
                 gate=gate,
-                limits=Limits(timeout=migration.limits.timeout, attempts=migration.limits.attempts),
+                limits=_limits(migration),
                 name=name,
             )
             opened.append(await stack.enter_async_context(connect))
-        yield Workspaces(source=opened[0], target=opened[-1], source_gate=used[0], target_gate=used[-1])
+            if gateways:
+                called.append(await _gateway(migration, end, name, address, gates, rate, stack))
+        yield Workspaces(
+            source=opened[0],
+            target=opened[-1],
+            source_gate=used[0],
+            target_gate=used[-1],
+            source_gateway=called[0] if called else None,
+            target_gateway=called[-1] if called else None,
+        )
 
 
-async def open_job(migration: Migration, ends: Workspaces) -> Job:
-    """Asks both ends for what the rules need to know of them. The first requests are sent here."""
+async def _gateway(
+    migration: Migration,
+    end: Endpoint,
+    name: str,
+    registry: _Address,
+    gates: dict[_Address, Gate],
+    rate: float | None,
+    stack: AsyncExitStack,
+) -> Gateway:
+    """Of this end; under the registry's own gate where host and key are the same."""
+    key = end.gateway_key.get_secret_value() if end.gateway_key is not None else registry.api_key
+    address = _Address(end.gateway_url or registry.base_url, key)
+    connect = CONNECT_GATEWAY[end.kind](
+        base_url=address.base_url,
+        api_key=address.api_key,
+        gate=gates.setdefault(address, _gate(migration, rate)),
+        limits=_limits(migration),
+        name=f"{name}'s gateway",
+    )
+    return await stack.enter_async_context(connect)
+
+
+async def open_job(migration: Migration, ends: Workspaces, *, also: Collection[str] = ()) -> Job:
+    """Asks both ends for what the rules need to know of them, and for `also`. The first requests are sent here."""
     select, rules = migration.selection(), migration.rules()
-    kinds = kinds_needed(rules, same=ends.same)
+    kinds = kinds_needed(rules, same=ends.same).union(also)
     source = await catalog_of(ends.source, kinds)
     target = source if ends.same else await catalog_of(ends.target, kinds)
     limits = migration.limits
@@ -96,10 +133,19 @@ async def open_job(migration: Migration, ends: Workspaces) -> Job:
         rules=rules,
         allow_loss=frozenset(migration.allow_loss),
         on_existing=migration.on_existing,
+        in_place=migration.in_place,
+        on_change=migration.on_change,
+        on_edited=migration.on_edited,
+        publish=migration.publishes,
+        rewrites=migration.rewrites_digest(),
         settle=limits.settle_seconds,
         concurrency=limits.concurrency,
         attempts=limits.attempts,
     )
+
+
+def _limits(migration: Migration) -> Limits:
+    return Limits(timeout=migration.limits.timeout, attempts=migration.limits.attempts)
 
 
 def _gate(migration: Migration, rate: float | None) -> Gate:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 from engine.errors import AnswerError
-from engine.job import Draft
-from engine.model import Entry, Failed, Json, Mark, Named, Outcome, Prompt, Row, Unknown
+from engine.job import Draft, Revision
+from engine.model import Created, Entry, Failed, Json, Mark, Named, Outcome, Prompt, Row, Unknown, Updated
 from engine.selection import find
 
 MESSAGE_BYTES: Final = 500
+CLOCKS_APART_S: Final = 60.0
+UPDATE: Final = {"op": "update"}
 EXISTS: Final = "exists"
 """The `error` of an `unknown` line after a 409: the registry has that name, and a look-up tells whose it is."""
 
@@ -26,73 +29,174 @@ def origin(row: Row, collections: Sequence[Named] | None) -> dict[str, Json]:
     }
 
 
+def compared_at(updated_at: str | None, now: float) -> str | None:
+    """The time of a change, where whatever changes from now on surely has another one; else None: compare again.
+
+    Registries keep times to the second, and their clocks are not ours.
+    """
+    try:
+        changed = datetime.fromisoformat(updated_at or "").timestamp()
+    except ValueError:
+        return None
+    return updated_at if now - changed > CLOCKS_APART_S else None
+
+
 def intent(whose: Mapping[str, Json], draft: Draft, attempt: int) -> Entry:
-    """Durable before the create's first byte leaves."""
+    """Durable before the first byte of a create or update leaves."""
+    revision = draft.revision
     return Entry(
         "intent",
         {
             **whose,
-            "op": "create",
+            "op": "create" if revision is None else "update",
             "key": draft.replica.mark.key,
             "name": draft.replica.prompt.name,
             "body_sha256": hashlib.sha256(draft.body).hexdigest(),
             "attempt": attempt,
-            "base_version": None,
-        },
-    )
-
-
-def of(whose: Mapping[str, Json], draft: Draft, outcome: Outcome) -> Entry:
-    """What became of a create."""
-    if isinstance(outcome, Failed) and outcome.exists:  # 409: the look-up tells ours from somebody else's
-        return Entry("unknown", {**whose, "stage": "create", "error": EXISTS})
-    if isinstance(outcome, Failed):
-        return failed(whose, "create", outcome)
-    if isinstance(outcome, Unknown):
-        return Entry("unknown", {**whose, "stage": "create", "error": outcome.error})
-    source = draft.replica.source
-    return Entry(
-        "created",
-        {
-            **whose,
-            "source_slug": source.slug,
-            "source_version": source.version,
-            "source_updated_at": source.updated_at,
-            "target_id": outcome.target_id,
-            "target_slug": outcome.target_slug,
-            "name": draft.replica.prompt.name,
-            "how": "response",
-            "source_digest": draft.replica.mark.source_digest,
+            "base_version": None if revision is None else revision.base,
+            **({} if revision is None else _before(revision)),
             "replica_digest": draft.replica.mark.replica_digest,
         },
     )
 
 
-def adopted(whose: Mapping[str, Json], row: Row, source: Prompt | None, found: Row, mark: Mark) -> Entry:
-    """A replica of ours that was found on the target. `source`: what it was made from, when that is known."""
+def of(whose: Mapping[str, Json], draft: Draft, outcome: Outcome, *, now: float, pending: bool = False) -> Entry | None:
+    """What became of a create or update; None: an update was answered, and its version is still to be looked at.
+
+    `pending`: labels or the rest of the history follow.
+    """
+    op = UPDATE if draft.revision is not None else {}
+    stage = "update" if op else "create"
+    match outcome:
+        case Failed(exists=True) if not op:  # 409: the look-up tells ours from somebody else's
+            return Entry("unknown", {**whose, **op, "stage": stage, "error": EXISTS})
+        case Failed():
+            return failed(whose, stage, outcome, **op)
+        case Unknown():
+            return Entry("unknown", {**whose, **op, "stage": stage, "error": outcome.error})
+        case Created():
+            made = {"target_id": outcome.target_id, "target_slug": outcome.target_slug, "how": "response"}
+            return Entry("created", {**whose, **_copied(draft, now), **made, **({"pending": True} if pending else {})})
+        case Updated():
+            return None
+
+
+def updated(
+    whose: Mapping[str, Json], draft: Draft, *, how: str, after: int | None, published: bool, now: float, pending: bool
+) -> Entry:
+    """A prompt that has a new version, or a new head; `published`: that version is what applications get."""
+    revision = draft.revision
+    assert revision is not None  # nothing else is an update
+    return Entry(
+        "updated",
+        {
+            **whose,
+            **_copied(draft, now),
+            **_before(revision),
+            "target_slug": revision.before.slug,
+            "how": how,
+            "after_version": after,
+            "published": published,
+            **({"pending": True} if pending else {}),
+        },
+    )
+
+
+def _before(revision: Revision) -> dict[str, Json]:
+    """What a rollback goes back to."""
+    return {
+        "target_id": revision.target_id,
+        "before_version": revision.published,
+        "before_name": revision.before.name,
+        "before_collection": revision.before.collection,
+    }
+
+
+def _copied(draft: Draft, now: float) -> dict[str, Json]:
+    source = draft.replica.source
+    return {
+        "source_slug": source.slug,
+        "source_version": source.version,
+        "source_updated_at": compared_at(source.updated_at, now),
+        "name": draft.replica.prompt.name,
+        "model": draft.replica.prompt.model,
+        "source_digest": draft.replica.mark.source_digest,
+        "replica_digest": draft.replica.mark.replica_digest,
+    }
+
+
+def unchanged(
+    whose: Mapping[str, Json],
+    *,
+    source_updated_at: str | None,
+    target_updated_at: str | None,
+    mark: Mark | None = None,
+    edited: bool = False,
+) -> Entry:
+    """It was compared, and there is nothing to do. `mark`: what both hold now, where that is not what they held."""
+    digests = {} if mark is None else {"source_digest": mark.source_digest, "replica_digest": mark.replica_digest}
+    times = {"source_updated_at": source_updated_at, "target_updated_at": target_updated_at}
+    return Entry("unchanged", {**whose, **times, **digests, **({"edited": True} if edited else {})})
+
+
+def version(whose: Mapping[str, Json], target_id: str, source_version: int, target_version: int) -> Entry:
+    """One version of a history has arrived."""
+    numbers = {"source_version": source_version, "target_version": target_version}
+    return Entry("version", {**whose, "target_id": target_id, **numbers})
+
+
+def verified(whose: Mapping[str, Json], target_id: str, result: str, fields: Sequence[str], **more: Json) -> Entry:
+    """What a comparison found: same | differs | missing | source_changed."""
+    return Entry("verified", {**whose, "target_id": target_id, "result": result, "fields": list(fields), **more})
+
+
+def published(whose: Mapping[str, Json], target_id: str, result: str, *, before: int | None, version: int) -> Entry:
+    """A cut-over: published | already | edited. `before`: the version that was published until then."""
+    numbers = {"before_version": before, "version": version}
+    return Entry("published", {**whose, "target_id": target_id, "result": result, **numbers})
+
+
+def rolled_back(whose: Mapping[str, Json], target_id: str | None, result: str, **back_to: Json) -> Entry:
+    """deleted | gone | absent | restored | kept. `back_to`: what an earlier run had made, where that is there again."""
+    return Entry("rolled_back", {**whose, "target_id": target_id, "result": result, **back_to})
+
+
+def finished(whose: Mapping[str, Json], target_id: str, draft: Draft | None, *, now: float) -> Entry:
+    """What was pending is there. `draft`: of a whole history the version that is published."""
+    return Entry("finished", {**whose, "target_id": target_id, **(_copied(draft, now) if draft is not None else {})})
+
+
+def adopted(
+    whose: Mapping[str, Json], row: Row, source: Prompt | None, found: Row, mark: Mark, *, now: float, pending: bool
+) -> Entry:
+    """A replica of ours that was found on the target. `source`: what it was made from, when it is what the rules make
+    of that now; else the next run compares them.
+    """
     return Entry(
         "created",
         {
             **whose,
             "source_slug": row.slug,
             "source_version": source.version if source is not None else None,
-            "source_updated_at": source.updated_at if source is not None else None,
+            "source_updated_at": compared_at(source.updated_at, now) if source is not None else None,
             "target_id": found.id,
             "target_slug": found.slug,
             "name": found.name,
             "how": "lookup",
             "source_digest": mark.source_digest,
             "replica_digest": mark.replica_digest,
+            **({"pending": True} if pending else {}),
         },
     )
 
 
-def failed(whose: Mapping[str, Json], stage: str, failure: Failed) -> Entry:
-    """Surely no effect on the target."""
+def failed(whose: Mapping[str, Json], stage: str, failure: Failed, *, op: str | None = None) -> Entry:
+    """Surely no effect on the target. `op`: `update`, when it was one of a replica that is there."""
     return Entry(
         "failed",
         {
             **whose,
+            **({"op": op} if op is not None else {}),
             "stage": stage,
             "error": failure.error,
             "status": failure.status,
@@ -113,9 +217,10 @@ def skipped(whose: Mapping[str, Json], reason: str) -> Entry:
     return Entry("skipped", {**whose, "reason": reason})
 
 
-def conflict(whose: Mapping[str, Json], reason: str, target_id: str | None) -> Entry:
-    """A person must decide: `exists`, `name_clash`, `edited`."""
-    return Entry("conflict", {**whose, "reason": reason, "target_id": target_id})
+def conflict(whose: Mapping[str, Json], reason: str, target_id: str | None, *, op: str | None = None) -> Entry:
+    """A person must decide: `exists`, `name_clash`, `edited`, `changed`. `op`: as in `failed`."""
+    more = {"op": op} if op is not None else {}
+    return Entry("conflict", {**whose, **more, "reason": reason, "target_id": target_id})
 
 
 def short(message: str) -> str:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from engine.errors import Stop
-from engine.job import Halt
+import anyio
+
+from engine.copies import Copies
+from engine.digest import MarkIn
+from engine.errors import EngineError, Stop, Transient
+from engine.job import Draft, Halt
 from engine.ledger import State
 from engine.log import log
-from engine.model import Entry
+from engine.model import Entry, Json, Target
 from engine.sink import Sink
+from engine.survey import Task
 
 PERCENT_FROM: Final = 20
 """A percentage of failures means nothing before so many prompts have been taken up."""
 
 EVENTS: Final = {
     "created": "prompt.created",
+    "updated": "prompt.updated",
+    "unchanged": "prompt.unchanged",
     "skipped": "prompt.skipped",
     "conflict": "prompt.conflict",
     "failed": "prompt.failed",
@@ -56,6 +63,35 @@ class MaxFailures:
         return taken >= PERCENT_FROM and failures * 100 > self.limit * taken
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A task whose replica is ready to be sent."""
+
+    task: Task
+    whose: Mapping[str, Json]
+    """What its lines in the ledger begin with."""
+    draft: Draft
+    pending: bool = False
+    """Labels or the rest of the history follow."""
+
+
+class Labels:
+    """Ids of labels at the target by their names: listed once, when the first is asked for, and made when missing."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, str] | None = None
+        self._lock = anyio.Lock()
+
+    async def id_of(self, target: Target, name: str) -> str:
+        """Raises EngineError when it is not there and cannot be made."""
+        async with self._lock:
+            if self._ids is None:
+                self._ids = {one.name: one.id for one in (await target.catalog({"labels"})).labels or ()}
+            if name not in self._ids:
+                self._ids[name] = await target.create_label(name)
+            return self._ids[name]
+
+
 @dataclass(slots=True, kw_only=True)
 class Flow:
     """One run. Every line of the ledger goes through `record`."""
@@ -64,7 +100,9 @@ class Flow:
     halt: Halt
     clock: Callable[[], float]
     max_failures: MaxFailures | None = None
-    mark_in: str = "metadata"
+    copies: Copies
+    labels: Labels = field(default_factory=Labels)
+    mark_in: MarkIn = "metadata"
     """Where the mark comes back: `metadata` or `description`; the first create of a run finds out."""
     looking_up: bool = False
     """What is left is in doubt and waits for its settle time."""
@@ -86,6 +124,10 @@ class Flow:
     def state(self) -> State:
         """The fold of the ledger so far."""
         return self.sink.state
+
+    def dropped(self, error: EngineError) -> bool:
+        """Whether this is only what was not sent any more because the run was asked to end."""
+        return self.halt.stop is not None and isinstance(error, Transient) and error.error == "not_sent"
 
     async def record(self, *entries: Entry) -> None:
         """Durable when it returns. Raises Stop when the disk fails."""

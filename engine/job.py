@@ -10,7 +10,7 @@ from typing import TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from engine.digest import key_of, make_replica, read_mark
+from engine.digest import MarkIn, key_of, make_replica, read_mark
 from engine.errors import EngineError, Rejected, Stop
 from engine.model import Failed, Prompt, Replica, Rule, Select, Source, Target
 from engine.rewrite import Ends, Rewritten, rewrite
@@ -31,6 +31,14 @@ class Job:
     rules: tuple[Rule, ...]
     allow_loss: frozenset[str]
     on_existing: str
+    in_place: bool = False
+    """Mode update: prompts get a new version where they stand."""
+    on_change: str = "update"
+    on_edited: str = "conflict"
+    publish: bool = True
+    """A new version becomes the published one."""
+    rewrites: str | None = None
+    """Digest of the rules that decide what a replica holds."""
     settle: float
     """Seconds before an unanswered create is looked up."""
     concurrency: int
@@ -47,15 +55,37 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """The prompt that an update changes, as it is before."""
+
+    target_id: str
+    base: int | None
+    """Its newest version."""
+    published: int | None
+    """Its published version."""
+    before: Prompt
+    """As it is published."""
+    fields: frozenset[str] | None
+    """The fields of Prompt that are sent; None: whole."""
+    there: int | None = None
+    """The version that holds what is wanted already: an update whose answer was lost, or whose ledger was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A replica ready to be sent, and what the rewrite said of it."""
+    """A replica ready to be sent, and what the rewrite said of it. `revision`: it updates a prompt that is there."""
 
     replica: Replica
     body: bytes = field(repr=False)
     rewritten: Rewritten
+    revision: Revision | None = None
+
+    def revising(self, revision: Revision, target: Target) -> Draft:
+        """The same as an update. Raises Rejected when it cannot be written without loss."""
+        return replace(self, revision=revision, body=target.encode_update(self.replica, revision.fields))
 
 
-def prepare(job: Job, prompt: Prompt, *, name: str | None = None, mark_in: str = "metadata") -> Draft | Failed:
+def prepare(job: Job, prompt: Prompt, *, name: str | None = None, mark_in: MarkIn = "metadata") -> Draft | Failed:
     """From a definition to what is sent; Failed names what is missing or would be lost. `name` overrides the rules'."""
     try:
         return _prepare(job, prompt, name, mark_in)
@@ -65,7 +95,7 @@ def prepare(job: Job, prompt: Prompt, *, name: str | None = None, mark_in: str =
         return Failed(error="too_deep", message="its parameters or tools are nested too deep to be copied without loss")
 
 
-def _prepare(job: Job, prompt: Prompt, name: str | None, mark_in: str) -> Draft | Failed:
+def _prepare(job: Job, prompt: Prompt, name: str | None, mark_in: MarkIn) -> Draft | Failed:
     rewritten = rewrite(prompt, job.rules, job.ends, job.target.fields)
     if rewritten.missing:
         return Failed(error="missing", message="; ".join(rewritten.missing), retriable=True)
@@ -76,7 +106,8 @@ def _prepare(job: Job, prompt: Prompt, name: str | None, mark_in: str) -> Draft 
         return Failed(error="loss", message=message, retriable=True)
     if name is not None:
         rewritten = replace(rewritten, prompt=replace(rewritten.prompt, name=name))
-    replica = make_replica(prompt, rewritten.prompt, migration=job.migration, registry=job.registry, mark_in=mark_in)
+    where: MarkIn = "nowhere" if job.in_place else mark_in
+    replica = make_replica(prompt, rewritten.prompt, migration=job.migration, registry=job.registry, mark_in=where)
     return Draft(replica=replica, body=job.target.encode(replica), rewritten=rewritten)
 
 

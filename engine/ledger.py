@@ -11,6 +11,7 @@ import json
 import re
 import sys
 import zlib
+from binascii import unhexlify
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -180,8 +181,40 @@ def salvage(rest: bytes) -> Iterator[dict[str, Json]]:
 
 # ---- the fold --------------------------------------------------------------------------------------------------------
 
-Status = Literal["intent", "unknown", "created", "updated", "skipped", "conflict", "failed", "rolled_back"]
+Status = Literal["intent", "unknown", "created", "updated", "unchanged", "skipped", "conflict", "failed", "rolled_back"]
 _STATUSES: Final = frozenset(get_args(Status))
+_DIGEST: Final = 32
+"""Hex digits of a digest that are remembered: enough to tell contents apart, and half the memory."""
+
+
+@dataclass(slots=True)
+class Doubt:
+    """The last intent of a prompt, and what became of it so far."""
+
+    name: str | None = None
+    ts: str = ""
+    attempt: int = 0
+    base: int | None = None
+    """Of an update: the newest version that was there before it."""
+    expected: str | None = None
+    """Digest of what it was to make."""
+
+
+@dataclass(slots=True, unsafe_hash=True)  # only so that one of them may be everybody's default
+class Rare:
+    """What few records have."""
+
+    target_updated_at: str | None = None
+    """The replica's time of change when it was last seen to be as we made it."""
+    edited: bool = False
+    """Somebody edited the replica by hand, and its source had not changed."""
+    pending: bool = False
+    """It is there, and its labels or the rest of its history are not yet."""
+    versions: dict[int, int] = field(default_factory=dict)
+    """Of a whole history: number of the source's version -> number of the replica's."""
+
+
+_NOTHING_RARE: Final = Rare()
 
 
 @dataclass(slots=True)
@@ -190,20 +223,20 @@ class Record:
 
     status: Status = "intent"
     target_id: str | None = None
-    """Its replica, or in mode update the prompt itself."""
+    """Its replica, or in mode update the prompt itself; None: nothing was written."""
     run: str = ""
     """The run that said so."""
-    name: str | None = None
-    """The replica's name, while in doubt."""
-    since: float = 0.0
-    """When its last intent was written, in epoch seconds, while in doubt."""
-    attempt: int = 0
-    """Of the last intent."""
     retriable: bool = False
     reason: str | None = None
     """Why it was skipped or is in conflict, or the error."""
     updated_at: str | None = None
-    """The source's time of change when its replica was made."""
+    """The source's time of change when it was last compared; None: compare it again."""
+    rules: str | None = None
+    """Digest of the rewrite under which it was last compared."""
+    digests: bytes | None = None
+    """Of the source that it was made from and of the replica as it was made, half of each."""
+    doubt: Doubt | None = None
+    rare: Rare = _NOTHING_RARE
 
     @property
     def doubtful(self) -> bool:
@@ -212,8 +245,37 @@ class Record:
 
     @property
     def made(self) -> bool:
-        """It is on the target."""
-        return self.status in ("created", "updated")
+        """It is on the target, whatever became of later updates."""
+        return self.target_id is not None
+
+    @property
+    def name(self) -> str | None:
+        """The replica's name, while in doubt."""
+        return self.doubt.name if self.doubt is not None and self.doubtful else None
+
+    @property
+    def since(self) -> float:
+        """When its last intent was written, in epoch seconds, while in doubt."""
+        return _seconds(self.doubt.ts) if self.doubt is not None and self.doubt.ts and self.doubtful else 0.0
+
+    @property
+    def attempt(self) -> int:
+        """Of the last intent."""
+        return self.doubt.attempt if self.doubt is not None else 0
+
+    def was_made_from(self, source_digest: str | None) -> bool:
+        """Whether this is the content that the replica was made from."""
+        return source_digest is not None and self._half(0) == source_digest[:_DIGEST]
+
+    def was_made_as(self, replica_digest: str | None) -> bool:
+        """Whether this is the content that was written."""
+        return replica_digest is not None and self._half(1) == replica_digest[:_DIGEST]
+
+    def _half(self, which: int) -> str | None:
+        if self.digests is None:
+            return None
+        size = _DIGEST // 2
+        return self.digests[which * size : (which + 1) * size].hex()
 
 
 @dataclass(slots=True)
@@ -228,6 +290,8 @@ class State:
     """What the newest run said it was, see `mismatch`; None: no run yet."""
     rules: Json = None
     """Digest of the rules of the newest run."""
+    rewrites: str | None = None
+    """Digest of the part of them that decides what a replica holds."""
     runs: int = 0
     last_run: str | None = None
 
@@ -236,12 +300,16 @@ class State:
         kind: Json = line.get("kind")
         if kind == "run":
             self.identity, self.rules = {part: line.get(part) for part in PARTS}, line.get("rules")
+            self.rewrites = line.get("rewrites")
             self.runs, self.last_run = self.runs + 1, line["run"]
-        elif kind in _STATUSES and isinstance(source_id := line.get("source_id"), str):
+        elif isinstance(source_id := line.get("source_id"), str):
             record = self.records.get(source_id)
-            if record is None:
-                record = self.records[source_id] = Record()
-            self._tell(record, kind, line)
+            if kind in _STATUSES:
+                if record is None:
+                    record = self.records[source_id] = Record()
+                self._tell(record, kind, line)
+            elif record is not None:
+                self._add(record, kind, line)
 
     def _tell(self, record: Record, kind: Status, line: Mapping[str, Json]) -> None:
         match kind:
@@ -251,6 +319,8 @@ class State:
                 self._doubt(record, line)
             case "created" | "updated":
                 self._make(record, kind, line)
+            case "unchanged":
+                self._compare(record, line)
             case "skipped" | "conflict" | "failed":
                 self._settle(record, kind, line)
             case "rolled_back":
@@ -260,37 +330,88 @@ class State:
         if record.made and line.get("op") != "update":
             return  # a created line is the last word on a create
         self._say(record, "intent", line)
-        record.name, record.since = line.get("name"), _seconds(line["ts"])
-        record.attempt = line.get("attempt") or 0
+        record.doubt = Doubt(
+            line.get("name"), line["ts"], line.get("attempt") or 0, line.get("base_version"), line.get("replica_digest")
+        )
+        if line.get("op") == "update":
+            record.target_id = record.target_id or line.get("target_id")
 
     def _doubt(self, record: Record, line: Mapping[str, Json]) -> None:
-        if record.made:
+        if record.made and not record.doubtful and line.get("op") != "update":
             return
         self._say(record, "unknown", line)
-        record.since = record.since or _seconds(line["ts"])
+        if record.doubt is None or not record.doubt.ts:
+            record.doubt = Doubt(ts=line["ts"])
 
     def _make(self, record: Record, kind: Literal["created", "updated"], line: Mapping[str, Json]) -> None:
         self._say(record, kind, line)
         record.target_id = line.get("target_id")
+        if kind == "created":
+            record.rare = _NOTHING_RARE
+            if record.target_id is not None:
+                self.targets.add(record.target_id)
+        self._see(record, line)
+        if line.get("pending"):
+            _rare(record).pending = True
+
+    def _compare(self, record: Record, line: Mapping[str, Json]) -> None:
+        """It was looked at and nothing was to be done; what was made stays of the run that made it."""
+        if record.made:
+            run = record.run
+            self._say(record, "created" if record.target_id in self.targets else "updated", line)
+            record.run = run
+        else:
+            self._say(record, "unchanged", line)
+        self._see(record, line)
+        if line.get("edited"):
+            _rare(record).edited = True
+
+    def _see(self, record: Record, line: Mapping[str, Json]) -> None:
+        """What it was compared with."""
         record.updated_at = line.get("source_updated_at")
-        if kind == "created" and record.target_id is not None:
-            self.targets.add(record.target_id)
+        record.rules = self.rewrites
+        source, replica = line.get("source_digest"), line.get("replica_digest")
+        if source and replica:
+            record.digests = unhexlify(source[:_DIGEST] + replica[:_DIGEST])
+        if record.rare is not _NOTHING_RARE:
+            record.rare.edited = record.rare.pending = False
+            record.rare.target_updated_at = None
+        if (seen := line.get("target_updated_at")) is not None:
+            _rare(record).target_updated_at = seen
 
     def _settle(self, record: Record, kind: Status, line: Mapping[str, Json]) -> None:
-        if record.made:
-            return
-        if record.target_id is not None:  # an update had no effect: what was there is still there
-            self._say(record, "created" if record.target_id in self.targets else "updated", line)
-        else:
-            self._say(record, kind, line)
+        if not record.made or record.doubtful or line.get("op") == "update":
+            self._say(record, kind, line)  # of what is there already, this speaks of an update that had no effect
 
     def _roll_back(self, record: Record, line: Mapping[str, Json]) -> None:
         target_id = line.get("target_id") or record.target_id
+        if line.get("result") == "kept":
+            return
+        if line.get("result") == "restored" and line.get("source_digest"):  # back to what an earlier run made
+            self._say(record, "created" if target_id in self.targets else "updated", line)
+            self._see(record, line)
+            return
         if target_id is not None:
             self.targets.discard(target_id)
         if record.target_id == target_id:  # not an earlier replica of the same prompt
             self._say(record, "rolled_back", line)
-            record.target_id = record.updated_at = None
+            record.target_id = record.updated_at = record.digests = None
+            record.rare = _NOTHING_RARE
+
+    def _add(self, record: Record, kind: Json, line: Mapping[str, Json]) -> None:
+        """Lines that say more of what is made."""
+        source, target = line.get("source_version"), line.get("target_version")
+        if kind == "version" and isinstance(source, int) and isinstance(target, int):
+            _rare(record).versions[source] = target
+            if record.doubtful and record.made:  # the update in doubt was this one
+                record.status = "created" if record.target_id in self.targets else "updated"
+        elif kind == "finished" and record.made:
+            status: Status = "created" if record.target_id in self.targets else "updated"
+            self._say(record, record.status if record.status in ("created", "updated") else status, line)
+            if line.get("replica_digest"):
+                self._see(record, line)
+            elif record.rare is not _NOTHING_RARE:
+                record.rare.pending = False
 
     def _say(self, record: Record, status: Status, line: Mapping[str, Json]) -> None:
         record.status = status
@@ -298,8 +419,15 @@ class State:
         reason = line.get("reason") or line.get("error")
         record.reason = sys.intern(str(reason)) if reason else None
         record.retriable = bool(line.get("retriable"))
-        if not record.doubtful:
-            record.name, record.since = None, 0.0
+        if status in ("created", "updated"):
+            record.doubt = None
+
+
+def _rare(record: Record) -> Rare:
+    """The record's own, to be changed."""
+    if record.rare is _NOTHING_RARE:
+        record.rare = Rare()
+    return record.rare
 
 
 def _seconds(ts: str) -> float:

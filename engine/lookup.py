@@ -95,10 +95,13 @@ def _is_ours(job: Job, mark: Mark, keys: Collection[str]) -> bool:
 
 def _is_named(name: str, names: Collection[str]) -> bool:
     """Under this name, or under the number that `on_existing: rename` puts behind it."""
-    if name in names:
-        return True
-    numbered = _NUMBERED.fullmatch(name)
-    return numbered is not None and numbered[1] in names
+    return name in names or numbered(name) in names
+
+
+def numbered(name: str) -> str | None:
+    """The name without the number that `on_existing: rename` put behind it; None: it has none."""
+    found = _NUMBERED.fullmatch(name)
+    return found[1] if found is not None else None
 
 
 async def _matches(job: Job, candidates: Sequence[Row]) -> dict[str, Match | None]:

@@ -16,6 +16,8 @@ from engine.ledgerfile import entries, open_locked, read_ledger, recover, refuse
 from engine.model import Entry, Json
 
 Line = dict[str, Json]
+_EACH_RUN: Final = ("updated", "published", "rolled_back")
+"""What a rollback needs of every run."""
 _WRITE_BYTES: Final = 2**20
 
 
@@ -74,7 +76,8 @@ def deciding(lines: Sequence[Line], state: State) -> Iterator[Line]:
     made: dict[str, int] = {}
     for number, line in enumerate(lines):
         kind, source_id = line["kind"], line.get("source_id")
-        last[(kind, source_id, line.get("target_id"), line.get("source_version"))] = number
+        of = line["run"] if kind in _EACH_RUN else None
+        last[(kind, source_id, line.get("target_id"), line.get("source_version"), of)] = number
         if kind == "created":
             made[str(source_id)] = number
     keep = set(last.values())

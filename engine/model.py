@@ -45,6 +45,28 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What a template asks of its caller, as the registry parsed it."""
+
+    variables: Sequence[str] = ()
+    """Every variable, those inside sections too."""
+    sections: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Section -> the variables inside it."""
+    partials: Sequence[str] = ()
+    """Names of the partials whose text the caller supplies: `{{>>name}}`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """One version in the history of a prompt."""
+
+    number: int
+    id: str
+    labels: Sequence[str] = ()
+    """Ids of the labels that stand on it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """One version of a prompt, whole. `extra` holds what the connector does not know but the registry gave a value.
 
@@ -73,10 +95,15 @@ class Prompt:
     version: int | None = None
     updated_at: str | None = None
     variables: Collection[str] = ()
-    """Names of the template's variables, as the registry parsed them."""
+    """Names of the template's variables, as the registry parsed them and as the text shows them."""
+    inputs: Inputs = Inputs()
+    parameters_model: str | None = None
+    """The model among the parameters, where it is not `model`."""
+    labels: Sequence[str] = ()
+    """Names of the labels that stand on this version."""
     extra: Mapping[str, Json] = field(default_factory=dict, repr=False)
     notes: Sequence[str] = ()
-    """What is not copied and is no loss: labels, sharing, archived status."""
+    """What is not copied and is no loss: sharing, archived status."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +122,8 @@ class Catalog:
     collections: Sequence[Named] | None = None
     providers: Sequence[Named] | None = None
     partials: Sequence[Named] | None = None
+    labels: Sequence[Named] | None = None
+    """The slug of a label is its name."""
 
 
 # ---- what is to be done ----------------------------------------------------------------------------------------------
@@ -186,6 +215,14 @@ class Created:
 
     target_id: str
     target_slug: str | None = None
+    version_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Updated:
+    """The prompt is as it was to be. `version_id`: of the version that this made; None: it made none."""
+
+    version_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +245,7 @@ class Unknown:
     message: str
 
 
-Outcome = Created | Failed | Unknown
+Outcome = Created | Updated | Failed | Unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,8 +286,12 @@ class Source(Protocol):
         """One definition. `version`: published | latest | a number. Gone when it is not there."""
         ...
 
+    async def versions(self, prompt_id: str) -> Sequence[Version]:
+        """The history, oldest first; numbers may have gaps. Gone when the prompt is not there."""
+        ...
+
     async def catalog(self, kinds: Collection[str]) -> Catalog:
-        """Of `collections`, `providers`, `partials`, those in `kinds`; None for what the key may not list."""
+        """Of the fields of Catalog, those in `kinds`; None for what the key may not list."""
         ...
 
 
@@ -270,10 +311,70 @@ class Target(Source, Protocol):
         """One outcome for each body. Raises Stop, nothing else."""
         ...
 
+    def encode_update(self, replica: Replica, changed: Collection[str] | None) -> bytes:
+        """The body of an update with these fields of Prompt, all others to be as in the latest version; None: whole,
+        nothing taken from an earlier version. Rejected when it cannot be written without loss.
+        """
+        ...
+
+    async def update(self, target_id: str, body: bytes, sending: Sending) -> Outcome:
+        """Makes a new version, which is not the published one. Raises Stop, nothing else."""
+        ...
+
+    async def publish(self, target_id: str, version: int) -> None:
+        """Makes this version the published one. May be repeated."""
+        ...
+
+    async def label(self, target_id: str, version_id: str, label_id: str) -> None:
+        """Puts a label on a version, off the one that had it. May be repeated."""
+        ...
+
+    async def create_label(self, name: str) -> str:
+        """The id of the label of that name, made when it is not there. May be repeated."""
+        ...
+
     async def describe(self, target_id: str, description: str) -> None:
         """Sets the description of the version that is there; makes no new one. May be repeated."""
         ...
 
+    async def delete(self, target_id: str) -> None:
+        """Removes the prompt with its history. May be repeated; Gone when it is not there."""
+        ...
+
     def write_test(self, collection: str | None) -> AsyncIterator[Finding]:
         """Creates, reads, changes and deletes a scratch prompt, and says what the registry did."""
+        ...
+
+
+# ---- what answers prompts --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What became of one call of a prompt, without a word of its answer."""
+
+    how: str
+    """plain | streamed, and the suffix that was asked for: `streamed @latest`."""
+    answered: bool
+    model: str | None = None
+    """The model that answered, as it calls itself."""
+    finish_reason: str | None = None
+    seconds: float
+    tokens: int | None = None
+    """In all, as the answer counts them; None: it does not."""
+    error: str | None = None
+    """Why it was not answered: one sentence."""
+
+
+class Gateway(Protocol):
+    """Where prompts are rendered and called. `ref`: id or slug, with `@n`, `@latest`, or nothing: as published."""
+
+    async def render(self, ref: str, variables: Mapping[str, Json]) -> Mapping[str, Json]:
+        """What would go to the model: `messages` or `prompt`, `model`, and the parameters. Raises EngineError."""
+        ...
+
+    async def complete(
+        self, ref: str, variables: Mapping[str, Json], *, stream: bool, overrides: Mapping[str, Json]
+    ) -> Completion:
+        """Calls the model; costs money. A refusal of the key raises Stop; any other failure is in the completion."""
         ...

@@ -7,35 +7,25 @@ emptying their queue without doing anything, so that no stage before them hangs 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
 import anyio
 
 from engine import entries
+from engine.decide import Decision, decide
 from engine.digest import differences, make_replica, read_mark
-from engine.errors import EngineError, Gone, Rejected, Stop, Transient
-from engine.flow import Flow
+from engine.errors import Gone, Rejected, Stop, Transient
+from engine.flow import Flow, Ready
 from engine.job import Draft, Job, prepare, task_group
 from engine.log import log
-from engine.model import Created, Failed, Json, Outcome, Prompt
+from engine.model import Created, Failed, Prompt
+from engine.post import READ_BACK_TRIES, finish, post, revise
 from engine.survey import Task
 
 GRACE_S: Final = 10.0
 """Seconds that requests in flight get after the run was asked to end."""
-READ_BACK_TRIES: Final = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A task whose replica is ready to be sent."""
-
-    task: Task
-    whose: Mapping[str, Json]
-    """What its lines in the ledger begin with."""
-    draft: Draft
 
 
 async def migrate(job: Job, flow: Flow, tasks: Sequence[Task], *, first_alone: bool = True, canary: int = 0) -> None:
@@ -118,9 +108,12 @@ async def _first(job: Job, flow: Flow, tasks: Sequence[Task]) -> list[Task]:
         ready = await _fetch(job, flow, task)
         if ready is None:
             continue
-        (outcome,) = await post(job, flow, [ready])
-        if isinstance(outcome, Created):
-            await _learn(job, flow, ready.draft, outcome.target_id)
+        if ready.draft.revision is not None:
+            await revise(job, flow, ready)
+            return list(tasks[position + 1 :])
+        outcomes = await post(job, flow, [ready])
+        if outcomes and isinstance(outcomes[0], Created):
+            await _learn(job, flow, ready.draft, outcomes[0].target_id)
             return list(tasks[position + 1 :])
     return []
 
@@ -230,60 +223,31 @@ async def _post_next(job: Job, flow: Flow, ready: asyncio.Queue[Ready | None], f
         batch.append(item)
     if flow.halt.stop is None:
         try:
-            await post(job, flow, batch)
+            if creates := [one for one in batch if one.draft.revision is None]:
+                await post(job, flow, creates)
+            for update in batch:
+                if update.draft.revision is not None:
+                    await revise(job, flow, update)
         except Stop as stop:
             flow.halt.request(stop)
 
 
 async def _fetch(job: Job, flow: Flow, task: Task) -> Ready | None:
-    """Reads the definition and prepares its replica; None when there is nothing to send, and the ledger says why."""
+    """Reads what decides and prepares what is sent; None when nothing is, and the ledger says why."""
+    record = flow.state.records.get(task.row.id)
+    decision = await decide(job, task, record, now=flow.clock(), mark_in=flow.mark_in)
     whose = entries.origin(task.row, job.ends.source.collections)
-    try:
-        prompt = await job.source.fetch(task.row.id, job.select.version)
-    except Gone:
-        await flow.record(entries.skipped(whose, "gone"))
-        return None
-    except (Rejected, Transient) as error:
-        if not _dropped(flow, error):
-            retriable = isinstance(error, Transient)
-            await flow.record(entries.failed(whose, "fetch", entries.failure(error, retriable=retriable)))
-        return None
-    if job.is_replica(prompt):
+    if decision.action == "replica":
         flow.replicas.add(task.row.id)  # a replica of ours that has been renamed, and that no ledger knows
-        return None
-    prepared = prepare(job, prompt, name=task.name, mark_in=flow.mark_in)
-    if isinstance(prepared, Failed):
-        await flow.record(entries.failed(whose, "rewrite", prepared))
-        return None
-    return Ready(task, whose, prepared)
+    elif decision.action == "finish":
+        await finish(job, flow, task, whose)
+    elif decision.draft is not None:
+        return Ready(task, whose, decision.draft, decision.pending)
+    elif decision.entry is not None and not _never_sent(flow, decision):
+        await flow.record(decision.entry)
+    return None
 
 
-async def post(job: Job, flow: Flow, batch: Sequence[Ready]) -> list[Outcome]:
-    """Sends replicas: each intent is durable before the first byte leaves, each outcome before this returns."""
-    intended = False
-
-    async def sending() -> None:
-        nonlocal intended
-        await flow.record(*(entries.intent(ready.whose, ready.draft, _attempt(flow, ready) + 1) for ready in batch))
-        intended = True
-
-    try:
-        outcomes = await job.target.create([ready.draft.body for ready in batch], sending)
-    except Stop as stop:
-        if intended and isinstance(stop.__cause__, (Rejected, Transient)):  # surely no effect: nothing is in doubt
-            failure = entries.failure(stop.__cause__, retriable=True)
-            await flow.record(*(entries.failed(ready.whose, "create", failure) for ready in batch))
-        raise
-    if intended:  # else the run was asked to end before this was sent: its prompts are as they were
-        pairs = zip(batch, outcomes, strict=True)
-        await flow.record(*(entries.of(ready.whose, ready.draft, outcome) for ready, outcome in pairs))
-    return outcomes
-
-
-def _attempt(flow: Flow, ready: Ready) -> int:
-    record = flow.state.records.get(ready.task.row.id)
-    return record.attempt if record is not None else 0
-
-
-def _dropped(flow: Flow, error: EngineError) -> bool:
-    return flow.halt.stop is not None and isinstance(error, Transient) and error.error == "not_sent"
+def _never_sent(flow: Flow, decision: Decision) -> bool:
+    """The run was asked to end before its definition was read: the prompt is as it was."""
+    return flow.halt.stop is not None and decision.failure is not None and decision.failure.error == "not_sent"

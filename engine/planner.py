@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import anyio
 
-from engine.errors import Gone, Rejected, Transient
-from engine.job import Job, prepare, task_group
-from engine.model import Failed
-from engine.rewrite import rewrite
+from engine.decide import Decision, decide
+from engine.digest import changed_fields, user_name
+from engine.errors import Rejected, Transient
+from engine.job import Draft, Job, task_group
+from engine.ledger import Record, State
+from engine.rewrite import Change, Rewritten, rewrite
+from engine.selection import find
 from engine.survey import Survey, Task
 
+_NOT_REWRITTEN: Final = frozenset({"functions", "tools", "tool_choice", "raw", "metadata"})
+"""What no rule changes, so that only an update may."""
 ACTIONS: Final = ("create", "update", "unchanged", "skip", "conflict")
+_ACTION_OF: Final = {
+    "create": "create",
+    "update": "update",
+    "finish": "update",
+    "unchanged": "unchanged",
+    "skip": "skip",
+    "conflict": "conflict",
+}
+"""What a decision is called; a prompt that would fail is called by what would be tried."""
+_REQUESTS: Final = {
+    "create": 2,
+    "update": 6,
+    "finish": 4,
+    "unchanged": 1,
+    "skip": 1,
+    "conflict": 2,
+    "failed": 2,
+    "replica": 1,
+}
+"""About what a run sends for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +54,17 @@ class Planned:
     losses: Sequence[str] = ()
     notes: Sequence[str] = ()
     problem: str | None = None
-    """Why the create would fail."""
+    """Why it would fail."""
+    digests: Mapping[str, str | None] = field(default_factory=dict)
+    """Of the source as it is, and of the replica as it would be; for `plan --out`."""
+    requests: int = 0
+    """What a run would send for it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As `plan --json` prints it."""
+        value = asdict(self)
+        del value["digests"], value["requests"]
+        return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,26 +84,41 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The object of `plan --json`."""
-        return asdict(self)
+        return {
+            "prompts": [prompt.to_json() for prompt in self.prompts],
+            "counts": dict(self.counts),
+            "requests": self.requests,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+        }
 
 
-async def plan(job: Job, survey: Survey, chosen: Collection[str] | None, *, rate: float, listing_requests: int) -> Plan:
-    """Reads every definition that a run would read. `chosen`: source ids, None for all."""
+async def plan(
+    job: Job,
+    survey: Survey,
+    state: State,
+    chosen: Collection[str] | None,
+    *,
+    now: float,
+    rate: float,
+    asked: Callable[[], int],
+) -> Plan:
+    """Reads what a run would read. `chosen`: source ids, None for all; `asked`: requests sent so far."""
+    listing_requests = asked()
     tasks = [task for task in survey.tasks if chosen is None or task.row.id in chosen]
     planned: dict[str, Planned | None] = {}
     limiter = anyio.CapacityLimiter(job.concurrency)
 
     async def one(task: Task) -> None:
         async with limiter:
-            planned[task.row.id] = await _planned(job, task)
+            planned[task.row.id] = await _planned(job, task, state.records.get(task.row.id), now)
 
     async with task_group() as group:
         for task in tasks:
             group.start_soon(one, task)
     prompts = [prompt for task in tasks if (prompt := planned[task.row.id]) is not None]
     counts = Counter(prompt.action for prompt in prompts)
-    creates = sum(prompt.action == "create" for prompt in prompts)
-    requests = listing_requests + creates + sum(p.action == "create" and p.problem is None for p in prompts)
+    requests = listing_requests + sum(prompt.requests for prompt in prompts)
     selected = len(survey.tasks) - (len(tasks) - len(prompts))
     return Plan(
         prompts=prompts,
@@ -79,35 +129,76 @@ async def plan(job: Job, survey: Survey, chosen: Collection[str] | None, *, rate
     )
 
 
-async def _planned(job: Job, task: Task) -> Planned | None:
+async def _planned(job: Job, task: Task, record: Record | None, now: float) -> Planned | None:
     """None: it turned out to be a replica of this migration."""
     notes = [task.note] if task.note else []
-    if task.action not in ("create", "wait"):
+    waits = task.action == "wait"
+    if task.action not in ("create", "update") and not waits:
         return _settled(task, notes)
     if task.reason:
         notes.append(task.reason)
-    try:
-        prompt = await job.source.fetch(task.row.id, job.select.version)
-    except Gone:
-        return Planned(source_id=task.row.id, name=task.row.name, action="skip", notes=(*notes, "gone"))
-    except (Rejected, Transient) as error:
-        return Planned(source_id=task.row.id, name=task.row.name, action="create", notes=notes, problem=str(error))
-    if job.is_replica(prompt):
+    made = record is not None and record.made
+    decision = await decide(job, replace(task, action="update" if made or job.in_place else "create"), record, now=now)
+    if decision.action == "replica":
         return None
-    prepared = prepare(job, prompt, name=task.name)
-    if isinstance(prepared, Failed):
-        problem, rewritten = prepared.message, rewrite(prompt, job.rules, job.ends, job.target.fields)
-    else:
-        problem, rewritten = None, prepared.rewritten
+    action = _ACTION_OF.get(decision.action) or task.action
+    notes += [*decision.notes, *await _labels_left(job, task, decision)]
+    draft, failure = decision.draft, decision.failure
+    rewritten = draft.rewritten if draft is not None else _rewritten(job, decision)
     return Planned(
         source_id=task.row.id,
         name=task.row.name,
-        action="create",
-        changes=[asdict(change) for change in rewritten.changes],
-        losses=list(rewritten.losses),
-        notes=[*notes, *rewritten.notes],
-        problem=problem,
+        action="create" if action == "wait" else action,
+        changes=_changes(decision, rewritten),
+        losses=list(rewritten.losses) if rewritten is not None else (),
+        notes=notes,
+        problem=failure.message if failure is not None else None,
+        digests=_digests(draft),
+        requests=_REQUESTS[decision.action] - (failure is not None),
     )
+
+
+def _rewritten(job: Job, decision: Decision) -> Rewritten | None:
+    """Of a prompt that will fail."""
+    if decision.source is None or decision.failure is None:
+        return None
+    return rewrite(decision.source, job.rules, job.ends, job.target.fields)
+
+
+def _changes(decision: Decision, rewritten: Rewritten | None) -> Sequence[Mapping[str, Any]]:
+    """What the rules change; of an update, what becomes different from what is there."""
+    if rewritten is None:
+        return []
+    revision = decision.draft.revision if decision.draft is not None else None
+    compared = rewritten if revision is None else replace(rewritten, source=revision.before)
+    found = [asdict(change) for change in compared.changes]
+    if revision is None:
+        return found
+    others = sorted(changed_fields(revision.before, rewritten.prompt) & _NOT_REWRITTEN)
+    return [*found, *(asdict(Change(user_name(name), "as it is", "as at the source")) for name in others)]
+
+
+async def _labels_left(job: Job, task: Task, decision: Decision) -> list[str]:
+    """A note for each label on a version that is not copied."""
+    labels = job.ends.source.labels
+    if decision.action != "create" or decision.source is None or job.select.version == "all" or not labels:
+        return []
+    try:
+        versions = await job.source.versions(task.row.id)
+    except (Rejected, Transient) as error:
+        return [f"its versions could not be listed, so labels on them are not known: {error}"]
+    left = [
+        (version.number, one.name)
+        for version in versions
+        for label in version.labels
+        if version.number != decision.source.version and (one := find(labels, label)) is not None
+    ]
+    return [f"label {name!r} stands on version {number}, which is not copied" for number, name in left]
+
+
+def _digests(draft: Draft | None) -> Mapping[str, str | None]:
+    mark = draft.replica.mark if draft is not None else None
+    return {} if mark is None else {"source_digest": mark.source_digest, "replica_digest": mark.replica_digest}
 
 
 def _settled(task: Task, notes: list[str]) -> Planned:

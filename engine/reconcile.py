@@ -33,7 +33,7 @@ async def reconcile(job: Job, flow: Flow, rows: Sequence[Row]) -> None:
         target_rows, _ = await flow.halt.guard(rows_of(job.target))
         tasks, _ = await flow.halt.guard(judge(job, flow.state, doubtful, target_rows, now=now))
         await settle(job, flow, tasks)
-        again = [task for task in tasks if task.action == "create"]
+        again = [task for task in tasks if task.action in ("create", "update")]
         if again:
             await migrate(job, flow, again, first_alone=False)
 
@@ -46,9 +46,12 @@ async def settle(job: Job, flow: Flow, tasks: Sequence[Task]) -> None:
         whose = entries.origin(task.row, job.ends.source.collections)
         if task.adopt is not None:
             match = task.adopt.match
-            await flow.record(entries.adopted(whose, task.row, task.adopt.source, match.row, match.mark))
+            pending = job.select.version == "all"
+            source, now = task.adopt.source, flow.clock()
+            await flow.record(entries.adopted(whose, task.row, source, match.row, match.mark, now=now, pending=pending))
         elif task.action == "conflict":
-            await flow.record(entries.conflict(whose, task.reason or "exists", task.target_id))
+            op = entries.UPDATE if job.in_place else {}
+            await flow.record(entries.conflict(whose, task.reason or "exists", task.target_id, **op))
         elif task.action == "skip":
             await flow.record(entries.skipped(whose, task.reason or "exists"))
 

@@ -26,6 +26,7 @@ OUTCOMES: Final = (
 _OUTCOME_OF: Final = {
     "created": "created",
     "updated": "updated",
+    "unchanged": "unchanged",
     "skipped": "skipped",
     "failed": "failed",
     "conflict": "conflicts",
@@ -85,6 +86,8 @@ def outcome_of(record: Record | None, run: str | None) -> str:
     if record is None or record.status not in _OUTCOME_OF:
         return "not_started"
     outcome = _OUTCOME_OF[record.status]
+    if record.rare.pending and outcome in ("created", "updated", "unchanged"):
+        return "unresolved"
     if outcome in ("created", "updated") and record.run != run:
         return "unchanged"
     return outcome

@@ -7,8 +7,9 @@ is being read, and a name that is taken must be known beforehand.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import anyio
 
@@ -17,17 +18,20 @@ from engine.entries import EXISTS
 from engine.errors import Rejected, Transient
 from engine.job import Job, task_group
 from engine.ledger import Record, State
-from engine.lookup import Found, Match, look_up, rows_of
+from engine.lookup import Found, Match, look_up, numbered, rows_of
 from engine.model import Row
 from engine.rewrite import Placement, clashes, free_name, place, rewrite
 from engine.selection import selects
 
+EDITED_BEFORE: Final = "its replica was edited by hand; it stays as it is"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One selected prompt and what is to be done: create | adopt | unchanged | skip | conflict | keep | wait.
+    """One selected prompt and what is to be done: create | update | adopt | unchanged | skip | conflict | keep | wait.
 
-    `keep`: failed for good in an earlier run. `wait`: a create in doubt whose settle time is not over.
+    `update`: to be compared, and updated where something changed. `keep`: failed for good in an earlier run. `wait`:
+    a write in doubt whose settle time is not over.
     """
 
     row: Row
@@ -38,6 +42,8 @@ class Task:
     target_id: str | None = None
     adopt: Adoption | None = None
     note: str | None = None
+    look: str = ""
+    """`replica`: only the replica's time of change is new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +68,7 @@ async def survey(job: Job, state: State, *, now: float, retry_failed: bool = Fal
     """Lists, selects, places and judges. `now` in epoch seconds. Raises Stop when a listing is not whole."""
     rows, total = await rows_of(job.source)
     target_rows = rows if job.ends.same else (await rows_of(job.target))[0]
-    selected = [
-        row for row in rows if row.id not in state.targets and selects(job.select, row, job.ends.source.collections)
-    ]
+    selected = [row for row in rows if row.id not in state.targets and _is_selected(job, state, row)]
     tasks, replicas = await judge(job, state, selected, target_rows, now=now, retry_failed=retry_failed)
     # Replicas of ours that no ledger knows are no sources; with two keys, both ends may be one workspace all the same.
     tasks = _twins([task for task in tasks if task.row.id not in replicas])
@@ -77,11 +81,21 @@ async def survey(job: Job, state: State, *, now: float, retry_failed: bool = Fal
     )
 
 
+def _is_selected(job: Job, state: State, row: Row) -> bool:
+    """What was changed in place stays selected: by its new model it would not be."""
+    record = state.records.get(row.id)
+    changed_by_us = job.in_place and record is not None and record.made
+    return changed_by_us or selects(job.select, row, job.ends.source.collections)
+
+
 async def judge(
     job: Job, state: State, rows: Sequence[Row], target_rows: Iterable[Row], *, now: float, retry_failed: bool = False
 ) -> tuple[list[Task], set[str]]:
     """A task for each row, and the ids of the target's prompts that are replicas of this migration."""
     target_rows = list(target_rows)
+    if job.in_place:
+        in_place = _Judgement(job=job, state=state, there=_by_id(target_rows), now=now, retry_failed=retry_failed)
+        return [in_place.compared(row, state.records.get(row.id)) for row in rows], set()
     pending = [row for row in rows if not _settled(state.records.get(row.id))]
     placements = await _place(job, pending)
     names = {placed.name for placed in placements.values() if placed is not None}
@@ -94,6 +108,7 @@ async def judge(
         job=job,
         state=state,
         found=found,
+        there=_by_id(target_rows) if len(pending) < len(rows) else {},
         clashing=clashes([*placed, *_made(state, rows, target_rows)]),
         taken=_taken(target_rows, placed) if job.on_existing == "rename" else set(),
         now=now,
@@ -107,8 +122,12 @@ def _taken(target_rows: Iterable[Row], placed: Iterable[tuple[Row, Placement]]) 
     return {row.name for row in target_rows} | {placement.name for _, placement in placed}
 
 
+def _by_id(rows: Iterable[Row]) -> dict[str, Row]:
+    return {row.id: row for row in rows}
+
+
 def _settled(record: Record | None) -> bool:
-    return record is not None and record.status in ("created", "updated")
+    return record is not None and record.made
 
 
 def _made(state: State, rows: Iterable[Row], target_rows: Iterable[Row]) -> list[tuple[Row, Placement]]:
@@ -145,16 +164,18 @@ class _Judgement:
 
     job: Job
     state: State
-    found: Found
-    clashing: Collection[str]
-    taken: set[str]
+    there: Mapping[str, Row]
+    """The target's prompts by id."""
     now: float
     retry_failed: bool
+    found: Found = field(default_factory=Found)
+    clashing: Collection[str] = ()
+    taken: set[str] = field(default_factory=set)
 
     def task(self, row: Row, placement: Placement | None) -> Task:
         record = self.state.records.get(row.id)
         if record is not None and _settled(record):
-            return Task(row=row, action="unchanged", target_id=record.target_id)
+            return self.compared(row, record)
         if matches := self.found.ours.get(self.job.key(row.id)):
             return Task(row=row, action="adopt", target_id=matches[0].row.id)
         if record is not None and record.doubtful and not self._refused_name(record):
@@ -165,6 +186,37 @@ class _Judgement:
         if row.id in self.clashing:
             return Task(row=row, action="conflict", reason="name_clash")
         return self._create(row, record, placement)
+
+    def compared(self, row: Row, record: Record | None) -> Task:
+        """What is there already, and in mode update every prompt: nothing is read that cannot have changed."""
+        if record is None:
+            return Task(row=row, action="update", target_id=row.id)
+        if record.doubtful and self.now < record.since + 2 * self.job.settle:
+            return Task(row=row, action="wait", reason="its update is in doubt and is looked up first")
+        if record.status == "failed" and not (record.retriable or self.retry_failed):
+            return Task(row=row, action="keep", reason=record.reason)
+        same = row.updated_at is not None and row.updated_at == record.updated_at and record.rules == self.job.rewrites
+        return self._changed(row, record, same=same)
+
+    def _changed(self, row: Row, record: Record, *, same: bool) -> Task:
+        target_id = record.target_id or row.id
+        replica = self.there.get(target_id)
+        open_ = record.doubtful or record.rare.pending or record.status in ("conflict", "failed", "rolled_back")
+        if replica is None or (self.job.on_change == "skip" and record.made and not open_):
+            return Task(row=row, action="unchanged", target_id=target_id)
+        if open_ or not same:
+            name = replica.name if self._is_renamed(row, replica) else None
+            return Task(row=row, action="update", target_id=target_id, name=name)
+        if self.job.in_place or record.rare.edited or _untouched(replica, record):
+            return Task(
+                row=row, action="unchanged", target_id=target_id, note=EDITED_BEFORE if record.rare.edited else None
+            )
+        return Task(row=row, action="update", target_id=target_id, look="replica")
+
+    def _is_renamed(self, row: Row, replica: Row) -> bool:
+        """It got a number behind its name, because the name was taken."""
+        placement = place(row, self.job.rules, self.job.ends) if self.job.on_existing == "rename" else None
+        return placement is not None and numbered(replica.name) == placement.name
 
     def _refused_name(self, record: Record) -> bool:
         """The registry said 409: there is nothing to wait for."""
@@ -183,6 +235,12 @@ class _Judgement:
             self.taken.add(name)
             return Task(row=row, action="create", name=name, note=f"{placement.name!r} is taken; named {name!r}")
         return Task(row=row, action="conflict", reason="exists", target_id=other.id)
+
+
+def _untouched(replica: Row, record: Record) -> bool:
+    """Whether nobody can have changed the replica since it was made or last compared."""
+    seen = record.rare.target_updated_at or replica.created_at
+    return replica.updated_at is not None and replica.updated_at == seen
 
 
 async def _adopted(job: Job, found: Found, tasks: Sequence[Task]) -> list[Task]:
@@ -228,19 +286,30 @@ def _notes(state: State, tasks: Sequence[Task], target_rows: Iterable[Row]) -> l
     done = [(task, state.records[task.row.id]) for task in tasks if task.action == "unchanged"]
     edited = sum(EDITED in task.adopt.notes for task in tasks if task.adopt is not None)
     moved = sum(CHANGED in task.adopt.notes for task in tasks if task.adopt is not None)
-    gone = sum(record.target_id not in there for _, record in done)
+    gone = sum(record.target_id not in there for _, record in done if record.made)
     changed = sum(bool(record.updated_at and task.row.updated_at != record.updated_at) for task, record in done)
+    by_hand = sum(task.note == EDITED_BEFORE for task, _ in done)
+    compared = [task for task in tasks if task.action == "update" and task.target_id and task.row.id in state.records]
+    timeless = sum(task.row.updated_at is None for task in compared)
     shared = Counter(task.row.name for task in tasks)
     twins = sum(count for count in shared.values() if count > 1)
     notes = []
     if gone:
         notes.append(f"{gone} replicas of earlier runs are no longer on the target; they are left as they are")
     if changed:
-        notes.append(f"{changed} sources changed since their replica was made; this version does not update replicas")
+        notes.append(f"{changed} sources changed since their replica was made; on_change leaves those as they are")
+    if by_hand:
+        notes.append(f"{by_hand} replicas were edited by hand, and their sources did not change; they stay as they are")
+    if timeless:
+        notes.append(f"the listing has no time of change for {timeless} prompts, so they are read to be compared")
+    elif compared:
+        notes.append(
+            f"{len(compared)} prompts made by earlier runs are read again: their times of change or the rules are new"
+        )
     if edited:
         notes.append(f"{edited} replicas taken over were edited since they were made; they stay as they are")
     if moved:
-        notes.append(f"{moved} replicas taken over have a source that changed since; this version does not update them")
+        notes.append(f"{moved} replicas taken over have a source that changed since; the next run compares them")
     if twins:
         notes.append(f"{twins} prompts share their name with another one; each gets its replica, told apart by its key")
     return notes

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine.connectors.memory import Memory
+from engine.copies import Copies
 from engine.errors import Stop
 from engine.flow import Flow, MaxFailures
 from engine.job import Halt, Job
@@ -29,6 +30,7 @@ from engine.model import (
     Select,
     Sending,
     Target,
+    Version,
 )
 from engine.pipeline import migrate
 from engine.reconcile import reconcile, settle
@@ -48,6 +50,7 @@ CATALOG = Catalog(
 OnFetch = Callable[[str], Awaitable[None]]
 Put = Callable[[], Awaitable[Outcome]]
 OnCreate = Callable[[Prompt, Put, Sending], Awaitable[Outcome]]
+OnUpdate = Callable[[str, Put, Sending], Awaitable[Outcome]]
 
 
 def prompt(prompt_id: str, name: str | None = None, **fields: Any) -> Prompt:
@@ -56,6 +59,7 @@ def prompt(prompt_id: str, name: str | None = None, **fields: Any) -> Prompt:
         "text": f"Hello {{{{name}}}}, this is {prompt_id}",
         "model": "claude-3-7",
         "collection": "c1",
+        "updated_at": "2026-01-01T00:00:00.000Z",
     }
     return Prompt(**known | {"id": prompt_id, "name": name or prompt_id} | fields)
 
@@ -71,8 +75,16 @@ class Wrapped:
     batch = 1
     fields: Collection[str] = Memory.fields
 
-    def __init__(self, inner: Memory, *, on_fetch: OnFetch | None = None, on_create: OnCreate | None = None) -> None:
+    def __init__(
+        self,
+        inner: Memory,
+        *,
+        on_fetch: OnFetch | None = None,
+        on_create: OnCreate | None = None,
+        on_update: OnUpdate | None = None,
+    ) -> None:
         self.inner = inner
+        self.on_update = on_update
         self.on_fetch = on_fetch
         self.on_create = on_create
         self.late: dict[str, float] = {}
@@ -107,8 +119,31 @@ class Wrapped:
             return [await put()]
         return [await self.on_create(self._replicas[bodies[0]], put, sending)]
 
+    async def versions(self, prompt_id: str) -> list[Version]:
+        return await self.inner.versions(prompt_id)
+
+    def encode_update(self, replica: Replica, changed: Collection[str] | None) -> bytes:
+        return self.inner.encode_update(replica, changed)
+
+    async def update(self, target_id: str, body: bytes, sending: Sending) -> Outcome:
+        if self.on_update is None:
+            return await self.inner.update(target_id, body, sending)
+        return await self.on_update(target_id, partial(self.inner.update, target_id, body, sending), sending)
+
+    async def publish(self, target_id: str, version: int) -> None:
+        await self.inner.publish(target_id, version)
+
+    async def label(self, target_id: str, version_id: str, label_id: str) -> None:
+        await self.inner.label(target_id, version_id, label_id)
+
+    async def create_label(self, name: str) -> str:
+        return await self.inner.create_label(name)
+
     async def describe(self, target_id: str, description: str) -> None:
         await self.inner.describe(target_id, description)
+
+    async def delete(self, target_id: str) -> None:
+        await self.inner.delete(target_id)
 
     def write_test(self, collection: str | None) -> AsyncIterator[Finding]:
         return self.inner.write_test(collection)
@@ -185,9 +220,10 @@ async def run(
     try:
         async with sink:
             found = await survey(job, sink.state, now=clock(), retry_failed=retry_failed)
-            flow = Flow(sink=sink, halt=halt or Halt(), clock=clock, max_failures=max_failures)
+            copies = Copies(ledger, run=sink.run)
+            flow = Flow(sink=sink, halt=halt or Halt(), clock=clock, copies=copies, max_failures=max_failures)
             await flow.record(Entry("run", {"migration": job.migration, "identity": {}}))
-            tasks = [task for task in found.tasks if task.action == "create"][:limit]
+            tasks = [task for task in found.tasks if task.action in ("create", "update")][:limit]
             waiting = [task for task in found.tasks if task.action == "wait"]
             try:
                 await settle(job, flow, found.tasks)

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -161,6 +162,22 @@ class Served:
     def prompts(self, workspace: str = "main") -> list[dict[str, Any]]:
         """Every prompt there is, replicas too."""
         return self.ask(lambda sandbox: sandbox.prompts(workspace))
+
+    def versions(self, prompt_id: str) -> list[dict[str, Any]]:
+        """Every version of a prompt, oldest first."""
+        return self.ask(lambda sandbox: sandbox.versions(prompt_id))
+
+    def edit(self, prompt_id: str, *, publish: bool = True, **fields: Any) -> int:
+        """The number of the new version that somebody makes of a prompt."""
+        return self.ask(lambda sandbox: sandbox.add_version(prompt_id, publish=publish, **fields))
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """A request by somebody else, with the key of the workspace."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"x-portkey-api-key": self.api_key, "Content-Type": "application/json"}
+        request = urllib.request.Request(self.base_url + path, data, headers, method=method)
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            return json.loads(answer.read() or b"null")
 
 
 @contextmanager

@@ -238,13 +238,13 @@ def test_after_a_cut_within_a_batch_the_ledger_goes_on_and_stays_readable() -> N
         ([created("a", "A"), rolled_back("a", "A"), failed("a")], "failed", set()),
         ([created("a", "A"), rolled_back("a", "A"), intent("a"), created("a", "B")], "created", {"B"}),
         ([created("a", "A"), created("a", "B"), rolled_back("a", "A")], "created", {"B"}),
-        # an update is in doubt like a create; without effect it leaves what was there
+        # an update is in doubt like a create; what it fails to change is there all the same
         ([updated("a", "a")], "updated", set()),
         ([created("a", "A"), intent("a", op="update")], "intent", {"A"}),
         ([created("a", "A"), intent("a", op="update"), unknown("a")], "unknown", {"A"}),
-        ([created("a", "A"), intent("a", op="update"), failed("a")], "created", {"A"}),
+        ([created("a", "A"), intent("a", op="update"), failed("a")], "failed", {"A"}),
         ([created("a", "A"), intent("a", op="update"), updated("a", "A")], "updated", {"A"}),
-        ([updated("a", "a"), intent("a", op="update"), failed("a")], "updated", set()),
+        ([updated("a", "a"), intent("a", op="update"), failed("a")], "failed", set()),
         # what a later version may add
         ([created("a", "A"), Entry("polished", {"source_id": "a"}), Entry("created", {})], "created", {"A"}),
     ],
@@ -258,9 +258,10 @@ def test_what_becomes_of_a_prompt(entries: list[Entry], status: str, targets: se
 
 def test_name_and_time_are_kept_only_while_in_doubt() -> None:
     doubtful = folded(intent("a", attempt=2), unknown("a")).records["a"]
-    assert doubtful == Record("unknown", None, "r1", "a-replica", NOON, 2, False, "timeout")
+    assert (doubtful.name, doubtful.since, doubtful.attempt, doubtful.reason) == ("a-replica", NOON, 2, "timeout")
     settled = folded(intent("a", attempt=2), unknown("a"), created("a", "A")).records["a"]
-    assert settled == Record("created", "A", "r1", None, 0.0, 2, False, None, "2026-01-01")
+    assert settled == Record("created", "A", "r1", updated_at="2026-01-01")
+    assert (settled.name, settled.since) == (None, 0.0)
     assert folded(failed("a", retriable=True)).records["a"] == Record(
         "failed", run="r1", retriable=True, reason="http_400"
     )

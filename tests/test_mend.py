@@ -138,8 +138,8 @@ def test_the_fold_of_what_is_kept_is_the_state(drawn: list[dict[str, str]]) -> N
     assert after.targets == state.targets
     assert after.records.keys() == state.records.keys()
     for source_id, record in state.records.items():
-        if record.made:
-            record.attempt = after.records[source_id].attempt
+        if record.made and not record.doubtful:
+            record.doubt = after.records[source_id].doubt  # how often it was tried before
         if record.status == "rolled_back":  # by the first or the second of two that say so
             record.run = after.records[source_id].run
     assert after.records == state.records

@@ -283,7 +283,7 @@ async def test_an_intent_is_on_the_disk_before_anything_is_stored_and_one_create
         async def create(self, bodies: Any, sending: Sending) -> list[Outcome]:
             async def checked() -> None:
                 await sending()
-                source_id = self._encoded[bodies[0]].metadata[MARK_KEY]["source_id"]
+                source_id = self._encoded[bodies[0]][0].metadata[MARK_KEY]["source_id"]
                 record = read_ledger(ledger).state.records[source_id]
                 seen.append(source_id)
                 in_doubt[source_id] += 1

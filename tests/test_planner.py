@@ -22,8 +22,9 @@ NOW = 1_800_000_000.0
 
 
 async def planned(job: Job, state: State | None = None, chosen: set[str] | None = None) -> Plan:
-    found = await survey(job, state or State(), now=NOW)
-    return await plan(job, found, chosen, rate=10, listing_requests=2)
+    state = state or State()
+    found = await survey(job, state, now=NOW)
+    return await plan(job, found, state, chosen, now=NOW, rate=10, asked=lambda: 2)
 
 
 def of(made: Plan, source_id: str) -> Planned:
@@ -66,10 +67,10 @@ async def test_losses_are_named_and_fail_the_prompt_unless_accepted() -> None:
 
 
 async def test_notes_of_the_prompt_and_of_the_whole_are_told() -> None:
-    there = memory(prompt("a", "same", notes=("label 'production' is not copied",)), prompt("b", "same"))
+    there = memory(prompt("a", "same", notes=("is shared; the replica is not",)), prompt("b", "same"))
     made = await planned(job_of(there))
     twin = "shares its name with another prompt; each gets its replica, told apart by its key"
-    assert list(of(made, "a").notes) == [twin, "label 'production' is not copied"]
+    assert list(of(made, "a").notes) == [twin, "is shared; the replica is not"]
     assert list(of(made, "b").notes) == [twin]
     assert any("share their name" in note for note in made.notes)
 

@@ -100,9 +100,10 @@ NOTED: dict[str, tuple[Any, str]] = {
     "share_organisation_id": ("o1", "shared"),
     "shared_at": ("2026-05-01T10:00:00.000Z", "shared"),
     "allow_all_workspaces": (1, "shared"),
-    "prompt_version_label_name": ("production", "'production'"),
-    "prompt_version_labels": ([{"id": "l1", "name": "production"}, {"id": "l2", "name": "eu"}], "'eu'"),
 }
+
+
+LABELS = ("prompt_version_label_name", "prompt_version_labels")
 
 
 @asynccontextmanager
@@ -140,7 +141,7 @@ async def fetched(changes: Mapping[str, Any] | None = None) -> Prompt:
 
 
 def test_every_recorded_key_is_spoken_for() -> None:
-    assert set(RECORDED) == {*ARRIVES, *OWNED, *IDENTIFIES, *NOTED}
+    assert set(RECORDED) == {*ARRIVES, *OWNED, *IDENTIFIES, *NOTED, *LABELS}
 
 
 async def test_the_recorded_prompt_is_read_whole() -> None:
@@ -174,6 +175,13 @@ async def test_what_is_not_copied_is_noted(key: str) -> None:
     assert any(words in note for note in found.notes), found.notes
     assert not found.extra
     assert digest(found) == digest(await fetched())
+
+
+async def test_labels_are_those_of_the_version() -> None:
+    assert (await fetched()).labels == ()
+    assert (await fetched({"prompt_version_label_name": "production"})).labels == ("production",)
+    several = [{"id": "l1", "name": "production"}, {"id": "l2", "name": "eu"}]
+    assert (await fetched({"prompt_version_labels": several})).labels == ("production", "eu")
 
 
 @pytest.mark.parametrize("value", ["x", 0, False, [], {"a": 1}])

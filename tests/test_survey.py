@@ -319,11 +319,11 @@ async def test_what_was_in_the_way_or_undone_is_judged_anew(kind: str) -> None:
 
 
 async def test_what_changed_meanwhile_is_counted_and_left_alone(ledger: Path) -> None:
-    there = memory(*(prompt(one, updated_at="then") for one in ("a", "b", "c")))
-    job = job_of(there)
+    there = memory(*(prompt(one, updated_at="2026-01-01T00:00:00Z") for one in ("a", "b", "c")))
+    job = job_of(there, on_change="skip")
     first = await run(job, ledger)
     target_of = {source_id: record.target_id for source_id, record in first.flow.state.records.items()}
-    there.prompts["a"] = replace(there.prompts["a"], updated_at="now")
+    there.prompts["a"] = replace(there.prompts["a"], updated_at="2026-01-03T00:00:00Z")
     del there.prompts[str(target_of["b"])]
     del there.prompts["c"]
     ran = await run(job, ledger)

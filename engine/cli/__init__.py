@@ -1,7 +1,8 @@
 """The command line: arguments, output, exit codes; no logic.
 
 common     what every command takes and how it ends
-commands   the commands
+commands   the commands up to a run, and those about its ledger
+after      verify, publish, rollback
 run        the flags of `run`, its live display and its summary
 show       results as text for a person
 
@@ -43,6 +44,7 @@ def main() -> None:
 def _command() -> None:
     import typer
 
+    from engine.cli import after  # noqa: F401 - registers its commands
     from engine.cli.commands import app
 
     try:

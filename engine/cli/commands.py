@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,7 +48,7 @@ def _top(version: Version = False) -> None:
     pass
 
 
-def _chosen(only: list[str] | None, collection: list[str] | None, ids_file: Path | None) -> Chosen:
+def chosen_by(only: list[str] | None, collection: list[str] | None, ids_file: Path | None) -> Chosen:
     from engine.chosen import Chosen
     from engine.config import read_ids
 
@@ -64,7 +63,7 @@ def _refuse(**flags: Any) -> None:
             raise ConfigError(f"--{flag.replace('_', '-')}: {LATER}")
 
 
-def _print(value: object, *, as_json: bool, text: str) -> None:
+def show_result(value: object, *, as_json: bool, text: str) -> None:
     if as_json:
         from engine.wire import encode
 
@@ -120,7 +119,7 @@ def inventory(
 
     found = anyio.run(lambda: take_inventory(common.load(migration), rate=rate))
     matching = found.matching(expect_none) if expect_none is not None else []
-    _print(found.to_json(), as_json=as_json, text=show.inventory(found, matching))
+    show_result(found.to_json(), as_json=as_json, text=show.inventory(found, matching))
     return EXIT_DIFFERENT if matching else EXIT_OK
 
 
@@ -152,7 +151,7 @@ def check(
     findings = anyio.run(lambda: check_migration(loaded, rate=rate, write_test=write_test, collection=into))
     problems = [finding for finding in findings if finding.level == "problem"]
     value = {"findings": [{"level": f.level, "where": f.where, "text": f.text} for f in findings], "ok": not problems}
-    _print(value, as_json=as_json, text=show.findings(findings))
+    show_result(value, as_json=as_json, text=show.findings(findings))
     return EXIT_ACT if problems else EXIT_OK
 
 
@@ -178,9 +177,9 @@ def plan(
     from engine.cli import show
 
     _refuse(out=out)
-    chosen = _chosen(only, collection, ids_file)
+    chosen = chosen_by(only, collection, ids_file)
     planned = anyio.run(lambda: plan_migration(common.load(migration), chosen=chosen, rate=rate))
-    _print(planned.to_json(), as_json=as_json, text=show.plan(planned))
+    show_result(planned.to_json(), as_json=as_json, text=show.plan(planned))
     return EXIT_DIFFERENT if detailed_exitcode and planned.has_work else EXIT_OK
 
 
@@ -217,7 +216,7 @@ def run(
     def flags() -> Flags:
         _refuse(plan=plan_file)
         return Flags(
-            chosen=_chosen(only, collection, ids_file),
+            chosen=chosen_by(only, collection, ids_file),
             limit=limit,
             retry_failed=retry_failed,
             canary=canary,
@@ -248,8 +247,8 @@ def status(
     from engine.cli import show
     from engine.status import read_status
 
-    found = read_status(common.ledger_of(path), _chosen(only, collection, ids_file))
-    _print(found.to_json(with_failed=failed), as_json=as_json, text=show.status(found, with_failed=failed))
+    found = read_status(common.ledger_of(path), chosen_by(only, collection, ids_file))
+    show_result(found.to_json(with_failed=failed), as_json=as_json, text=show.status(found, with_failed=failed))
     return EXIT_OK
 
 
@@ -273,8 +272,8 @@ def ids(
     form = "json" if as_json else form
     if form not in ("csv", "json", "env"):
         raise ConfigError(f"--format {form!r}: must be csv, json or env")
-    pairs = read_ids_map(common.ledger_of(path), _chosen(only, collection, ids_file))
-    _print(pairs, as_json=form == "json", text=show.ids_env(pairs) if form == "env" else show.ids_csv(pairs))
+    pairs = read_ids_map(common.ledger_of(path), chosen_by(only, collection, ids_file))
+    show_result(pairs, as_json=form == "json", text=show.ids_env(pairs) if form == "env" else show.ids_csv(pairs))
     return EXIT_OK
 
 
@@ -290,7 +289,7 @@ def ledger_check(
     from engine.status import examine_ledger
 
     health = examine_ledger(path)
-    _print(health.to_json(), as_json=as_json, text=show.health(health))
+    show_result(health.to_json(), as_json=as_json, text=show.health(health))
     return EXIT_OK if health.usable else EXIT_ACT
 
 
@@ -309,7 +308,7 @@ def ledger_repair(
     from engine.mend import repair
 
     mended = repair(path, force=force)
-    _print(mended.to_json(), as_json=as_json, text=show.mended(mended))
+    show_result(mended.to_json(), as_json=as_json, text=show.mended(mended))
     return EXIT_OK
 
 
@@ -325,7 +324,7 @@ def ledger_compact(
     from engine.mend import compact
 
     mended = compact(path)
-    _print(mended.to_json(), as_json=as_json, text=show.mended(mended))
+    show_result(mended.to_json(), as_json=as_json, text=show.mended(mended))
     return EXIT_OK
 
 
@@ -364,20 +363,3 @@ def schema(common: Common) -> int:
 
     say(json.dumps(json_schema(), indent=2))
     return EXIT_OK
-
-
-def _later(group: typer.Typer, name: str) -> None:
-    """A command of a later version: refused, whatever follows it."""
-
-    def refuse(context: typer.Context) -> None:
-        print(f"error: {context.command_path}: {LATER}", file=sys.stderr)
-        raise typer.Exit(2)
-
-    refuse.__doc__ = f"({LATER})"
-    group.command(name, hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(
-        refuse
-    )
-
-
-for _name in ("verify", "publish", "rollback"):
-    _later(app, _name)

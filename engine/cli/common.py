@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -138,6 +139,23 @@ def _say(error: EngineError) -> int:
         print(error.next, file=sys.stderr)
         return error.exit_code
     return EXIT_RETRY if isinstance(error, AnswerError) and error.status is None else EXIT_ACT
+
+
+def on_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def yes_or_no() -> bool:
+    """Asks whether to go on. Ctrl-C means no."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return input("go on? [y/N] ").strip().lower() in ("y", "yes")
+    except (EOFError, KeyboardInterrupt):
+        print()
+        return False
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def say(text: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import stat
 import sys
 from collections.abc import Callable
@@ -17,13 +16,14 @@ import anyio
 import orjson
 
 from engine import report
-from engine.app import RESUME, RunOptions, run_migration
+from engine.app import RunOptions, run_migration
 from engine.chosen import Chosen
-from engine.cli.common import Common, say
+from engine.cli.common import Common, on_terminal, say, yes_or_no
 from engine.cli.display import watch
 from engine.config import Migration, seconds
 from engine.errors import EXIT_ACT, EXIT_USAGE, ConfigError
 from engine.flow import MaxFailures
+from engine.interrupt import AGAIN
 from engine.report import Summary
 from engine.survey import Survey
 
@@ -84,7 +84,7 @@ def _run(path: Path, common: Common, flags: Flags) -> Summary:
         max_failures=_max_failures(flags.max_failures),
         rate=flags.rate,
         reason=flags.reason,
-        confirm=None if flags.yes or not _on_terminal() else partial(_confirmed, migration),
+        confirm=None if flags.yes or not on_terminal() else partial(_confirmed, migration),
         watch=None if common.quiet or common.no_progress else watch(),
         signals=True,
     )
@@ -115,7 +115,7 @@ def _max_failures(text: str | None) -> MaxFailures | None:
 def nothing_done(reason: str, message: str, exit_code: int) -> Summary:
     """The summary of a run that ended before it began."""
     counts, this_run = report.nothing()
-    advice = ADVICE.get(exit_code, RESUME)
+    advice = ADVICE.get(exit_code, AGAIN)
     return Summary(
         migration="",
         run="",
@@ -168,20 +168,12 @@ def _write(path: Path, data: bytes) -> None:
 # ---- before the first write ------------------------------------------------------------------------------------------
 
 
-def _on_terminal() -> bool:
-    return sys.stdin.isatty() and sys.stdout.isatty()
-
-
-def _confirmed(migration: Migration, survey: Survey, creates: int) -> bool:
+def _confirmed(migration: Migration, survey: Survey, tasks: int) -> bool:
     """Shows both ends and the totals and asks once. Ctrl-C means no."""
     source, target = migration.ends
     print(f"from  {source.identity}\nto    {target.identity}{' (the same workspace)' if source is target else ''}")
-    print(f"{creates} replicas will be created; {len(survey.tasks)} of {survey.listed} prompts are selected")
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return input("go on? [y/N] ").strip().lower() in ("y", "yes")
-    except (EOFError, KeyboardInterrupt):
-        print()
-        return False
-    finally:
-        signal.signal(signal.SIGINT, before)
+    creates = sum(task.action == "create" for task in survey.tasks)
+    compared = f" and {tasks - creates} compared, and updated where something changed" if tasks > creates else ""
+    print(f"{min(creates, tasks)} replicas will be created{compared}; ", end="")
+    print(f"{len(survey.tasks)} of {survey.listed} prompts are selected")
+    return yes_or_no()

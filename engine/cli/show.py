@@ -10,13 +10,17 @@ from typing import Any, Final
 
 from engine.inventory import Group, Inventory
 from engine.mend import Mended
-from engine.model import Finding
+from engine.model import Completion, Finding
 from engine.planner import Plan, Planned
+from engine.publish import CutOver
 from engine.report import OUTCOMES
+from engine.rollback import Rollback
 from engine.status import ID_FIELDS, Health, Status
+from engine.verify import Verification
 
 _LEVELS: Final = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 _NAMES_SHOWN: Final = 3
+_RESULTS: Final = {"differs": "DIFFERS", "missing": "MISSING", "source_changed": "source changed"}
 
 
 def inventory(found: Inventory, matching: Sequence[Group]) -> str:
@@ -123,6 +127,55 @@ def status(found: Status, *, with_failed: bool) -> str:
     elif found.failed:
         lines.append("see each of them with --failed")
     return "\n".join(lines)
+
+
+def verification(found: Verification) -> str:
+    """What differs, replica by replica; then the counts."""
+    lines = []
+    for one in found.prompts:
+        if one.result != "same":
+            fields = f": {', '.join(one.fields)}" if one.fields else ""
+            lines.append(f"{_RESULTS.get(one.result, one.result)} {one.name} ({one.target_id}){fields}")
+        lines += [f"        {_completion(call)}" for call in one.completions]
+    lines += [f"note: {note}" for note in found.notes]
+    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.counts.items() if count)
+    return "\n".join([*lines, f"{len(found.prompts)} replicas compared: {counts or 'nothing to compare'}"])
+
+
+def _completion(call: Completion) -> str:
+    if not call.answered:
+        return f"{call.how}: NOT ANSWERED: {call.error}"
+    tokens = f", {call.tokens} tokens" if call.tokens is not None else ""
+    return f"{call.how}: {call.model} answered in {call.seconds:.2f} s ({call.finish_reason}{tokens})"
+
+
+def cut_over(done: CutOver) -> str:
+    """What was not published and why; then the counts."""
+    lines = [
+        f"{one.result.replace('_', ' ')} {one.name} ({one.target_id}): {one.message}"
+        for one in done.prompts
+        if one.message
+    ]
+    return "\n".join([*lines, _counted(done.counts, "nothing is staged")])
+
+
+def rolled_back(done: Rollback) -> str:
+    """What is kept and why, the versions that stay in histories, and the counts."""
+    lines = []
+    for one in done.prompts:
+        if one.message:
+            lines.append(f"{one.result} {one.name} ({one.target_id}): {one.message}")
+        elif one.versions:
+            numbers = ", ".join(map(str, one.versions))
+            lines.append(f"{one.result} {one.name} ({one.target_id}); in its history stays version {numbers}")
+        elif done.dry_run:
+            lines.append(f"would be {one.result} {one.name} ({one.target_id})")
+    would = "would be: " if done.dry_run else ""
+    return "\n".join([*lines, f"{would}{_counted(done.counts, 'nothing to take back')}"])
+
+
+def _counted(counts: Mapping[str, int], nothing: str) -> str:
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count) or nothing
 
 
 def ids_csv(pairs: Sequence[Mapping[str, Any]]) -> str:

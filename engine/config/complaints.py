@@ -81,34 +81,22 @@ class _NotYet(NamedTuple):
     instead: str
 
 
-_ONE_URL: Final = "rendering and completions come later; take it out"
 _ONE_KIND: Final = "it belongs to another kind of registry; take it out"
 
 _NOT_YET: Final = (
-    _NotYet("mode", ("replicate",), "prompts are copied, not changed in place; use replicate"),
     *(
         _NotYet(f"{end}.{key}", works, instead)
         for end in ("source", "target")
         for key, works, instead in (
             ("kind", ("portkey",), "use portkey"),
-            ("gateway_url", (), _ONE_URL),
-            ("gateway_key", (), _ONE_URL),
             ("key_id", (), _ONE_KIND),
             ("key_secret", (), _ONE_KIND),
             ("path", (), _ONE_KIND),
         )
     ),
-    _NotYet("select.version", ("published", "latest"), "use published or latest"),
     _NotYet("rewrite.messages", ("refuse",), "chats are refused where they do not fit; use refuse"),
     _NotYet("rewrite.rules.*.messages", ("refuse",), "chats are refused where they do not fit; use refuse"),
-    _NotYet("on_change", ("skip",), "replicas that are there are left alone; use skip"),
-    _NotYet("on_edited", ("conflict",), "replicas that are there are left alone; take it out"),
-    _NotYet("publish", (), "the registry publishes what is created; take it out"),
     _NotYet("limits.batch", (50,), "the registry takes one prompt in a call; take it out"),
-    _NotYet("verify.after_run", (False,), "run `promptferry verify` after it"),
-    _NotYet("verify.render", (False,), "definitions are compared; take it out"),
-    _NotYet("verify.completions", (0,), "definitions are compared; take it out"),
-    _NotYet("verify.variables", ({},), "definitions are compared; take it out"),
 )
 
 

@@ -260,6 +260,19 @@ IdsFile = Annotated[tuple[str, ...], BeforeValidator(_ids_of_file), WithJsonSche
 """The ids in the file that is named."""
 
 
+def _cases(value: Json, info: ValidationInfo) -> Path:
+    if not isinstance(value, str) or not _plain(value):
+        raise ValueError("must be the path of a file")
+    path = _surroundings(info).folder / value
+    if not path.is_file():
+        raise ValueError(f"there is no file {value}; `promptferry verify --write-cases` writes one to fill in")
+    return path
+
+
+CasesFile = Annotated[Path, BeforeValidator(_cases), WithJsonSchema({"type": "string"})]
+"""Absolute path of a file that is there."""
+
+
 def _ledger(value: Json, info: ValidationInfo) -> Path:
     return ledger_path(value, name=info.data.get("name", ""), folder=_surroundings(info).folder)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -26,6 +27,7 @@ from pydantic import (
 )
 
 from engine.config.fields import (
+    CasesFile,
     Choices,
     IdsFile,
     LedgerPath,
@@ -43,6 +45,7 @@ from engine.model import Clamp, Json, ParameterRules, Rule, Select, When
 PORTKEY_URL: Final = "https://api.portkey.ai/v1"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_DECIDES_CONTENT: Final = {"rewrite", "allow_loss"}
 _DECIDES_RESULT: Final = {"select", "rewrite", "allow_loss", "on_existing", "on_change", "on_edited", "publish"}
 
 
@@ -219,8 +222,10 @@ class RewriteRule(Changes):
 class Rewrite(Changes):
     """Changes for all prompts, and then for some."""
 
-    name: NameTemplate = Field(
-        default="{name}-replica", description="Name of the replica: {name} {id} {slug} {model} {collection}."
+    name: NameTemplate | None = Field(
+        default=None,
+        description="Name of the replica: {name} {id} {slug} {model} {collection}; left out: {name}-replica, and in "
+        "mode update {name}.",
     )
     rules: tuple[RewriteRule, ...] = Field(
         default=(), description="Changes for some prompts, in order, after the general ones."
@@ -263,6 +268,9 @@ class Verification(_Part):
     variables: dict[Text, Any] = Field(
         default={}, description="Values of template variables for render and completions."
     )
+    cases: CasesFile | None = Field(
+        default=None, description="File of values per prompt, a JSON object a line: prompt, variables, label."
+    )
 
 
 # ---- the whole -------------------------------------------------------------------------------------------------------
@@ -286,7 +294,7 @@ class Migration(_Part):
         default="fail", description="The target has that name and it is not ours."
     )
     on_change: Literal["update", "skip"] = Field(
-        default="skip", description="Source or rules changed since the replica was made."
+        default="update", description="Source or rules changed since the replica was made."
     )
     on_edited: Literal["conflict", "keep", "overwrite"] = Field(
         default="conflict", description="Source or rules changed and the replica was edited by hand."
@@ -299,6 +307,14 @@ class Migration(_Part):
         validate_default=True,
     )
     verify: Verification = Field(default=Verification(), description="What is compared when replicas are checked.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.mode == "update" and self.target is not None:
+            raise ValueError("mode update changes prompts where they stand: take target out")
+        if self.mode == "update" and self.select.version == "all":
+            raise ValueError("mode update makes new versions of one version: set select.version to published or latest")
+        return self
 
     @field_validator("name")
     @classmethod
@@ -338,7 +354,9 @@ class Migration(_Part):
 
     def rules(self) -> tuple[Rule, ...]:
         """The general rule, which always has a name template, then those for some prompts in the file's order."""
-        return _rule(self.rewrite, When()), *(_rule(rule, _when(rule.when)) for rule in self.rewrite.rules)
+        name = self.rewrite.name or ("{name}" if self.in_place else "{name}-replica")
+        general = replace(_rule(self.rewrite, When()), name=name)
+        return general, *(_rule(rule, _when(rule.when)) for rule in self.rewrite.rules)
 
     def identity(self) -> dict[str, str]:
         """What identifies the migration: another value of any of these is another migration. No secrets."""
@@ -351,9 +369,26 @@ class Migration(_Part):
             "selects": self.select.version,
         }
 
+    @property
+    def in_place(self) -> bool:
+        """Mode update: prompts are changed where they stand."""
+        return self.mode == "update"
+
+    @property
+    def publishes(self) -> bool:
+        """Whether a version that a run writes becomes the published one."""
+        return not self.in_place if self.publish is None else self.publish
+
     def rules_digest(self) -> str:
         """SHA-256, in hex, of everything that decides a result and may change between runs."""
-        deciding = self.model_dump(include=_DECIDES_RESULT, exclude={"select": {"ids_file", "version"}})
+        return self._digest_of(_DECIDES_RESULT)
+
+    def rewrites_digest(self) -> str:
+        """SHA-256, in hex, of the part of that which decides what a replica holds."""
+        return self._digest_of(_DECIDES_CONTENT)
+
+    def _digest_of(self, keys: set[str]) -> str:
+        deciding = self.model_dump(include=keys, exclude={"select": {"ids_file", "version"}})
         return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()
 
 

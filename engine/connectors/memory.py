@@ -7,13 +7,27 @@ from dataclasses import replace
 from typing import Final
 
 from engine.errors import Gone
-from engine.model import Catalog, Created, Finding, Outcome, Page, Prompt, Replica, Row, Sending
+from engine.model import (
+    Catalog,
+    Created,
+    Finding,
+    Outcome,
+    Page,
+    Prompt,
+    Replica,
+    Row,
+    Sending,
+    Updated,
+    Version,
+)
 
 PAGE_SIZE: Final = 50
 
 
 class Memory:
-    """One workspace. `prompts` is its truth, newest last; `creates` counts the creates that it has carried out."""
+    """One workspace. `prompts` is its truth, newest last, each as it is published; `history` has every version of a
+    prompt that has more than one; `creates` and `updates` count what it has carried out.
+    """
 
     batch = 1
     fields: Collection[str] = frozenset(
@@ -22,22 +36,39 @@ class Memory:
 
     def __init__(self, prompts: Sequence[Prompt] = (), catalog: Catalog | None = None) -> None:
         self.prompts = {prompt.id: prompt for prompt in prompts}
+        self.history: dict[str, list[Prompt]] = {}
+        self.labels: dict[str, str] = {}
+        """Id of a label -> its name."""
         self.creates = 0
+        self.updates = 0
+        self._created: dict[str, str] = {}
+        self._ticks = 0
         self._catalog = catalog or Catalog(collections=(), providers=(), partials=())
-        self._encoded: dict[bytes, Prompt] = {}
+        self._encoded: dict[bytes, tuple[Prompt, Collection[str] | None]] = {}
 
     async def pages(self) -> AsyncIterator[Page]:
         """Newest first, as registries do."""
-        rows = [_row(prompt) for prompt in reversed(self.prompts.values())]
+        rows = [_row(prompt, self._created.get(prompt.id)) for prompt in reversed(self.prompts.values())]
         for start in range(0, len(rows), PAGE_SIZE):
             yield Page(rows=rows[start : start + PAGE_SIZE], total=len(rows))
 
     async def fetch(self, prompt_id: str, version: str = "published") -> Prompt:
-        """The prompt as it was put there; there is one version."""
-        try:
-            return self.prompts[prompt_id]
-        except KeyError:
-            raise Gone(f"there is no prompt {prompt_id}", error="gone", status=404) from None
+        """The prompt as it was put there, or as an update made it."""
+        published = self._there(prompt_id)
+        if version == "published":
+            return published
+        history = self._history(prompt_id)
+        found = (
+            history[-1] if version == "latest" else next((one for one in history if str(one.version) == version), None)
+        )
+        if found is None:
+            raise Gone(f"there is no version {version} of {prompt_id}", error="gone", status=404)
+        return replace(found, name=published.name, collection=published.collection)
+
+    async def versions(self, prompt_id: str) -> list[Version]:
+        """The history; the id of a version is its number."""
+        self._there(prompt_id)
+        return [_version(one, self.labels) for one in self._history(prompt_id)]
 
     async def catalog(self, kinds: Collection[str]) -> Catalog:
         """What the workspace was made with."""
@@ -45,9 +76,7 @@ class Memory:
 
     def encode(self, replica: Replica) -> bytes:
         """A handle: nothing has to be written to keep a prompt in memory."""
-        body = replica.mark.key.encode()
-        self._encoded[body] = replica.prompt
-        return body
+        return self._keep(replica, None)
 
     async def create(self, bodies: Sequence[bytes], sending: Sending) -> list[Outcome]:
         """Puts the prompt there under a new id."""
@@ -55,24 +84,102 @@ class Memory:
         await sending()
         self.creates += 1
         target_id = f"memory-{self.creates}"
-        self.prompts[target_id] = replace(self._encoded.pop(body), id=target_id, slug=f"pp-{target_id}", version=1)
-        return [Created(target_id=target_id, target_slug=f"pp-{target_id}")]
+        made, _ = self._encoded.pop(body)
+        self._created[target_id] = now = self._now()
+        self.prompts[target_id] = replace(
+            made, id=target_id, slug=f"pp-{target_id}", version=1, labels=(), updated_at=now
+        )
+        return [Created(target_id=target_id, target_slug=f"pp-{target_id}", version_id="1")]
+
+    def encode_update(self, replica: Replica, changed: Collection[str] | None) -> bytes:
+        """A handle."""
+        return self._keep(replica, changed)
+
+    async def update(self, target_id: str, body: bytes, sending: Sending) -> Outcome:
+        """A new version behind the others; name and collection are the prompt's own."""
+        await sending()
+        self.updates += 1
+        wanted, changed = self._encoded[body]
+        published, history = self._there(target_id), self._history(target_id)
+        fields = {name: getattr(wanted, name) for name in (self.fields if changed is None else changed)}
+        head = {name: fields.pop(name) for name in ("name", "collection") if name in fields}
+        self.prompts[target_id] = replace(published, **head, updated_at=self._now())
+        if not fields:
+            return Updated()
+        number = (history[-1].version or 0) + 1
+        self.history[target_id] = [*history, replace(history[-1], **fields, version=number, labels=())]
+        return Updated(version_id=str(number))
+
+    async def publish(self, target_id: str, version: int) -> None:
+        """The prompt as that version is."""
+        self.prompts[target_id] = replace(await self.fetch(target_id, str(version)), updated_at=self._now())
+
+    async def label(self, target_id: str, version_id: str, label_id: str) -> None:
+        """The label moves to that version."""
+        name = self.labels[label_id]
+        rest = [tuple(label for label in one.labels if label != name) for one in self._history(target_id)]
+        self.history[target_id] = [
+            replace(one, labels=(*labels, name) if str(one.version) == version_id else labels)
+            for one, labels in zip(self._history(target_id), rest, strict=True)
+        ]
+        await self.publish(target_id, self._there(target_id).version or 1)
+
+    async def create_label(self, name: str) -> str:
+        """Its id."""
+        found = next((one for one, known in self.labels.items() if known == name), f"label-{len(self.labels) + 1}")
+        self.labels[found] = name
+        return found
 
     async def describe(self, target_id: str, description: str) -> None:
         """The prompt with another description."""
         self.prompts[target_id] = replace(self.prompts[target_id], description=description)
 
+    async def delete(self, target_id: str) -> None:
+        """Takes the prompt away."""
+        self._there(target_id)
+        del self.prompts[target_id]
+        self.history.pop(target_id, None)
+
     async def write_test(self, collection: str | None) -> AsyncIterator[Finding]:
         """Memory does what it promises; there is nothing to find out."""
         yield Finding(level="ok", where="target", text="prompts are kept in memory as they are")
 
+    def _now(self) -> str:
+        """Every write has a time of its own, long ago."""
+        self._ticks += 1
+        return f"2026-01-02T{self._ticks // 3600 % 24:02}:{self._ticks // 60 % 60:02}:{self._ticks % 60:02}.000Z"
 
-def _row(prompt: Prompt) -> Row:
+    def _there(self, prompt_id: str) -> Prompt:
+        try:
+            return self.prompts[prompt_id]
+        except KeyError:
+            raise Gone(f"there is no prompt {prompt_id}", error="gone", status=404) from None
+
+    def _history(self, prompt_id: str) -> list[Prompt]:
+        return self.history.get(prompt_id) or [
+            replace(self.prompts[prompt_id], version=self.prompts[prompt_id].version or 1)
+        ]
+
+    def _keep(self, replica: Replica, changed: Collection[str] | None) -> bytes:
+        body = f"{replica.mark.key} {len(self._encoded)}".encode()
+        self._encoded[body] = (replica.prompt, changed)
+        return body
+
+
+def _version(prompt: Prompt, labels: dict[str, str]) -> Version:
+    number = prompt.version or 1
+    return Version(
+        number=number, id=str(number), labels=tuple(one for one, name in labels.items() if name in prompt.labels)
+    )
+
+
+def _row(prompt: Prompt, created_at: str | None) -> Row:
     return Row(
         id=prompt.id,
         name=prompt.name,
         slug=prompt.slug,
         collection=prompt.collection,
         model=prompt.model,
+        created_at=created_at,
         updated_at=prompt.updated_at,
     )

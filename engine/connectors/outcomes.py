@@ -1,17 +1,17 @@
-"""From what a create raised to what became of it."""
+"""From what a write raised to what became of it."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
 
 from engine.errors import Exists, Rejected, Transient, UnknownOutcome
-from engine.model import Created, Failed, Outcome, Unknown
+from engine.model import Created, Failed, Outcome, Unknown, Updated
 
 
-async def outcome(create: Awaitable[Created]) -> Outcome:
-    """The outcome of one create; Stop goes through, and so does everything that is a bug."""
+async def outcome(write: Awaitable[Created | Updated]) -> Outcome:
+    """The outcome of one create or update; Stop goes through, and so does everything that is a bug."""
     try:
-        return await create
+        return await write
     except UnknownOutcome as error:
         return Unknown(error=error.error, message=str(error))
     except (Rejected, Transient) as error:

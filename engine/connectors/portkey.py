@@ -20,9 +20,24 @@ from urllib.parse import quote
 from engine.connectors.outcomes import outcome
 from engine.connectors.portkey_probe import Probe
 from engine.connectors.walk import walk, walk_raw
-from engine.errors import Rejected, UnknownOutcome
+from engine.errors import Exists, Rejected, UnknownOutcome
 from engine.http import Client, KeyAuth, Limits, open_client
-from engine.model import Catalog, Created, Finding, Json, Named, Outcome, Page, Prompt, Replica, Row, Sending
+from engine.model import (
+    Catalog,
+    Created,
+    Finding,
+    Inputs,
+    Json,
+    Named,
+    Outcome,
+    Page,
+    Prompt,
+    Replica,
+    Row,
+    Sending,
+    Updated,
+    Version,
+)
 from engine.throttle import Gate
 from engine.wire import encode
 
@@ -41,6 +56,7 @@ _CONTENT: Final = frozenset(
     "name collection_id string parameters model virtual_key prompt_version_description template_metadata "
     "functions tools tool_choice is_raw_template".split()
 )
+NO_INPUTS: Final = Inputs()
 _KNOWN: Final = _SERVER_OWNED | _CONTENT
 _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     **dict.fromkeys(
@@ -58,7 +74,27 @@ _CATALOG_PATHS: Final = {
     "collections": ("/collections",),
     "providers": ("/providers", "/virtual-keys"),
     "partials": ("/prompts/partials",),
+    "labels": ("/labels",),
 }
+_WIRE: Final = {
+    "name": ("name",),
+    "collection": ("collection_id",),
+    "text": ("string",),
+    # one without the other would leave two models
+    "model": ("model", "parameters"),
+    "parameters": ("model", "parameters"),
+    "provider": ("virtual_key",),
+    "functions": ("functions",),
+    "tools": ("tools",),
+    "tool_choice": ("tool_choice",),
+    "raw": ("is_raw_template",),
+    # the specification has the one, the official clients send the other
+    "metadata": ("prompt_metadata", "template_metadata"),
+    "description": ("version_description",),
+}
+"""Field of Prompt -> what an update sends of it."""
+_STRICT: Final = {"string", "parameters", "model"}
+"""A back end that does not know `patch` takes an update that has all three for a whole one."""
 
 
 @asynccontextmanager
@@ -84,7 +120,9 @@ class Portkey:
 
     async def pages(self) -> AsyncIterator[Page]:
         """The whole listing as one page."""
-        rows = await walk(lambda page: self._list("/prompts", page), "prompts", _row, attrgetter("created_at"))
+        rows = await walk(
+            lambda page: self._list("list /prompts", "/prompts", page), "prompts", _row, attrgetter("created_at")
+        )
         yield Page(rows=rows, total=len(rows))
 
     async def fetch(self, prompt_id: str, version: str = "published") -> Prompt:
@@ -92,11 +130,17 @@ class Portkey:
         parameters = dict(self._workspace)
         if version != "published":
             parameters["version"] = version
-        answer = await self._client.read("retrieve", f"/prompts/{quote(prompt_id, safe='')}", parameters)
+        answer = await self._client.read("retrieve", _path(prompt_id), parameters)
         return _prompt(answer, prompt_id)
 
+    async def versions(self, prompt_id: str) -> list[Version]:
+        """The history, oldest first."""
+        path = f"{_path(prompt_id)}/versions"
+        rows = await walk_raw(lambda page: self._list("list versions", path, page), "versions")
+        return sorted((_version(row) for row in rows), key=attrgetter("number"))
+
     async def catalog(self, kinds: Collection[str]) -> Catalog:
-        """Collections, providers and partials; None for those that this key may not list."""
+        """What prompts refer to; None for what this key may not list."""
         found = {kind: await self._named(kind) for kind in _CATALOG_PATHS if kind in kinds}
         return Catalog(**found)
 
@@ -109,14 +153,52 @@ class Portkey:
         (body,) = bodies
         return [await outcome(self._create(body, sending))]
 
+    def encode_update(self, replica: Replica, changed: Collection[str] | None) -> bytes:
+        """The body of PUT /prompts/{id}: these fields with `patch`, or every version field without it."""
+        fields = _fields(replica.prompt, self._workspace)
+        fields["prompt_metadata"] = fields["template_metadata"]
+        wanted = {name for field in changed or () for name in _WIRE[field]}
+        if changed is None or wanted >= _STRICT:
+            return _encoded(fields)
+        return _encoded({name: fields[name] for name in fields if name in wanted} | self._workspace | {"patch": True})
+
+    async def update(self, target_id: str, body: bytes, sending: Sending) -> Outcome:
+        """One PUT, never repeated blindly."""
+        return await outcome(self._update(target_id, body, sending))
+
+    async def publish(self, target_id: str, version: int) -> None:
+        """PUT /prompts/{id}/makeDefault."""
+        await self._put("publish", f"{_path(target_id)}/makeDefault", {"version": version})
+
+    async def label(self, target_id: str, version_id: str, label_id: str) -> None:
+        """PUT /prompts/{id}/versions/{versionId}."""
+        await self._put("label", f"{_path(target_id)}/versions/{quote(version_id, safe='')}", {"label_id": label_id})
+
+    async def create_label(self, name: str) -> str:
+        """POST /labels, unless it is there."""
+        if (found := await self._label(name)) is not None:
+            return found
+        body = encode({"name": name, **self._workspace})
+        try:
+            answer = await self._client.repeatable("create label", "POST", "/labels", body)
+        except Exists:  # somebody was quicker, or the answer to the first try was lost
+            answer = {"id": await self._label(name)}
+        label_id = answer.get("id") if isinstance(answer, dict) else None
+        if not isinstance(label_id, str):
+            raise Rejected(f"the registry made no label {name!r}", error="bad_answer")
+        return label_id
+
     async def describe(self, target_id: str, description: str) -> None:
         """PUT of the description alone, which makes no version."""
-        body = encode({"version_description": description, **self._workspace})
-        await self._client.repeatable("update", "PUT", f"/prompts/{quote(target_id, safe='')}", body)
+        await self._put("update", _path(target_id), {"version_description": description})
+
+    async def delete(self, target_id: str) -> None:
+        """DELETE /prompts/{id}."""
+        await self._client.repeatable("delete", "DELETE", _path(target_id), params=self._workspace)
 
     async def write_test(self, collection: str | None) -> AsyncIterator[Finding]:
         """Creates, reads, changes and deletes a scratch prompt; without a collection, in that of the newest prompt."""
-        rows = (await self._list("/prompts", {"page_size": "1"}))["data"]
+        rows = (await self._list("list /prompts", "/prompts", {"page_size": "1"}))["data"]
         like = await self.fetch(rows[0]["id"]) if rows else None
         into = collection or (like.collection if like is not None else None)
         if like is None or into is None:
@@ -133,26 +215,53 @@ class Portkey:
         target_id = answer.get("id") if isinstance(answer, dict) else None
         if not isinstance(target_id, str) or not target_id:
             raise UnknownOutcome("the answer to the create has no id", error="no_id")
-        slug = answer.get("slug")
-        return Created(target_id=target_id, target_slug=slug if isinstance(slug, str) else None)
-
-    async def _list(self, path: str, page: Mapping[str, str]) -> Json:
-        return await self._client.read(
-            f"list {path}", path, {**self._workspace, **page}, cap=self._client.limits.listing_cap
+        slug, version_id = (
+            value if isinstance(value := answer.get(name), str) else None for name in ("slug", "version_id")
         )
+        return Created(target_id=target_id, target_slug=slug, version_id=version_id)
+
+    async def _update(self, target_id: str, body: bytes, sending: Sending) -> Updated:
+        answer = await self._client.create("update", "PUT", _path(target_id), body, sending)
+        if not isinstance(answer, dict):
+            raise UnknownOutcome("the answer to the update is no object", error="bad_answer")
+        version_id = answer.get("prompt_version_id")
+        return Updated(version_id=version_id if isinstance(version_id, str) and version_id else None)
+
+    async def _put(self, call: str, path: str, fields: Mapping[str, Json]) -> None:
+        await self._client.repeatable(call, "PUT", path, encode({**fields, **self._workspace}))
+
+    async def _label(self, name: str) -> str | None:
+        return next((one.id for one in await self._named("labels") or () if one.name == name), None)
+
+    async def _list(self, call: str, path: str, page: Mapping[str, str]) -> Json:
+        return await self._client.read(call, path, {**self._workspace, **page}, cap=self._client.limits.listing_cap)
 
     async def _named(self, kind: str) -> list[Named] | None:
         for path in _CATALOG_PATHS[kind]:
             try:
-                rows = await walk_raw(lambda page, path=path: self._list(path, page), kind)  # type: ignore[misc]
+                rows = await walk_raw(lambda page, path=path: self._list(f"list {path}", path, page), kind)  # type: ignore[misc]
             except Rejected:  # no scope, or an older back end without this path
                 continue
-            return [_named(row) for row in rows]
+            return [_named(row, kind) for row in rows]
         return None
 
 
-def _named(row: Json) -> Named:
-    return Named(id=row["id"], slug=_text(row.get("slug")) or row["id"], name=_text(row.get("name")))
+def _path(prompt_id: str) -> str:
+    return f"/prompts/{quote(prompt_id, safe='')}"
+
+
+def _named(row: Json, kind: str) -> Named:
+    name = _text(row.get("name"))
+    return Named(id=row["id"], slug=name if kind == "labels" else _text(row.get("slug")) or row["id"], name=name)
+
+
+def _version(row: Json) -> Version:
+    number = row.get("prompt_version")
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise Rejected("the registry's list of versions has one without a number", error="bad_answer")
+    several = row.get("prompt_version_labels") or ()
+    labels = [label.get("id") for label in several if isinstance(label, dict)] or [row.get("label_id")]
+    return Version(number=number, id=row["id"], labels=tuple(label for label in labels if isinstance(label, str)))
 
 
 def _row(row: Json) -> Row:
@@ -201,6 +310,9 @@ def _prompt(answer: Json, asked: str) -> Prompt:
         version=answer.get("prompt_version"),
         updated_at=answer.get("last_updated_at"),
         variables=_variables(answer),
+        inputs=_inputs(answer),
+        parameters_model=inner if isinstance(inner, str) and inner != (answer.get("model") or inner) else None,
+        labels=tuple(_labels(answer)),
         extra=_extra(answer, inner),
         notes=tuple(_notes(answer, inner)),
     )
@@ -244,13 +356,31 @@ def _strings(value: Json) -> Iterator[str]:
             yield from _strings(inner)
 
 
+def _inputs(answer: Mapping[str, Any]) -> Inputs:
+    """What the server parsed; what is not as it should be is as good as nothing."""
+    parsed = answer.get("variable_components")
+    if not isinstance(parsed, dict) or not any(parsed.values()):
+        return NO_INPUTS
+    inside = parsed.get("sectionVariables")
+    inside = inside if isinstance(inside, dict) else {}
+    return Inputs(
+        variables=_names(parsed.get("variables")),
+        sections={name: _names(inside.get(name)) for name in (*_names(parsed.get("sections")), *inside)},
+        partials=_names(parsed.get("variablePartials")),
+    )
+
+
+def _names(value: Json) -> tuple[str, ...]:
+    return tuple(name for name in value if isinstance(name, str)) if isinstance(value, list) else ()
+
+
+def _labels(answer: Mapping[str, Any]) -> Iterator[str]:
+    listed = answer.get("prompt_version_labels")
+    names = [label.get("name") for label in listed if isinstance(label, dict)] if listed else ()
+    yield from (name for name in names or (answer.get("prompt_version_label_name"),) if isinstance(name, str) and name)
+
+
 def _notes(answer: Mapping[str, Any], inner_model: Json) -> Iterator[str]:
-    listed = answer.get("prompt_version_labels") or ()
-    labels = [label.get("name") for label in listed if isinstance(label, dict)] or [
-        answer.get("prompt_version_label_name")
-    ]
-    for label in filter(None, labels):
-        yield f"label {label!r} is not copied"
     if "archived" in (answer.get("status"), answer.get("prompt_version_status")):
         yield "is archived; the replica is active"
     if answer.get("shared_at") or answer.get("share_organisation_id") or answer.get("allow_all_workspaces"):
@@ -260,8 +390,12 @@ def _notes(answer: Mapping[str, Any], inner_model: Json) -> Iterator[str]:
 
 
 def _body(prompt: Prompt, workspace: Mapping[str, str]) -> bytes:
+    return _encoded(_fields(prompt, workspace))
+
+
+def _fields(prompt: Prompt, workspace: Mapping[str, str]) -> dict[str, Json]:
     model = {} if prompt.model is None else {"model": prompt.model}
-    fields = {
+    return {
         "name": prompt.name,
         "collection_id": prompt.collection,
         "string": prompt.text,
@@ -276,6 +410,9 @@ def _body(prompt: Prompt, workspace: Mapping[str, str]) -> bytes:
         "is_raw_template": int(prompt.raw),
         **workspace,
     }
+
+
+def _encoded(fields: Mapping[str, Json]) -> bytes:
     try:
         return encode({name: value for name, value in fields.items() if value is not None})
     except ValueError as error:

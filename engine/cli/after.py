@@ -1,0 +1,152 @@
+"""The commands that come after a run: verify, publish, rollback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from engine.cli.commands import AsJson, Collection, File, IdsFile, Only, Rate, app, chosen_by, show_result
+from engine.cli.common import Common, command, on_terminal, say, yes_or_no
+from engine.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_UNFINISHED, ConfigError
+
+if TYPE_CHECKING:
+    from engine.config import Migration
+
+Yes = Annotated[bool, Option("--yes", "-y", help="Do not ask.")]
+MOST_CALLS = 50
+"""Completions above this number are asked for first."""
+
+
+@command(app, "verify")
+def verify(
+    migration: File,
+    common: Common,
+    only: Only = None,
+    collection: Collection = None,
+    ids_file: IdsFile = None,
+    render: Annotated[bool, Option("--render", help="Also compare what would be sent to the model.")] = False,
+    completions: Annotated[
+        int, Option("--completions", min=0, metavar="N", help="Also call N replicas for real; costs money.")
+    ] = 0,
+    write_cases: Annotated[
+        Path | None, Option("--write-cases", help="Only write a file of variables to fill in, for verify.cases.")
+    ] = None,
+    yes: Yes = False,
+    rate: Rate = None,
+    as_json: AsJson = False,
+) -> int:
+    """Reads every replica back and compares it, field by field, with what the rules make of its source.
+
+    Example: promptferry verify migration.yaml --render
+    """
+    import anyio
+
+    from engine.cli import show
+    from engine.completions import CALLS_EACH
+    from engine.verbs import VerbOptions, case_lines, verify_migration
+
+    loaded = common.load(migration)
+    chosen = chosen_by(only, collection, ids_file)
+    if write_cases is not None:
+        lines = anyio.run(case_lines, loaded, VerbOptions(chosen=chosen, rate=rate))
+        _write_new(write_cases, b"".join(lines))
+        say(f"wrote {write_cases}: {len(lines)} prompts; fill in the values and name it in verify.cases")
+        return EXIT_OK
+    wanted = completions or loaded.verify.completions
+    many = wanted * CALLS_EACH > MOST_CALLS
+    options = VerbOptions(chosen=chosen, rate=rate, confirm=_confirm(loaded, yes=yes, needed=many), signals=True)
+    found = anyio.run(lambda: verify_migration(loaded, options, render=render, completions=completions))
+    show_result(found.to_json(), as_json=as_json, text=show.verification(found))
+    return EXIT_OK if found.proved else EXIT_DIFFERENT
+
+
+@command(app, "publish")
+def publish(
+    migration: File,
+    common: Common,
+    only: Only = None,
+    collection: Collection = None,
+    ids_file: IdsFile = None,
+    verified_only: Annotated[
+        bool, Option("--verified-only", help="Only those whose last `verify` found no difference.")
+    ] = False,
+    yes: Yes = False,
+    rate: Rate = None,
+    as_json: AsJson = False,
+) -> int:
+    """Makes the versions that this migration wrote the published ones: the cut-over.
+
+    Example: promptferry publish migration.yaml --verified-only --yes
+    """
+    import anyio
+
+    from engine.cli import show
+    from engine.verbs import VerbOptions, publish_migration
+
+    loaded = common.load(migration)
+    confirm = _confirm(loaded, yes=yes, needed=True)
+    options = VerbOptions(chosen=chosen_by(only, collection, ids_file), rate=rate, confirm=confirm, signals=True)
+    done = anyio.run(lambda: publish_migration(loaded, options, verified_only=verified_only))
+    show_result(done.to_json(), as_json=as_json, text=show.cut_over(done))
+    if options.halt.stop is not None:
+        raise options.halt.stop
+    return EXIT_OK if done.whole else EXIT_UNFINISHED
+
+
+@command(app, "rollback")
+def rollback(
+    migration: File,
+    common: Common,
+    only: Only = None,
+    collection: Collection = None,
+    ids_file: IdsFile = None,
+    run: Annotated[str | None, Option("--run", metavar="ID|last", help="Only what this run did.")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
+    yes: Yes = False,
+    rate: Rate = None,
+    as_json: AsJson = False,
+) -> int:
+    """Takes back what the ledger says this migration did, and only that; what was edited since is kept.
+
+    Example: promptferry rollback migration.yaml --run last --dry-run
+    """
+    import anyio
+
+    from engine.cli import show
+    from engine.verbs import VerbOptions, rollback_migration
+
+    loaded = common.load(migration)
+    confirm = None if dry_run else _confirm(loaded, yes=yes, needed=True)
+    options = VerbOptions(chosen=chosen_by(only, collection, ids_file), rate=rate, confirm=confirm, signals=True)
+    done = anyio.run(lambda: rollback_migration(loaded, options, run=run, dry_run=dry_run))
+    show_result(done.to_json(), as_json=as_json, text=show.rolled_back(done))
+    if options.halt.stop is not None:
+        raise options.halt.stop
+    return EXIT_OK if done.whole else EXIT_UNFINISHED
+
+
+def _confirm(migration: Migration, *, yes: bool, needed: bool) -> Callable[[str], bool]:
+    """Says on stderr what is to be done, and asks on a terminal. Raises ConfigError where nobody can be asked."""
+    if needed and not yes and not on_terminal():
+        raise ConfigError("this asks before it begins, and nobody is here to answer: give --yes")
+
+    def confirm(what: str) -> bool:
+        source, target = migration.ends
+        print(f"source {source.identity}\ntarget {target.identity}\n{what}", file=sys.stderr)
+        return yes or not needed or yes_or_no()
+
+    return confirm
+
+
+def _write_new(file: Path, data: bytes) -> None:
+    try:
+        with open(file, "xb") as opened:
+            opened.write(data)
+    except FileExistsError:
+        raise ConfigError(f"{file}: is there already; name another file, or remove it first") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,191 @@
+"""Portkey's gateway: where prompts are rendered, and answered by their models.
+
+Facts that decide the code: a render comes wrapped in `data`; completions come bare, though the specification wraps
+them; stored parameters may hold `stream: true`, so `stream` is always sent, and what comes back is told by its content
+type alone. An error may quote the template, which was never sent: only its code is told.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+from engine.answers import Whole
+from engine.connectors.portkey import KEY_HEADER
+from engine.errors import AnswerError, Rejected, Stop, UnknownOutcome
+from engine.http import Client, KeyAuth, Limits, open_client
+from engine.model import Completion, Json
+from engine.scrub import clean
+from engine.throttle import Gate
+from engine.wire import encode
+
+Clock = Callable[[], float]
+
+_TEXTS: Final = ("messages", "prompt")
+_DATA: Final = b"data:"
+_DONE: Final = b"[DONE]"
+
+
+@asynccontextmanager
+async def connect_gateway(
+    *, base_url: str, api_key: str, gate: Gate, limits: Limits, name: str, clock: Clock = time.monotonic
+) -> AsyncIterator[PortkeyGateway]:
+    """A Portkey gateway under its own client; the key tells the workspace, `name` is the end that errors speak of."""
+    async with open_client(base_url, KeyAuth(KEY_HEADER, api_key), gate, limits, name=name) as client:
+        yield PortkeyGateway(client, clock=clock)
+
+
+class PortkeyGateway:
+    """Prompts of one workspace as applications use them. `clock` counts seconds and never goes back."""
+
+    def __init__(self, client: Client, *, clock: Clock = time.monotonic) -> None:
+        self._client = client
+        self._clock = clock
+        self._may_complete = False
+        """The key has the right to: a completion was answered, be it badly."""
+
+    async def render(self, ref: str, variables: Mapping[str, Json]) -> Mapping[str, Json]:
+        """POST /prompts/{ref}/render."""
+        body = encode({"variables": variables})
+        answer = await self._client.repeatable("render", "POST", _path(ref, "render"), body, hushed=True)
+        for place in (answer.get("data"), answer) if isinstance(answer, dict) else ():
+            if isinstance(place, dict) and any(isinstance(place.get(name), list | str) for name in _TEXTS):
+                return place
+        raise Rejected("the answer to a render has neither messages nor a prompt", error="bad_answer")
+
+    async def complete(
+        self, ref: str, variables: Mapping[str, Json], *, stream: bool, overrides: Mapping[str, Json]
+    ) -> Completion:
+        """POST /prompts/{ref}/completions. `seconds` are those until its last byte, the rate limit's included."""
+        body = encode({**overrides, "variables": variables, "stream": stream})
+        told, error = _Told(), None
+        begun = self._clock()
+        try:
+            told = _told(await self._client.complete("completions", _path(ref, "completions"), body))
+            self._may_complete = True
+        except AnswerError as exc:
+            self._see(exc)
+            error = str(exc)
+        return Completion(
+            how=_how(ref, stream=stream),
+            answered=error is None,
+            model=told.model,
+            finish_reason=told.finish_reason,
+            seconds=self._clock() - begun,
+            tokens=told.tokens,
+            error=error,
+        )
+
+    def _see(self, error: AnswerError) -> None:
+        """Stop when the key was refused before it was ever taken."""
+        if error.error == "forbidden" and not self._may_complete:
+            next_step = "Give gateway_key a key that has completions.write; a key of an organisation never has."
+            raise Stop("forbidden", str(error), next=next_step) from error
+        # a firewall answers whatever the key
+        self._may_complete |= error.status is not None and error.error != "firewall"
+
+
+def _path(ref: str, use: str) -> str:
+    return f"/prompts/{quote(ref, safe='@')}/{use}"
+
+
+def _how(ref: str, *, stream: bool) -> str:
+    _, at, suffix = ref.partition("@")
+    return ("streamed" if stream else "plain") + (f" @{suffix}" if at else "")
+
+
+# ---- what a model answered -------------------------------------------------------------------------------------------
+
+
+class _Told(NamedTuple):
+    """What an answer says of itself; of what the model said, nothing."""
+
+    model: str | None = None
+    finish_reason: str | None = None
+    tokens: int | None = None
+
+
+def _told(answer: Whole) -> _Told:
+    """UnknownOutcome for what is no answer of a model: it was paid for all the same."""
+    match answer.media_type:
+        case "application/json":
+            return _of_json(answer.body)
+        case "text/event-stream":
+            return _of_events(answer.body)
+        case _:
+            raise _unusable("is neither JSON nor an event stream")
+
+
+def _of_json(body: bytes) -> _Told:
+    value = _decoded(body)
+    wrapped = value.get("body")
+    value = wrapped if isinstance(wrapped, dict) else value
+    if (choice := _choice(value)) is None:
+        raise _unusable("has no choices")
+    return _Told(_word(value.get("model")), _word(choice.get("finish_reason")), _tokens(value))
+
+
+def _of_events(body: bytes) -> _Told:
+    chunks = list(_chunks(body))
+    choices = [choice for choice in map(_choice, chunks) if choice is not None]
+    if any(chunk.get("error") for chunk in chunks):
+        raise _unusable("broke off with an error of the model's provider")
+    if not choices:
+        raise _unusable("is an event stream without any chunk")
+    return _Told(
+        _last(_word(chunk.get("model")) for chunk in chunks),
+        _last(_word(choice.get("finish_reason")) for choice in choices),
+        _last(map(_tokens, chunks)),
+    )
+
+
+def _chunks(body: bytes) -> Iterator[dict[str, Any]]:
+    for line in body.splitlines():
+        if line.startswith(_DATA):
+            data = line.removeprefix(_DATA).strip()
+            if data == _DONE:
+                return
+            yield _decoded(data)
+    raise _unusable("is an event stream that ends before [DONE]")
+
+
+def _decoded(body: bytes) -> dict[str, Any]:
+    # not engine.wire, which refuses numbers and halves of characters that nobody here will keep
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        # from None: json's error carries the whole text
+        raise _unusable("is not the JSON that it says it is") from None
+    if not isinstance(value, dict):
+        raise _unusable("is JSON, but no object")
+    return value
+
+
+def _choice(value: Mapping[str, Json]) -> Mapping[str, Json] | None:
+    match value.get("choices"):
+        case [dict() as choice, *_]:
+            return choice
+    return None
+
+
+def _tokens(value: Mapping[str, Json]) -> int | None:
+    match value.get("usage"):
+        case {"total_tokens": int(tokens)}:
+            return tokens
+    return None
+
+
+def _word(value: Json) -> str | None:
+    return clean(value, ()) or None if isinstance(value, str) else None
+
+
+def _last(values: Iterator[Any]) -> Any:
+    return next((value for value in reversed(list(values)) if value is not None), None)
+
+
+def _unusable(what: str) -> UnknownOutcome:
+    return UnknownOutcome(f"the answer to the completion {what}", error="bad_answer")

@@ -1,0 +1,58 @@
+"""Keeps every definition as it was before an update: `LEDGER.before.jsonl`, readable by its owner only.
+
+It holds template text, which the ledger never does; it is there to be read by a person when all else fails.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from engine.errors import Rejected, Stop
+from engine.model import Json, Prompt
+from engine.wire import encode
+
+_LEFT_OUT: Final = frozenset({"variables", "inputs"})
+
+
+class Copies:
+    """One file, made when the first copy is kept; a line is durable when `keep` returns."""
+
+    def __init__(self, ledger: Path, *, run: str) -> None:
+        self.path: Final = ledger.with_name(f"{ledger.name}.before.jsonl")
+        self._run = run
+        self._lock = anyio.Lock()
+
+    async def keep(self, whose: Mapping[str, Json], before: Prompt) -> None:
+        """Raises Stop when the disk fails, Rejected when it cannot be written as JSON without loss."""
+        prompt = {one.name: getattr(before, one.name) for one in fields(Prompt) if one.name not in _LEFT_OUT}
+        try:
+            line = encode({"run": self._run, "source_id": whose["source_id"], "prompt": prompt}) + b"\n"
+        except ValueError as error:
+            raise Rejected(f"it cannot be kept as it is before the update: {error}", error="not_encodable") from error
+        async with self._lock:
+            try:
+                await anyio.to_thread.run_sync(self._append, line)
+            except OSError as error:
+                raise Stop(
+                    "disk",
+                    f"{self.path}: the copies of what was there before cannot be written ({error.strerror})",
+                    next="Free that disk and run the same command again: it goes on where this run stopped.",
+                ) from error
+
+    def _append(self, line: bytes) -> None:
+        fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            size = os.fstat(fd).st_size
+            torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+            rest = memoryview(b"\n" + line if torn else line)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)

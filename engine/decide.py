@@ -1,0 +1,287 @@
+"""What is to be done with one prompt, once it is read: the same judgement for `plan` and for `run`.
+
+A prompt that has no replica gets one. A replica is compared with what the rules make of its source now: it is updated
+when either changed, unless somebody edited it by hand meanwhile. In mode update the prompt is compared with itself.
+Times of change only save reads; what decides are the digests in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from engine import entries
+from engine.digest import MarkIn, changed_fields, digest
+from engine.entries import UPDATE
+from engine.errors import AnswerError, Gone, Rejected, Transient
+from engine.job import Draft, Job, Revision, prepare
+from engine.ledger import Record
+from engine.model import Entry, Failed, Json, Mark, Prompt, Version
+from engine.rewrite import rewrite
+from engine.survey import Task
+
+Action = Literal["create", "update", "finish", "unchanged", "skip", "conflict", "failed", "replica"]
+
+HEAD: Final = frozenset({"name", "collection"})
+"""What a prompt has once, and not each of its versions."""
+_NEVER_EMPTIED: Final = frozenset({"functions", "tools", "tool_choice", "description", "provider", "model"})
+"""What an update cannot send as nothing."""
+MOST_CANDIDATES: Final = 10
+"""So many of the newest versions are looked through for one that an update in doubt has made."""
+EDITED: Final = "was edited by hand since it was made; it stays as it is"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """create and update have a `draft`; finish: labels or versions are missing; replica: it is no source.
+
+    The others need nothing but `entry` in the ledger.
+    """
+
+    action: Action
+    draft: Draft | None = None
+    pending: bool = False
+    """Labels or the rest of the history follow."""
+    entry: Entry | None = None
+    notes: tuple[str, ...] = ()
+    failure: Failed | None = None
+    source: Prompt | None = None
+    """As it was read."""
+
+
+async def decide(job: Job, task: Task, record: Record | None, *, now: float, mark_in: MarkIn = "metadata") -> Decision:
+    """Reads what it needs. `now`: epoch seconds. Raises Stop; what else goes wrong is the prompt's failure."""
+    case = _Case(job, task, record, now, mark_in, entries.origin(task.row, job.ends.source.collections))
+    try:
+        if task.action == "create":
+            return await case.create()
+        if job.in_place:
+            return await case.in_place()
+        return await (case.history() if job.select.version == "all" else case.replica())
+    except Gone:
+        entry = entries.skipped(case.whose, "gone")
+        return Decision(action="skip", entry=entry, notes=("gone",))
+    except (Rejected, Transient) as error:
+        return case.refused(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One prompt, and all that is known of it."""
+
+    job: Job
+    task: Task
+    record: Record | None
+    now: float
+    mark_in: MarkIn
+    whose: Mapping[str, Json]
+
+    # ---- what may become of it ---------------------------------------------------------------------------------------
+
+    async def create(self) -> Decision:
+        job, row = self.job, self.task.row
+        version = job.select.version
+        if version == "all":
+            version = str((await job.source.versions(row.id))[0].number)
+        prompt = await job.source.fetch(row.id, version)
+        if job.is_replica(prompt):
+            return Decision(action="replica")
+        draft = prepare(job, prompt, name=self.task.name, mark_in=self.mark_in)
+        if isinstance(draft, Failed):
+            return self._failed(draft, prompt)
+        pending = bool(prompt.labels) or job.select.version == "all"
+        return Decision(action="create", draft=draft, pending=pending, notes=draft.rewritten.notes, source=prompt)
+
+    async def replica(self) -> Decision:
+        """It was made: compared with what the rules make of its source now."""
+        job, record = self.job, self._record
+        if self.task.look == "replica":
+            return self._looked_at(await self._replica())
+        prompt = await job.source.fetch(self.task.row.id, job.select.version)
+        draft = prepare(job, prompt, name=self.task.name, mark_in=self.mark_in)
+        if isinstance(draft, Failed):
+            return self._failed(draft, prompt)
+        mark = draft.replica.mark
+        settled = not record.doubtful and not record.rare.pending
+        if settled and record.was_made_from(mark.source_digest) and record.was_made_as(mark.replica_digest):
+            return self._same(prompt, None, edited=record.rare.edited)
+        replica = await self._replica()
+        if replica is None:
+            return self._same(prompt, None, note="its replica is no longer on the target")
+        found = digest(replica)
+        if found == mark.replica_digest and not record.doubtful:
+            return self._finish(prompt) if record.rare.pending else self._same(prompt, replica, mark)
+        if not self._is_ours(found):
+            if record.was_made_as(mark.replica_digest):
+                return self._same(prompt, replica, mark, edited=True, note=EDITED)
+            if job.on_edited == "conflict":
+                return self._conflict("edited", record.target_id)
+            if job.on_edited == "keep":
+                return self._same(prompt, replica, edited=True, note=EDITED)
+        return await self._update(draft, prompt, replica)
+
+    async def history(self) -> Decision:
+        """Every version is copied: those that are new at the source follow."""
+        record = self._record
+        if self.task.look == "replica":
+            return self._looked_at(await self._replica())
+        prompt = await self.job.source.fetch(self.task.row.id)
+        replica = await self._replica()
+        if replica is None:
+            return self._same(prompt, None, note="its replica is no longer on the target")
+        numbers = {version.number for version in await self.job.source.versions(self.task.row.id)}
+        behind = bool(numbers - record.rare.versions.keys())
+        moved = prompt.version is None or record.rare.versions.get(prompt.version) != replica.version
+        if not (behind or moved or record.rare.pending or record.doubtful):
+            return self._same(prompt, replica)
+        if not record.rare.pending and not self._is_ours(digest(replica)):
+            return self._conflict("edited", record.target_id)
+        return self._finish(prompt)
+
+    async def in_place(self) -> Decision:
+        """Mode update: compared with what the rules make of the prompt as it was before us."""
+        job, record, row = self.job, self.record, self.task.row
+        prompt = await job.source.fetch(row.id, job.select.version)
+        found = digest(prompt)
+        ours = record is not None and record.made and (self._is_ours(found) or record.was_made_from(found))
+        if record is not None and ours and not record.doubtful and record.rules == job.rewrites:
+            return self._same(prompt, prompt)
+        original = await self._original(prompt, found) if ours else prompt
+        draft = prepare(job, original)
+        if isinstance(draft, Failed):
+            return self._failed(draft, prompt, of_update=True)
+        mark = draft.replica.mark
+        published = found == mark.replica_digest
+        waits = record is not None and record.doubtful
+        if (published and not waits) or (ours and not waits and self._record.was_made_as(mark.replica_digest)):
+            return self._same(prompt, prompt, mark)
+        return await self._update(draft, original, prompt)
+
+    # ---- parts -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _record(self) -> Record:
+        assert self.record is not None  # only what was made is compared
+        return self.record
+
+    async def _replica(self) -> Prompt | None:
+        target_id = self._record.target_id
+        assert target_id is not None
+        try:
+            return await self.job.target.fetch(target_id)
+        except Gone:
+            return None
+
+    async def _original(self, prompt: Prompt, found: str) -> Prompt:
+        """The prompt as it was before we changed it."""
+        record = self._record
+        if record.was_made_from(found) or not record.rare.versions:
+            return prompt
+        try:
+            return await self.job.source.fetch(prompt.id, str(next(reversed(record.rare.versions))))
+        except Gone:
+            return prompt
+
+    def _is_ours(self, found: str) -> bool:
+        """Whether this is what we wrote, or what an update in doubt was to write."""
+        record = self._record
+        expected = record.doubt.expected if record.doubt is not None and record.doubtful else None
+        return record.was_made_as(found) or (expected is not None and expected == found)
+
+    async def _update(self, draft: Draft, source: Prompt, before: Prompt) -> Decision:
+        versions = await self.job.target.versions(before.id)
+        newest = versions[-1].number if versions else before.version
+        changed = changed_fields(before, draft.replica.prompt)
+        fields: frozenset[str] | None = changed
+        if not self.job.in_place or newest != before.version or source.version != before.version:
+            fields = changed if self.job.in_place and changed <= HEAD else None
+        elif not _patchable(changed, draft.replica.prompt):
+            fields = None
+        elif changed - HEAD == {"provider"}:
+            fields = changed | {"model"}  # alone, an older back end would change the published version
+        revision = Revision(
+            target_id=before.id,
+            base=newest,
+            published=before.version,
+            before=before,
+            fields=fields,
+            there=await self._there(draft, before, versions),
+        )
+        if revision.fields is not None and revision.fields <= HEAD:
+            revision = replace(revision, there=None)
+        notes = draft.rewritten.notes
+        if newest != before.version and revision.there is None:
+            notes = (*notes, f"version {newest} is a newer draft; it stays in the history, nothing of it is copied")
+        pending = bool(source.labels) and not self.job.in_place
+        draft = draft.revising(revision, self.job.target)
+        return Decision(action="update", draft=draft, pending=pending, notes=notes, source=source)
+
+    async def _there(self, draft: Draft, before: Prompt, versions: Sequence[Version]) -> int | None:
+        """The version that holds what is wanted already, newer than what is published or than the update in doubt."""
+        record = self.record
+        since = before.version or 0
+        if record is not None and record.doubtful and record.doubt is not None and record.doubt.base is not None:
+            since = min(since, record.doubt.base + 1)
+        for version in [one for one in reversed(versions) if one.number >= since][:MOST_CANDIDATES]:
+            found = await self.job.target.fetch(before.id, str(version.number))
+            if digest(found) == draft.replica.mark.replica_digest:
+                return version.number
+        return None
+
+    # ---- what the ledger is told -------------------------------------------------------------------------------------
+
+    def _same(
+        self, source: Prompt, replica: Prompt | None, mark: Mark | None = None, *, edited: bool = False, note: str = ""
+    ) -> Decision:
+        entry = entries.unchanged(
+            self.whose,
+            source_updated_at=entries.compared_at(source.updated_at, self.now),
+            target_updated_at=self._seen(replica),
+            mark=mark,
+            edited=edited,
+        )
+        return Decision(action="unchanged", entry=entry, notes=(note,) if note else (), source=source)
+
+    def _looked_at(self, replica: Prompt | None) -> Decision:
+        """Only the replica's time of change is new."""
+        edited = replica is not None and not self._record.was_made_as(digest(replica))
+        entry = entries.unchanged(
+            self.whose,
+            source_updated_at=self._record.updated_at,
+            target_updated_at=self._seen(replica),
+            edited=edited,
+        )
+        return Decision(action="unchanged", entry=entry, notes=(EDITED,) if edited else ())
+
+    def _seen(self, replica: Prompt | None) -> str | None:
+        if replica is None:
+            return self._record.rare.target_updated_at if self.record is not None else None
+        return entries.compared_at(replica.updated_at, self.now)
+
+    def _finish(self, source: Prompt) -> Decision:
+        return Decision(action="finish", source=source)
+
+    def _conflict(self, reason: str, target_id: str | None) -> Decision:
+        entry = entries.conflict(self.whose, reason, target_id, **UPDATE)
+        return Decision(action="conflict", entry=entry, notes=(reason,))
+
+    def _failed(self, failure: Failed, source: Prompt, *, of_update: bool = False) -> Decision:
+        op = UPDATE if of_update or (self.record is not None and self.record.made) else {}
+        done = rewrite(source, self.job.rules, self.job.ends, self.job.target.fields)
+        entry = entries.failed(self.whose, "rewrite", failure, **op)
+        return Decision(action="failed", entry=entry, failure=failure, notes=done.notes, source=source)
+
+    def refused(self, error: AnswerError) -> Decision:
+        """A read that was not answered as it should be."""
+        failure = entries.failure(error, retriable=isinstance(error, Transient))
+        op = UPDATE if self.task.action == "update" else {}
+        return Decision(action="failed", entry=entries.failed(self.whose, "fetch", failure, **op), failure=failure)
+
+
+def _patchable(changed: frozenset[str], wanted: Prompt) -> bool:
+    """Whether sending these fields alone makes a version that holds what is wanted: nothing can be emptied that way,
+    and a description alone would change the version that is there.
+    """
+    emptied = [name for name in changed & _NEVER_EMPTIED if not getattr(wanted, name)]
+    return changed <= HEAD or (changed - HEAD != {"description"} and not emptied)

@@ -1,0 +1,49 @@
+"""Signals and the time box: how a run is asked to end from outside."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+
+from engine.errors import Stop
+from engine.job import Halt, task_group
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+AGAIN: Final = "Run the same command again: it goes on where this run stopped."
+
+
+@asynccontextmanager
+async def interruptible(halt: Halt, *, signals: bool, seconds: float | None = None) -> AsyncIterator[None]:
+    """The first signal, or the end of the time box, asks for the end; a second signal drops what is in flight.
+
+    `signals`: whether they are taken at all; then they are ignored from the end of the block on.
+    """
+    async with task_group() as group:
+        if signals:
+            group.start_soon(_on_signals, halt, group.cancel_scope)
+        if seconds is not None:
+            group.start_soon(_time_box, halt, seconds)
+        yield
+        group.cancel_scope.cancel()
+
+
+async def _on_signals(halt: Halt, scope: anyio.CancelScope) -> None:
+    try:
+        with anyio.open_signal_receiver(*SIGNALS) as received:
+            async for one in received:
+                if halt.stop is not None:
+                    scope.cancel()
+                    return
+                halt.request(Stop("interrupted", f"{one.name}: the run was asked to end", next=AGAIN))
+    finally:
+        for number in SIGNALS:  # it has ended: a signal must not cost its summary
+            signal.signal(number, signal.SIG_IGN)
+
+
+async def _time_box(halt: Halt, seconds: float) -> None:
+    await anyio.sleep(seconds)
+    halt.request(Stop("time_box", f"the {seconds:g} s of --max-duration are over", next=AGAIN))

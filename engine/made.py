@@ -1,0 +1,110 @@
+"""What a ledger says was made, prompt by prompt: for the verbs that prove it, publish it, or take it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from engine.chosen import Chosen
+from engine.ledgerfile import entries
+from engine.model import Json
+
+Line = Mapping[str, Json]
+_WHOSE: Final = ("source_id", "source_name", "source_collection")
+
+
+@dataclass(slots=True)
+class Made:
+    """One prompt of the source, and all that was written for it and not taken back, oldest first."""
+
+    source_id: str
+    writes: list[Line] = field(default_factory=list)
+    """Lines `created` and `updated`."""
+    intent: Line | None = None
+    """An update whose answer is not known."""
+    cut_over: Line | None = None
+    """The line `published` that speaks of the last write."""
+    verified: str | None = None
+    """Result of the last comparison since then."""
+    versions: dict[int, int] = field(default_factory=dict)
+    """Of a whole history: number of the source's version -> number of the replica's."""
+
+    @property
+    def last(self) -> Line:
+        """The last write."""
+        return self.writes[-1]
+
+    @property
+    def target_id(self) -> str:
+        """The replica, or in mode update the prompt itself."""
+        return str((self.writes[-1] if self.writes else self.intent or {})["target_id"])
+
+    @property
+    def whose(self) -> dict[str, Json]:
+        """What lines about it begin with."""
+        line = self.writes[-1] if self.writes else self.intent or {}
+        return {name: line.get(name) for name in _WHOSE}
+
+    @property
+    def name(self) -> str:
+        """At the source."""
+        return str(self.whose["source_name"])
+
+    @property
+    def staged(self) -> int | None:
+        """The version that was written and is not published by us; None: there is none."""
+        if not self.writes or self.last["kind"] != "updated" or self.last.get("published") or self.cut_over:
+            return None
+        number: int | None = self.last.get("after_version")
+        return number if number != self.last.get("before_version") else None
+
+
+def read_made(path: Path, chosen: Chosen) -> list[Made]:
+    """Those of the chosen prompts for which something is on the target. Raises what `entries` raises."""
+    found: dict[str, Made] = {}
+    picked: set[str] = set()
+    for line in entries(path):
+        source_id = line.get("source_id")
+        if isinstance(source_id, str):
+            made = found.get(source_id) or found.setdefault(source_id, Made(source_id))
+            _add(made, line)
+            if chosen.takes_line(line):
+                picked.add(source_id)
+    return [made for source_id, made in found.items() if source_id in picked and (made.writes or made.intent)]
+
+
+def _add(made: Made, line: Line) -> None:
+    match line["kind"]:
+        case "created" | "updated":
+            made.writes.append(line)
+            made.intent = made.cut_over = made.verified = None
+        case "intent" if line.get("op") == "update":
+            made.intent = line
+        case "failed" | "conflict" | "unchanged":
+            made.intent = None
+        case "version":
+            made.intent = None
+            made.versions[line["source_version"]] = line["target_version"]
+        case "published" if line.get("result") in ("published", "already"):
+            made.cut_over = line
+        case "verified":
+            made.verified = line.get("result")
+        case "rolled_back":
+            _take_back(made, line)
+
+
+def _take_back(made: Made, line: Line) -> None:
+    if line.get("result") == "kept":
+        return
+    undone = line.get("undone")
+    if undone is None:
+        undone = len(made.writes)
+    del made.writes[len(made.writes) - undone :]
+    made.intent = made.cut_over = made.verified = None
+
+
+def runs_of(path: Path) -> Iterator[str]:
+    """Ids of the runs, oldest first."""
+    return (line["run"] for line in entries(path) if line["kind"] == "run")

@@ -1,0 +1,104 @@
+"""The cut-over: the versions that a migration wrote become the published ones. One write a prompt; may be repeated."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import anyio
+
+from engine import entries
+from engine.errors import Rejected, Transient
+from engine.flow import Flow
+from engine.job import Job, task_group
+from engine.made import Made
+
+RESULTS: Final = ("published", "already", "edited", "not_verified", "failed", "not_started")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What became of one prompt. `edited`: somebody published another version since; it stays."""
+
+    source_id: str
+    name: str
+    target_id: str
+    result: str
+    before: int | None
+    version: int | None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutOver:
+    """All of it."""
+
+    prompts: Sequence[Published]
+    counts: Mapping[str, int]
+
+    @property
+    def whole(self) -> bool:
+        """Everything that was staged is published."""
+        return not any(self.counts[name] for name in ("edited", "not_verified", "failed", "not_started"))
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `publish --json`."""
+        return asdict(self)
+
+
+def staged(pairs: Sequence[Made]) -> list[Made]:
+    """Those whose last version is not published yet."""
+    return [made for made in pairs if made.staged is not None]
+
+
+async def publish(job: Job, flow: Flow, pairs: Sequence[Made], *, verified_only: bool) -> CutOver:
+    """Publishes what is staged; every result is in the ledger when it returns. Raises Stop."""
+    found: dict[str, Published] = {}
+    limiter = anyio.CapacityLimiter(job.concurrency)
+
+    async def one(made: Made) -> None:
+        async with limiter:
+            found[made.source_id] = await _publish(job, flow, made, verified_only=verified_only)
+
+    async with task_group() as group:
+        for made in pairs:
+            group.start_soon(one, made)
+    prompts = [found[made.source_id] for made in pairs]
+    counts = Counter(one.result for one in prompts)
+    return CutOver(prompts=prompts, counts={name: counts[name] for name in RESULTS})
+
+
+async def _publish(job: Job, flow: Flow, made: Made, *, verified_only: bool) -> Published:
+    number = made.staged
+    assert number is not None  # only what is staged comes here
+    before: int | None = made.last.get("before_version")
+
+    def says(result: str, message: str = "") -> Published:
+        return Published(
+            source_id=made.source_id,
+            name=made.name,
+            target_id=made.target_id,
+            result=result,
+            before=before,
+            version=number,
+            message=message,
+        )
+
+    if flow.halt.stop is not None:
+        return says("not_started")
+    if verified_only and made.verified != "same":
+        return says("not_verified", "its last comparison did not say `same`; run `promptferry verify`")
+    try:
+        now = (await job.target.fetch(made.target_id)).version
+        if now not in (before, number):
+            await flow.record(entries.published(made.whose, made.target_id, "edited", before=now, version=number))
+            return says("edited", f"version {now} was published since; it stays")
+        if now != number:
+            await job.target.publish(made.target_id, number)
+    except (Rejected, Transient) as error:
+        return says("not_started" if flow.dropped(error) else "failed", str(error))
+    result = "already" if now == number else "published"
+    await flow.record(entries.published(made.whose, made.target_id, result, before=before, version=number))
+    return says(result)

@@ -1,0 +1,181 @@
+"""Takes back what a ledger says a migration did, and only that.
+
+A replica that is as we made it is deleted; a prompt that was updated gets back the version that was published before,
+its name and its collection, and the versions made stay in its history, for no registry can take one out. What somebody
+edited since is kept. Every step may be repeated, so an interrupted rollback is run again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+import anyio
+
+from engine import entries
+from engine.digest import digest, make_replica
+from engine.errors import Gone, Rejected, Transient
+from engine.flow import Flow
+from engine.job import Job, task_group
+from engine.made import Line, Made
+from engine.model import Prompt, Updated
+
+RESULTS: Final = ("deleted", "restored", "gone", "kept", "failed", "not_started")
+BREAKS: Final = "Applications that already call these replicas will break."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undo:
+    """One prompt: `delete` its replica, or `restore` what was there before `first`, of the last `count` writes."""
+
+    made: Made
+    action: str
+    first: Line
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undone:
+    """What became of one prompt. `kept`: it was edited since. `versions`: what stays in its history."""
+
+    source_id: str
+    name: str
+    target_id: str
+    action: str
+    result: str
+    versions: Sequence[int] = ()
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollback:
+    """All of it; with `dry_run` what would be done."""
+
+    prompts: Sequence[Undone]
+    counts: Mapping[str, int]
+    dry_run: bool
+
+    @property
+    def whole(self) -> bool:
+        """Nothing was kept or left."""
+        return not any(self.counts[name] for name in ("kept", "failed", "not_started"))
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `rollback --json`."""
+        return asdict(self)
+
+
+def undoing(pairs: Sequence[Made], run: str | None) -> list[Undo]:
+    """What is to be taken back: everything, or what this run wrote last."""
+    found = []
+    for made in pairs:
+        writes = [line for line in made.writes if run is None or line["run"] == run]
+        if made.intent is not None and (run is None or made.intent["run"] == run):
+            writes.append(made.intent)
+        if not writes:
+            continue
+        first = writes[0]
+        since = made.writes.index(first) if first in made.writes else len(made.writes)
+        action = "delete" if first["kind"] == "created" else "restore"
+        found.append(Undo(made=made, action=action, first=first, count=len(made.writes) - since))
+    return found
+
+
+async def rollback(job: Job, flow: Flow, undos: Sequence[Undo], *, dry_run: bool) -> Rollback:
+    """Takes each back; every result is in the ledger when it returns. Raises Stop."""
+    found: dict[str, Undone] = {}
+    limiter = anyio.CapacityLimiter(job.concurrency)
+
+    async def one(undo: Undo) -> None:
+        async with limiter:
+            found[undo.made.source_id] = await _Case(job, flow, undo).undone(dry_run=dry_run)
+
+    async with task_group() as group:
+        for undo in undos:
+            group.start_soon(one, undo)
+    prompts = [found[undo.made.source_id] for undo in undos]
+    counts = Counter(one.result for one in prompts)
+    return Rollback(prompts=prompts, counts={name: counts[name] for name in RESULTS}, dry_run=dry_run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    job: Job
+    flow: Flow
+    undo: Undo
+
+    async def undone(self, *, dry_run: bool) -> Undone:
+        made = self.undo.made
+        if self.flow.halt.stop is not None:
+            return self._says("not_started")
+        try:
+            current = await self.job.target.fetch(made.target_id)
+            if not self._is_ours(current):
+                if not dry_run:
+                    await self.flow.record(entries.rolled_back(made.whose, made.target_id, "kept"))
+                return self._says("kept", "it was edited since; it stays as it is")
+            if not dry_run:
+                await (self._delete() if self.undo.action == "delete" else self._restore(current))
+            result = "deleted" if self.undo.action == "delete" else "restored"
+        except Gone:
+            result = "gone"
+        except (Rejected, Transient) as error:
+            return self._says("not_started" if self.flow.dropped(error) else "failed", str(error))
+        if not dry_run:
+            await self.flow.record(entries.rolled_back(made.whose, made.target_id, result, **self._back_to()))
+        return self._says(result)
+
+    def _is_ours(self, current: Prompt) -> bool:
+        """Whether what is published is what we wrote, or what was there before us."""
+        made, found = self.undo.made, digest(current)
+        writes = [*made.writes, *([made.intent] if made.intent is not None else [])]
+        known: Collection[str | None] = {line.get("replica_digest") for line in writes}
+        if self.undo.action == "delete":
+            return found in known
+        versions = {line.get("before_version") for line in writes} | {line.get("after_version") for line in writes}
+        return found in known or current.version in versions
+
+    async def _delete(self) -> None:
+        await self.job.target.delete(self.undo.made.target_id)
+
+    async def _restore(self, current: Prompt) -> None:
+        first, target = self.undo.first, self.job.target
+        before = first.get("before_version")
+        if before is not None and current.version != before:
+            await target.publish(current.id, before)
+        wanted = replace(
+            current, name=first.get("before_name") or current.name, collection=first.get("before_collection")
+        )
+        head = frozenset(name for name in ("name", "collection") if getattr(wanted, name) != getattr(current, name))
+        if head:
+            replica = make_replica(current, wanted, migration=self.job.migration, registry="", mark_in="nowhere")
+            outcome = await target.update(current.id, target.encode_update(replica, head), _nothing)
+            if not isinstance(outcome, Updated):
+                raise Transient(f"its name and collection were not set back: {outcome}", error="not_restored")
+
+    def _back_to(self) -> dict[str, Any]:
+        """What the writes that stay had made."""
+        made = self.undo.made
+        left = made.writes[: len(made.writes) - self.undo.count]
+        names = ("source_digest", "replica_digest", "source_updated_at")
+        earlier = {name: left[-1].get(name) for name in names} if left and self.undo.action == "restore" else {}
+        return {"undone": self.undo.count, **earlier}
+
+    def _says(self, result: str, message: str = "") -> Undone:
+        made = self.undo.made
+        numbers = [line.get("after_version") for line in made.writes] if self.undo.action == "restore" else []
+        return Undone(
+            source_id=made.source_id,
+            name=made.name,
+            target_id=made.target_id,
+            action=self.undo.action,
+            result=result,
+            versions=[number for number in numbers if number is not None],
+            message=message,
+        )
+
+
+async def _nothing() -> None:
+    """A name may be set twice: no intent is needed."""

@@ -1,0 +1,289 @@
+"""Proves a migration: every replica is read back and compared, field by field, with what the rules make of its source.
+
+What a registry makes of a prompt by itself is no difference: the model is set alike in both places, a provider named by
+its id comes back by its slug, nulls and empty values are left out, 1.0 comes back as 1.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final
+
+import anyio
+
+from engine import completions, entries, render
+from engine.cases import Case, cases_for
+from engine.digest import differences, digest, read_mark
+from engine.errors import Gone, Rejected, Transient
+from engine.flow import Flow
+from engine.job import Draft, Job, prepare, task_group
+from engine.lookup import look_up, rows_of
+from engine.made import Made
+from engine.model import Completion, Entry, Failed, Gateway, Json, Prompt
+from engine.selection import find
+
+RESULTS: Final = ("same", "differs", "missing", "source_changed")
+STALE_S: Final = 10.0
+"""Reads may be stale for so long after a write."""
+_HEAD: Final = frozenset({"name", "collection"})
+"""What has no versions: an earlier version comes with the prompt's present ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What was found of one replica. `fields`: names of what differs; `notes`: why something could not be compared."""
+
+    source_id: str
+    name: str
+    target_id: str
+    result: str
+    fields: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    completions: Sequence[Completion] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """All of it. `unmade`: selected prompts that have no replica to be verified."""
+
+    prompts: Sequence[Verified]
+    counts: Mapping[str, int]
+    notes: Sequence[str] = ()
+
+    @property
+    def proved(self) -> bool:
+        """No replica differs or is missing."""
+        return not (self.counts["differs"] or self.counts["missing"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `verify --json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checks:
+    """What is done besides reading back. `source`, `target`: where prompts are rendered and called."""
+
+    source: Gateway | None = None
+    target: Gateway | None = None
+    render: bool = False
+    completions: int = 0
+    """How many replicas are called."""
+    cases: Sequence[Case] = ()
+    variables: Mapping[str, Json] = field(default_factory=dict)
+
+
+async def verify(
+    job: Job, flow: Flow, pairs: Sequence[Made], checks: Checks, *, clock: Callable[[], float]
+) -> Verification:
+    """Compares each pair and records what it finds. `clock`: epoch seconds. Raises Stop."""
+    called = _called(pairs, checks)
+    doubled = await _doubled(job, pairs, flow)
+    found: dict[str, Verified] = {}
+    limiter = anyio.CapacityLimiter(job.concurrency)
+
+    async def one(made: Made) -> None:
+        async with limiter:
+            case = _Pair(job, made, checks, clock)
+            verified = await case.verified(call=made.target_id in called, second=doubled.get(made.source_id, ()))
+            found[made.source_id] = verified
+            await flow.record(_entry(made, verified))
+
+    async with task_group() as group:
+        for made in pairs:
+            group.start_soon(one, made)
+    prompts = [found[made.source_id] for made in pairs]
+    counts = Counter(one.result for one in prompts)
+    return Verification(prompts=prompts, counts={name: counts[name] for name in RESULTS}, notes=_notes(prompts))
+
+
+def _entry(made: Made, verified: Verified) -> Entry:
+    more = {"completions": [asdict(one) for one in verified.completions]} if verified.completions else {}
+    return entries.verified(made.whose, verified.target_id, verified.result, verified.fields, **more)
+
+
+def _notes(prompts: Sequence[Verified]) -> tuple[str, ...]:
+    return tuple(f"{one.name}: {note}" for one in prompts for note in one.notes)
+
+
+def _called(pairs: Sequence[Made], checks: Checks) -> set[str]:
+    if not checks.completions:
+        return set()
+    models = [(made.target_id, made.last.get("model")) for made in pairs if made.writes]
+    return set(completions.spread(models, checks.completions))
+
+
+async def _doubled(job: Job, pairs: Sequence[Made], flow: Flow) -> dict[str, list[str]]:
+    """Source id -> further replicas of it: a create that landed after it had been given up."""
+    if job.in_place or not pairs:
+        return {}
+    rows, _ = await rows_of(job.target)
+    names = {str(made.last.get("name")) for made in pairs if made.writes}
+    keys = {job.key(made.source_id): made.source_id for made in pairs}
+    found = await look_up(job, names, lambda: keys.keys(), rows, flow.state.targets)
+    return {keys[key]: [match.row.id for match in matches] for key, matches in found.ours.items() if key in keys}
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """One prompt and its replica."""
+
+    job: Job
+    made: Made
+    checks: Checks
+    clock: Callable[[], float]
+
+    async def verified(self, *, call: bool, second: Sequence[str]) -> Verified:
+        """What is to be said of it."""
+        made = self.made
+        if not made.writes:
+            return self._says("differs", ["unknown"], ["its update is in doubt: run the migration again first"])
+        try:
+            verified = await self._compared()
+            if verified.result != "missing":
+                verified = await self._used(verified, call=call)
+        except (Rejected, Transient) as error:
+            return self._says("differs", ["unreadable"], [str(error)])
+        if second:
+            fields = [*verified.fields, *(f"second replica {target_id}" for target_id in second)]
+            return replace(verified, result="differs", fields=fields)
+        return verified
+
+    # ---- reading back ------------------------------------------------------------------------------------------------
+
+    async def _compared(self) -> Verified:
+        """Polled until it is as it should be, or reads cannot be stale any more."""
+        try:
+            source = await self._source()
+        except Gone:
+            return self._says("source_changed", ["deleted"], ["its source is gone"])
+        written = datetime.fromisoformat(self.made.last["ts"]).timestamp()
+        wait = 0.25
+        while True:
+            verified = await self._once(source)
+            if verified.result in ("same", "source_changed") or self.clock() + wait > written + STALE_S:
+                return verified
+            await anyio.sleep(wait)
+            wait *= 2
+
+    async def _source(self) -> Prompt:
+        made = self.made
+        if self.job.in_place:  # what was there before us
+            return await self.job.source.fetch(made.source_id, str(made.writes[0].get("source_version")))
+        return await self.job.source.fetch(made.source_id, _version(self.job))
+
+    async def _once(self, source: Prompt) -> Verified:
+        made, job = self.made, self.job
+        number = made.last.get("after_version") if made.last["kind"] == "updated" else None
+        staged = job.in_place or made.staged is not None
+        try:
+            replica = await job.target.fetch(made.target_id, str(number) if staged and number else "published")
+        except Gone:
+            return self._says("missing", ["deleted"])
+        fields = self._fields(source, replica)
+        changed = digest(source) != made.last.get("source_digest") and not job.in_place
+        if changed and fields:
+            return await self._against_the_version_copied(source, replica, fields)
+        if not fields and job.select.version == "all":
+            fields = await self._history()
+        return self._says("differs" if fields else "same", fields)
+
+    async def _against_the_version_copied(self, source: Prompt, replica: Prompt, now: Sequence[str]) -> Verified:
+        """The source changed since: the replica is judged by what it was made from, as far as that is still there."""
+        number = self.made.last.get("source_version")
+        if digest(replica) == self.made.last.get("replica_digest"):
+            return self._says("source_changed", now)
+        try:
+            before = await self.job.source.fetch(self.made.source_id, str(number)) if number is not None else source
+        except Gone:
+            before = source
+        fields = [name for name in self._fields(before, replica) if name not in _HEAD]
+        return self._says("differs", fields) if fields else self._says("source_changed", now)
+
+    async def _history(self) -> list[str]:
+        """Of every version: `string (version 3)`."""
+        fields = []
+        for source_version, target_version in self.made.versions.items():
+            source = await self.job.source.fetch(self.made.source_id, str(source_version))
+            try:
+                replica = await self.job.target.fetch(self.made.target_id, str(target_version))
+            except Gone:
+                fields.append(f"deleted (version {source_version})")
+                continue
+            fields += [f"{name} (version {source_version})" for name in self._fields(source, replica)]
+        return fields
+
+    def _fields(self, source: Prompt, replica: Prompt) -> list[str]:
+        draft = self._draft(source)
+        if isinstance(draft, Failed):
+            return [f"cannot be rewritten: {draft.message}"]
+        fields = list(differences(draft.replica.prompt, replica))
+        if "provider" in fields and self._same_provider(draft.replica.prompt.provider, replica.provider):
+            fields.remove("provider")
+        mark = read_mark(replica.metadata, replica.description)
+        unmarked = mark is None or mark.key != self.job.key(self.made.source_id)
+        return [*fields, "mark"] if unmarked and not self.job.in_place else fields
+
+    def _draft(self, source: Prompt) -> Draft | Failed:
+        name = str(self.made.last.get("name")) if self.job.on_existing == "rename" else None
+        return prepare(self.job, source, name=name)
+
+    def _same_provider(self, wanted: str | None, found: str | None) -> bool:
+        """Sent as id, it comes back as slug."""
+        known = find(self.job.ends.target.providers, wanted)
+        return known is not None and known.slug == found
+
+    # ---- rendering and calling ---------------------------------------------------------------------------------------
+
+    async def _used(self, verified: Verified, *, call: bool) -> Verified:
+        checks, made = self.checks, self.made
+        if not (checks.render or call) or checks.source is None or checks.target is None:
+            return verified
+        source = await self._source()
+        replica_ref, number = self._reference()
+        cases = cases_for(source, checks.cases, checks.variables)
+        if checks.render:
+            draft = self._draft(source)
+            may_differ = render.may_differ_of(draft.rewritten) if isinstance(draft, Draft) else frozenset()
+            before = self._source_reference(source)
+            rendered = await render.compare(checks.source, checks.target, before, replica_ref, cases, may_differ)
+            verified = _with(verified, rendered.fields, rendered.problem)
+        if call:
+            done = await completions.call(checks.target, made.target_id, number, cases[0].variables)
+            verified = replace(_with(verified, completions.differs(done), None), completions=done)
+        return verified
+
+    def _reference(self) -> tuple[str, int | None]:
+        """How the replica is called, and the number of the version that was written."""
+        number = self.made.last.get("after_version") if self.made.last["kind"] == "updated" else 1
+        staged = self.made.staged
+        return (f"{self.made.target_id}@{staged}" if staged is not None else self.made.target_id), number
+
+    def _source_reference(self, source: Prompt) -> str:
+        if self.job.in_place and source.version is not None:
+            return f"{source.id}@{source.version}"
+        return f"{source.id}@latest" if self.job.select.version == "latest" else source.id
+
+    def _says(self, result: str, fields: Sequence[str] = (), notes: Sequence[str] = ()) -> Verified:
+        made = self.made
+        return Verified(
+            source_id=made.source_id,
+            name=made.name,
+            target_id=made.target_id,
+            result=result,
+            fields=list(fields),
+            notes=list(notes),
+        )
+
+
+def _version(job: Job) -> str:
+    return "published" if job.select.version == "all" else job.select.version
+
+
+def _with(verified: Verified, fields: Sequence[str], problem: str | None) -> Verified:
+    result = "differs" if fields and verified.result == "same" else verified.result
+    notes = [*verified.notes, problem] if problem else verified.notes
+    return replace(verified, result=result, fields=[*verified.fields, *fields], notes=notes)
