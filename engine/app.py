@@ -11,7 +11,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ from engine.chosen import Chosen
 from engine.config import Migration
 from engine.copies import Copies
 from engine.ends import Workspaces, open_ends, open_job
-from engine.errors import Stop
+from engine.errors import EXIT_DIFFERENT, Stop
 from engine.flow import Flow, MaxFailures
 from engine.interrupt import AGAIN, interruptible
 from engine.inventory import Inventory, count
@@ -32,6 +32,7 @@ from engine.ledgerfile import entries, read_ledger
 from engine.lookup import catalog_of, rows_of
 from engine.model import Entry, Finding
 from engine.pipeline import migrate
+from engine.planfile import PlanFile
 from engine.planner import Plan, plan
 from engine.reconcile import reconcile, settle
 from engine.report import Summary
@@ -71,6 +72,8 @@ class RunOptions:
     """The flags of `run`."""
 
     chosen: Chosen = field(default_factory=Chosen)
+    plan: PlanFile | None = None
+    """Do exactly this."""
     limit: int | None = None
     retry_failed: bool = False
     canary: int = 0
@@ -117,7 +120,29 @@ async def run_migration(migration: Migration, options: RunOptions | None = None)
             await _run(run)
     except Stop as stop:
         run.halt.request(stop)
-    return _summary(run)
+    summary = _summary(run)
+    return await _verified(run, summary) if migration.verify.after_run and run.halt.stop is None else summary
+
+
+async def _verified(run: _Run, summary: Summary) -> Summary:
+    """The same with what `verify` found behind the run."""
+    from engine.verbs import VerbOptions, verify_migration
+
+    options = VerbOptions(chosen=run.options.chosen, rate=run.options.rate, signals=run.options.signals)
+    try:
+        found = await verify_migration(run.migration, options)
+    except Stop as stop:
+        return replace(
+            summary,
+            exit_code=stop.exit_code,
+            reason=stop.reason,
+            message=f"the verification stopped: {stop}",
+            next=stop.next,
+        )
+    if found.proved or summary.exit_code:
+        return replace(summary, verified=found.counts)
+    advice = "See what differs with `promptferry verify`."
+    return replace(summary, verified=found.counts, exit_code=EXIT_DIFFERENT, reason="failures", next=advice)
 
 
 async def _run(run: _Run) -> None:
@@ -149,6 +174,9 @@ async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, list[Task]]:
     run.chosen = {
         task.row.id for task in found.tasks if run.options.chosen.takes_row(task.row, job.ends.source.collections)
     }
+    if run.options.plan is not None:
+        run.chosen &= run.options.plan.steps.keys()
+        job = replace(job, planned=run.options.plan.steps)
     if found.tasks and not run.chosen:
         found.notes.append(f"--only, --collection and --ids-file take none of the {len(found.tasks)} selected prompts")
     tasks = [task for task in found.tasks if task.action in ("create", "update") and task.row.id in run.chosen]

@@ -54,16 +54,21 @@ async def decide(job: Job, task: Task, record: Record | None, *, now: float, mar
     """Reads what it needs. `now`: epoch seconds. Raises Stop; what else goes wrong is the prompt's failure."""
     case = _Case(job, task, record, now, mark_in, entries.origin(task.row, job.ends.source.collections))
     try:
-        if task.action == "create":
-            return await case.create()
-        if job.in_place:
-            return await case.in_place()
-        return await (case.history() if job.select.version == "all" else case.replica())
+        return case.as_planned(await _decided(case))
     except Gone:
         entry = entries.skipped(case.whose, "gone")
         return Decision(action="skip", entry=entry, notes=("gone",))
     except (Rejected, Transient) as error:
         return case.refused(error)
+
+
+async def _decided(case: _Case) -> Decision:
+    job = case.job
+    if case.task.action == "create":
+        return await case.create()
+    if job.in_place:
+        return await case.in_place()
+    return await (case.history() if job.select.version == "all" else case.replica())
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +162,17 @@ class _Case:
         if (published and not waits) or (ours and not waits and self._record.was_made_as(mark.replica_digest)):
             return self._same(prompt, prompt, mark)
         return await self._update(draft, original, prompt)
+
+    def as_planned(self, decision: Decision) -> Decision:
+        """The same, unless a plan says otherwise: then it is a conflict."""
+        step = (self.job.planned or {}).get(self.task.row.id)
+        if step is None or decision.action not in ("create", "update", "finish"):
+            return decision
+        mark = decision.draft.replica.mark if decision.draft is not None else None
+        digests = (mark.source_digest, mark.replica_digest) if mark is not None else (None, None)
+        if decision.action in ("finish", step.action) and digests == (step.source_digest, step.replica_digest):
+            return decision
+        return self._conflict("changed", self.record.target_id if self.record is not None else None)
 
     # ---- parts -------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -16,6 +16,15 @@ from engine.model import Failed, Prompt, Replica, Rule, Select, Source, Target
 from engine.rewrite import Ends, Rewritten, rewrite
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a plan says of one prompt. No digests: nothing was to be written."""
+
+    action: str
+    source_digest: str | None
+    replica_digest: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +46,8 @@ class Job:
     on_edited: str = "conflict"
     publish: bool = True
     """A new version becomes the published one."""
+    planned: Mapping[str, Step] | None = None
+    """Source id -> what a plan says; what is otherwise by now is a conflict. None: there is no plan."""
     rewrites: str | None = None
     """Digest of the rules that decide what a replica holds."""
     settle: float

@@ -65,6 +65,8 @@ class Summary:
     counts: Mapping[str, int]
     this_run: Mapping[str, int]
     orphaned: int = 0
+    verified: Mapping[str, int] | None = None
+    """Result -> replicas, when the run was verified at its end."""
     requests: Mapping[str, int]
     throttle: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     """End -> `rate` and `limit` (requests a second; null: none was found), `concurrency`, `paused_s`, as they ended."""
@@ -179,6 +181,9 @@ def to_text(summary: Summary) -> str:
         f"in {summary.duration_s:.1f} s; ledger {summary.ledger}"
     )
     lines.extend(_throttled(summary))
+    if summary.verified is not None:
+        found = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.verified.items() if count)
+        lines.append(f"verified: {found or 'nothing'}")
     lines.extend(f"note: {note}" for note in summary.notes)
     lines.append(summary.next)
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from engine.cli.commands import AsJson, Collection, File, IdsFile, Only, Rate, app, chosen_by, show_result
-from engine.cli.common import Common, command, on_terminal, say, yes_or_no
+from engine.cli.common import Common, command, on_terminal, say, write_file, yes_or_no
 from engine.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_UNFINISHED, ConfigError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def verify(
     chosen = chosen_by(only, collection, ids_file)
     if write_cases is not None:
         lines = anyio.run(case_lines, loaded, VerbOptions(chosen=chosen, rate=rate))
-        _write_new(write_cases, b"".join(lines))
+        write_file(write_cases, b"".join(lines), "--write-cases", over=False)
         say(f"wrote {write_cases}: {len(lines)} prompts; fill in the values and name it in verify.cases")
         return EXIT_OK
     wanted = completions or loaded.verify.completions
@@ -140,13 +140,3 @@ def _confirm(migration: Migration, *, yes: bool, needed: bool) -> Callable[[str]
         return yes or not needed or yes_or_no()
 
     return confirm
-
-
-def _write_new(file: Path, data: bytes) -> None:
-    try:
-        with open(file, "xb") as opened:
-            opened.write(data)
-    except FileExistsError:
-        raise ConfigError(f"{file}: is there already; name another file, or remove it first") from None
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be written: {error.strerror}") from error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
 
-from engine.cli.common import LATER, Common, Version, command, say
+from engine.cli.common import Common, Version, command, say, write_file
 from engine.errors import EXIT_ACT, EXIT_DIFFERENT, EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
@@ -54,13 +55,6 @@ def chosen_by(only: list[str] | None, collection: list[str] | None, ids_file: Pa
 
     ids = read_ids(ids_file) if ids_file is not None else ()
     return Chosen(only=tuple(only or ()), collections=tuple(collection or ()), ids=ids)
-
-
-def _refuse(**flags: Any) -> None:
-    """Flags whose feature is not built yet."""
-    for flag, value in flags.items():
-        if value is not None and value is not False:
-            raise ConfigError(f"--{flag.replace('_', '-')}: {LATER}")
 
 
 def show_result(value: object, *, as_json: bool, text: str) -> None:
@@ -163,7 +157,9 @@ def plan(
     collection: Collection = None,
     ids_file: IdsFile = None,
     detailed_exitcode: Annotated[bool, Option("--detailed-exitcode", help="Exit 3 when there is work to do.")] = False,
-    out: Annotated[Path | None, Option("--out", help=f"({LATER})", hidden=True)] = None,
+    out: Annotated[
+        Path | None, Option("--out", help="Write the plan to this file too; `run --plan` then does exactly that.")
+    ] = None,
     rate: Rate = None,
     as_json: AsJson = False,
 ) -> int:
@@ -173,12 +169,17 @@ def plan(
     """
     import anyio
 
+    from engine import planfile
     from engine.app import plan_migration
     from engine.cli import show
 
-    _refuse(out=out)
     chosen = chosen_by(only, collection, ids_file)
-    planned = anyio.run(lambda: plan_migration(common.load(migration), chosen=chosen, rate=rate))
+    loaded = common.load(migration)
+    planned = anyio.run(lambda: plan_migration(loaded, chosen=chosen, rate=rate))
+    if out is not None:
+        data = planfile.write(planned, loaded.identity(), loaded.rules_digest())
+        write_file(out, data, "--out", over=True)
+        print(f"wrote {out}: sha256 {planfile.digest_of(data)}; `run --plan {out}` does exactly that", file=sys.stderr)
     show_result(planned.to_json(), as_json=as_json, text=show.plan(planned))
     return EXIT_DIFFERENT if detailed_exitcode and planned.has_work else EXIT_OK
 
@@ -200,7 +201,9 @@ def run(
     canary: Annotated[
         int, Option("--canary", min=0, help="So many first, read back whole; any difference stops the run.")
     ] = 0,
-    plan_file: Annotated[Path | None, Option("--plan", help=f"({LATER})", hidden=True)] = None,
+    plan_file: Annotated[
+        Path | None, Option("--plan", help="Do exactly what this file says, written by `plan --out`.")
+    ] = None,
     rate: Rate = None,
     yes: Annotated[bool, Option("--yes", "-y", help="Do not ask before the first write.")] = False,
     reason: Annotated[str | None, Option("--reason", help="Why, for the ledger.")] = None,
@@ -214,8 +217,8 @@ def run(
     from engine.cli.run import Flags, run_and_tell
 
     def flags() -> Flags:
-        _refuse(plan=plan_file)
         return Flags(
+            plan=plan_file,
             chosen=chosen_by(only, collection, ids_file),
             limit=limit,
             retry_failed=retry_failed,

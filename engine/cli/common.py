@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from engine.config import Migration
 
 
-LATER: Final = "not available in this version"
 _FORMATS: Final = ("auto", "console", "json")
 _LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -139,6 +138,17 @@ def _say(error: EngineError) -> int:
         print(error.next, file=sys.stderr)
         return error.exit_code
     return EXIT_RETRY if isinstance(error, AnswerError) and error.status is None else EXIT_ACT
+
+
+def write_file(file: Path, data: bytes, flag: str, *, over: bool) -> None:
+    """`over`: also over a file that is there. Raises ConfigError."""
+    try:
+        with open(file, "wb" if over else "xb") as opened:
+            opened.write(data)
+    except FileExistsError:
+        raise ConfigError(f"{flag} {file}: is there already; name another file, or remove it first") from None
+    except OSError as error:
+        raise ConfigError(f"{flag} {file}: cannot be written: {error.strerror}") from error
 
 
 def on_terminal() -> bool:

@@ -15,7 +15,7 @@ from typing import Final
 import anyio
 import orjson
 
-from engine import report
+from engine import planfile, report
 from engine.app import RunOptions, run_migration
 from engine.chosen import Chosen
 from engine.cli.common import Common, on_terminal, say, yes_or_no
@@ -38,6 +38,7 @@ class Flags:
     """The flags of `run` as they were typed."""
 
     chosen: Chosen
+    plan: Path | None
     limit: int | None
     retry_failed: bool
     canary: int
@@ -77,6 +78,7 @@ def _run(path: Path, common: Common, flags: Flags) -> Summary:
     migration = common.load(path)
     options = RunOptions(
         chosen=flags.chosen,
+        plan=_plan(flags.plan, migration) if flags.plan is not None else None,
         limit=flags.limit,
         retry_failed=flags.retry_failed,
         canary=flags.canary,
@@ -89,6 +91,14 @@ def _run(path: Path, common: Common, flags: Flags) -> Summary:
         signals=True,
     )
     return anyio.run(run_migration, migration, options)
+
+
+def _plan(file: Path, migration: Migration) -> planfile.PlanFile:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"--plan {file}: cannot be read: {error.strerror}") from error
+    return planfile.read(data, f"--plan {file}", migration.identity(), migration.rules_digest())
 
 
 def _duration(text: str | None) -> float | None:

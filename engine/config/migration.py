@@ -308,13 +308,19 @@ class Migration(_Part):
     )
     verify: Verification = Field(default=Verification(), description="What is compared when replicas are checked.")
 
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if self.mode == "update" and self.target is not None:
-            raise ValueError("mode update changes prompts where they stand: take target out")
-        if self.mode == "update" and self.select.version == "all":
-            raise ValueError("mode update makes new versions of one version: set select.version to published or latest")
-        return self
+    @field_validator("target")
+    @classmethod
+    def _where_they_stand(cls, target: Endpoint | None, info: ValidationInfo) -> Endpoint | None:
+        if target is not None and info.data.get("mode") == "update":
+            raise ValueError("mode update changes prompts where they stand: take it out")
+        return target
+
+    @field_validator("select")
+    @classmethod
+    def _one_version(cls, select: Selection, info: ValidationInfo) -> Selection:
+        if select.version == "all" and info.data.get("mode") == "update":
+            raise ValueError("mode update follows one version of a prompt: set version to published or latest")
+        return select
 
     @field_validator("name")
     @classmethod

@@ -1,0 +1,67 @@
+"""A plan in a file: what `plan` found, so that `run --plan` does exactly that. Digests only, never a text. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final
+
+from engine.errors import ConfigError
+from engine.job import Step
+from engine.ledger import mismatch
+from engine.planner import Plan
+
+VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFile:
+    """`steps` by id of the source; `sha256` of the file, in hex."""
+
+    steps: Mapping[str, Step]
+    sha256: str
+
+
+def write(plan: Plan, identity: Mapping[str, str], rules: str) -> bytes:
+    """The file, a prompt a line so that two plans can be compared."""
+    head = json.dumps({"promptferry_plan": VERSION, "rules": rules, "identity": dict(identity)})[:-1]
+    prompts = ",\n".join(
+        json.dumps(
+            {
+                "source_id": one.source_id,
+                "name": one.name,
+                "action": one.action,
+                "source_digest": one.digests.get("source_digest"),
+                "replica_digest": one.digests.get("replica_digest"),
+            }
+        )
+        for one in plan.prompts
+    )
+    return f'{head}, "prompts": [\n{prompts}\n]}}\n'.encode("ascii")
+
+
+def read(data: bytes, name: str, identity: Mapping[str, str], rules: str) -> PlanFile:
+    """Raises ConfigError when it is no plan, or not one of this migration under these rules. `name`: of the file."""
+    try:
+        found: Any = json.loads(data)
+        steps = {
+            one["source_id"]: Step(one["action"], one["source_digest"], one["replica_digest"])
+            for one in found["prompts"]
+        }
+        version, its_identity, its_rules = found["promptferry_plan"], found["identity"], found["rules"]
+    except (ValueError, TypeError, KeyError):
+        raise ConfigError(f"{name}: is no plan: make one with `promptferry plan --out`") from None
+    if version != VERSION:
+        raise ConfigError(f"{name}: was written by another version of promptferry: make the plan again")
+    if different := mismatch(its_identity, identity):
+        raise ConfigError(f"{name}: is the plan of another migration: {different}")
+    if its_rules != rules:
+        raise ConfigError(f"{name}: the migration file was changed since this plan was made: make the plan again")
+    return PlanFile(steps, digest_of(data))
+
+
+def digest_of(data: bytes) -> str:
+    """SHA-256 of a plan file, in hex."""
+    return sha256(data).hexdigest()
