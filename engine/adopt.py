@@ -34,8 +34,14 @@ async def examine(job: Job, row: Row, match: Match) -> Adoption | None:
     edited = match.digest != match.mark.replica_digest
     changed = source is not None and digest(source) != match.mark.source_digest
     notes = ((EDITED,) if edited else ()) + ((CHANGED,) if changed else ())
-    same = not edited and _compared(job, match, source) is not None
+    same = source is not None and not changed and _would_make(job, match, source) == match.mark.replica_digest
     return Adoption(match=match, source=source if same else None, notes=notes)
+
+
+def _would_make(job: Job, match: Match, source: Prompt) -> str | None:
+    """Digest of the replica that the rules make of its source now."""
+    prepared = prepare(job, source, name=match.row.name)
+    return None if isinstance(prepared, Failed) else prepared.replica.mark.replica_digest
 
 
 def _compared(job: Job, match: Match, source: Prompt | None) -> Adoption | None:

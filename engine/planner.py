@@ -154,7 +154,7 @@ async def _planned(job: Job, task: Task, record: Record | None, now: float) -> P
         notes=notes,
         problem=failure.message if failure is not None else None,
         digests=_digests(draft),
-        requests=_REQUESTS[decision.action] - (failure is not None),
+        requests=_REQUESTS[decision.action] - (failure is not None) + _labels(decision),
     )
 
 
@@ -176,6 +176,12 @@ def _changes(decision: Decision, rewritten: Rewritten | None) -> Sequence[Mappin
         return found
     others = sorted(changed_fields(revision.before, rewritten.prompt) & _NOT_REWRITTEN)
     return [*found, *(asdict(Change(user_name(name), "as it is", "as at the source")) for name in others)]
+
+
+def _labels(decision: Decision) -> int:
+    """One request each."""
+    copied = decision.pending and decision.source is not None and decision.draft is not None
+    return len(decision.source.labels) if copied and decision.source is not None else 0
 
 
 async def _labels_left(job: Job, task: Task, decision: Decision) -> list[str]:

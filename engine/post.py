@@ -39,8 +39,20 @@ async def post(job: Job, flow: Flow, batch: Sequence[Ready]) -> list[Outcome]:
     await flow.record(*made)
     for ready, outcome in zip(batch, outcomes, strict=False):
         if ready.pending and isinstance(outcome, Created):
-            await finish(job, flow, ready.task, ready.whose)
+            await _finish_new(job, flow, ready, outcome)
     return outcomes
+
+
+async def _finish_new(job: Job, flow: Flow, ready: Ready, made: Created) -> None:
+    """Labels go onto the version that was just made, without looking for it."""
+    if job.select.version == "all" or made.version_id is None:
+        await finish(job, flow, ready.task, ready.whose)
+        return
+    try:
+        await _label(job, flow, made.target_id, made.version_id, ready.draft.replica.source.labels)
+        await flow.record(entries.finished(ready.whose, made.target_id, None, now=flow.clock()))
+    except (Rejected, Transient) as error:
+        await _refused(flow, ready.whose, "finish", error)
 
 
 async def revise(job: Job, flow: Flow, ready: Ready) -> None:

@@ -255,29 +255,10 @@ def test_the_sandbox_refuses_what_it_does_not_know_and_a_port_that_is_taken(tmp_
 
 
 @pytest.mark.parametrize(
-    "command",
-    [
-        ("verify", "m.yaml", "--render"),
-        ("publish", "m.yaml"),
-        ("rollback", "m.yaml", "--run", "last", "--yes"),
-        ("plan", "demo.yaml", "--out", "p.json"),
-    ],
-    ids=" ".join,
-)
-def test_commands_and_flags_of_later_versions_are_refused(command: tuple[str, ...], tmp_path: Path) -> None:
-    demo(tmp_path)
-    assert "not available in this version" in refused(promptferry(*command, cwd=tmp_path))
-
-
-@pytest.mark.parametrize(
     "text",
     [
-        "{name: m, source: {base_url: sandbox}, mode: update}",
-        "{name: m, source: {base_url: sandbox}, select: {version: all}}",
         "{name: m, source: {kind: conductor, base_url: 'http://127.0.0.1:1/api'}}",
         "{name: m, source: {kind: files}, target: {base_url: sandbox}}",
-        "{name: m, source: {base_url: sandbox}, on_change: update}",
-        "{name: m, source: {base_url: sandbox}, verify: {after_run: true}}",
     ],
 )
 def test_keys_of_later_versions_are_refused(text: str, tmp_path: Path) -> None:

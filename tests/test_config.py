@@ -661,6 +661,7 @@ def test_the_ready_files_load(path: Path) -> None:
 def test_there_are_ready_files_and_the_sandbox_needs_no_environment() -> None:
     assert [path.stem for path in CONFIGS] == [
         "portkey-collections-rules",
+        "portkey-in-place",
         "portkey-new-model",
         "portkey-two-workspaces",
         "sandbox",

@@ -73,6 +73,7 @@ ALLOWED = {
     "pipeline": "model errors log job rewrite flow entries survey decide post",
     "reconcile": "model log job flow entries lookup survey pipeline",
     "planner": "errors job rewrite ledger survey decide",
+    "planfile": "errors job ledger planner",
     "check": "model errors job rewrite lookup",
     # the top
     "ends": "model errors config connectors http throttle job lookup rewrite check sandbox",

@@ -83,11 +83,11 @@ def test_a_literal_key_in_the_file_is_refused_without_being_repeated(tmp_path: P
 
 
 BUGS: Final = {
-    "in the rewrite": "pipeline.prepare = lambda job, prompt, **more: {}[prompt.text]",
+    "in the rewrite": "decide.prepare = lambda job, prompt, **more: {}[prompt.text]",
     "in the client": "client.read_answer = lambda *found: found[0].missing(found, client)",
-    "with a cause": "pipeline.make = None\ndef bug(job, prompt, **more):\n"
+    "with a cause": "decide.make = None\ndef bug(job, prompt, **more):\n"
     "    try:\n        raise ValueError(prompt.text)\n    except ValueError as error:\n"
-    "        raise RuntimeError(prompt.text, job) from error\npipeline.prepare = bug",
+    "        raise RuntimeError(prompt.text, job) from error\ndecide.prepare = bug",
     "with the key": "http._exchange = lambda session, request, headers: int(str(dict(headers)))",
 }
 
@@ -95,7 +95,7 @@ BUGS: Final = {
 @pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS)
 def test_a_bug_is_told_by_its_place_alone(bug: str, tmp_path: Path, registry: Served) -> None:
     path = write_migration(tmp_path, registry.base_url)
-    code = f"from engine import client, http, pipeline\n{bug}\nfrom engine.cli import main\nmain()"
+    code = f"from engine import client, decide, http\n{bug}\nfrom engine.cli import main\nmain()"
     done = subprocess.run(
         [sys.executable, "-c", code, "run", str(path), *LOUD],
         cwd=tmp_path,
