@@ -289,7 +289,9 @@ def _summary(run: _Run) -> Summary:
     chosen, _ = report.books(run.state, (one for one in _selected(run) if one in run.chosen), listed=0, run=run.id)
     stop = run.halt.stop
     problem = report.lost_track(chosen, stop=stop, limited=run.limited)
-    exit_code, reason, next_ = report.verdict(chosen, stop=stop, limited=run.limited, problem=problem)
+    exit_code, reason, next_ = report.verdict(
+        chosen, stop=stop, limited=run.limited, problem=problem, mode=_outcome_of(run.migration)
+    )
     return Summary(
         migration=run.migration.name,
         run=run.id,
@@ -307,6 +309,13 @@ def _summary(run: _Run) -> Summary:
         ledger=str(run.migration.ledger),
         notes=tuple(run.survey.notes) if run.survey is not None else (),
     )
+
+
+def _outcome_of(migration: Migration) -> str:
+    """What applications get by it: replicas, new versions at once, or new versions that are staged."""
+    if not migration.in_place:
+        return "replicate"
+    return "in place" if migration.publishes else "staged"
 
 
 # ---- verbs that write nothing ----------------------------------------------------------------------------------------

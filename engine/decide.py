@@ -18,7 +18,6 @@ from engine.errors import AnswerError, Gone, Rejected, Transient
 from engine.job import Draft, Job, Revision, prepare
 from engine.ledger import Record
 from engine.model import Entry, Failed, Json, Mark, Prompt, Version
-from engine.rewrite import rewrite
 from engine.survey import Task
 
 Action = Literal["create", "update", "finish", "unchanged", "skip", "conflict", "failed", "replica"]
@@ -117,7 +116,7 @@ class _Case:
         found = digest(replica)
         if found == mark.replica_digest and not record.doubtful:
             return self._finish(prompt) if record.rare.pending else self._same(prompt, replica, mark)
-        if not self._is_ours(found):
+        if not self._is_ours(found) and not self._is_staged(replica):
             if record.was_made_as(mark.replica_digest):
                 return self._same(prompt, replica, mark, edited=True, note=EDITED)
             if job.on_edited == "conflict":
@@ -205,6 +204,11 @@ class _Case:
         expected = record.doubt.expected if record.doubt is not None and record.doubtful else None
         return record.was_made_as(found) or (expected is not None and expected == found)
 
+    def _is_staged(self, replica: Prompt) -> bool:
+        """Whether what we wrote last waits to be published, and nobody published anything else meanwhile."""
+        staged = self._record.rare.staged
+        return staged is not None and replica.version in staged
+
     async def _update(self, draft: Draft, source: Prompt, before: Prompt) -> Decision:
         versions = await self.job.target.versions(before.id)
         newest = versions[-1].number if versions else before.version
@@ -234,14 +238,16 @@ class _Case:
         return Decision(action="update", draft=draft, pending=pending, notes=notes, source=source)
 
     async def _there(self, draft: Draft, before: Prompt, versions: Sequence[Version]) -> int | None:
-        """The version that holds what is wanted already, newer than what is published or than the update in doubt."""
-        record = self.record
+        """The version that holds what is wanted already: published, newer than that, or than the update in doubt."""
+        record, wanted = self.record, draft.replica.mark.replica_digest
+        if digest(before) == wanted:
+            return before.version
         since = before.version or 0
         if record is not None and record.doubtful and record.doubt is not None and record.doubt.base is not None:
-            since = min(since, record.doubt.base + 1)
-        for version in [one for one in reversed(versions) if one.number >= since][:MOST_CANDIDATES]:
+            since = min(since, record.doubt.base)
+        for version in [one for one in reversed(versions) if one.number > since][:MOST_CANDIDATES]:
             found = await self.job.target.fetch(before.id, str(version.number))
-            if digest(found) == draft.replica.mark.replica_digest:
+            if digest(found) == wanted:
                 return version.number
         return None
 
@@ -261,7 +267,7 @@ class _Case:
 
     def _looked_at(self, replica: Prompt | None) -> Decision:
         """Only the replica's time of change is new."""
-        edited = replica is not None and not self._record.was_made_as(digest(replica))
+        edited = replica is not None and not (self._record.was_made_as(digest(replica)) or self._is_staged(replica))
         entry = entries.unchanged(
             self.whose,
             source_updated_at=self._record.updated_at,
@@ -284,9 +290,8 @@ class _Case:
 
     def _failed(self, failure: Failed, source: Prompt, *, of_update: bool = False) -> Decision:
         op = UPDATE if of_update or (self.record is not None and self.record.made) else {}
-        done = rewrite(source, self.job.rules, self.job.ends, self.job.target.fields)
         entry = entries.failed(self.whose, "rewrite", failure, **op)
-        return Decision(action="failed", entry=entry, failure=failure, notes=done.notes, source=source)
+        return Decision(action="failed", entry=entry, failure=failure, source=source)
 
     def refused(self, error: AnswerError) -> Decision:
         """A read that was not answered as it should be."""

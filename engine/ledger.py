@@ -210,8 +210,10 @@ class Rare:
     """Somebody edited the replica by hand, and its source had not changed."""
     pending: bool = False
     """It is there, and its labels or the rest of its history are not yet."""
+    staged: tuple[int | None, int] | None = None
+    """The version that is published, and the newer one of ours that is not yet."""
     versions: dict[int, int] = field(default_factory=dict)
-    """Of a whole history: number of the source's version -> number of the replica's."""
+    """Number of the source's version -> number of the replica's: of a whole history, and of updates."""
 
 
 _NOTHING_RARE: Final = Rare()
@@ -353,6 +355,15 @@ class State:
         self._see(record, line)
         if line.get("pending"):
             _rare(record).pending = True
+        if kind == "updated":
+            self._stage(record, line)
+
+    def _stage(self, record: Record, line: Mapping[str, Json]) -> None:
+        before, after, source = (line.get(name) for name in ("before_version", "after_version", "source_version"))
+        if isinstance(after, int):
+            _rare(record).staged = None if line.get("published") or before == after else (before, after)
+            if isinstance(source, int):
+                _rare(record).versions[source] = after
 
     def _compare(self, record: Record, line: Mapping[str, Json]) -> None:
         """It was looked at and nothing was to be done; what was made stays of the run that made it."""
@@ -387,6 +398,8 @@ class State:
         target_id = line.get("target_id") or record.target_id
         if line.get("result") == "kept":
             return
+        if record.rare is not _NOTHING_RARE:
+            record.rare.staged = None
         if line.get("result") == "restored" and line.get("source_digest"):  # back to what an earlier run made
             self._say(record, "created" if target_id in self.targets else "updated", line)
             self._see(record, line)
@@ -405,6 +418,8 @@ class State:
             _rare(record).versions[source] = target
             if record.doubtful and record.made:  # the update in doubt was this one
                 record.status = "created" if record.target_id in self.targets else "updated"
+        elif kind == "published" and line.get("result") in ("published", "already"):
+            _rare(record).staged = None
         elif kind == "finished" and record.made:
             status: Status = "created" if record.target_id in self.targets else "updated"
             self._say(record, record.status if record.status in ("created", "updated") else status, line)

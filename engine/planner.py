@@ -32,7 +32,6 @@ _ACTION_OF: Final = {
 """What a decision is called; a prompt that would fail is called by what would be tried."""
 _REQUESTS: Final = {
     "create": 2,
-    "update": 6,
     "finish": 4,
     "unchanged": 1,
     "skip": 1,
@@ -40,7 +39,7 @@ _REQUESTS: Final = {
     "failed": 2,
     "replica": 1,
 }
-"""About what a run sends for each."""
+"""About what a run sends for each of these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +144,8 @@ async def _planned(job: Job, task: Task, record: Record | None, now: float) -> P
     notes += [*decision.notes, *await _labels_left(job, task, decision)]
     draft, failure = decision.draft, decision.failure
     rewritten = draft.rewritten if draft is not None else _rewritten(job, decision)
+    if draft is None and rewritten is not None:
+        notes += rewritten.notes
     return Planned(
         source_id=task.row.id,
         name=task.row.name,
@@ -154,13 +155,13 @@ async def _planned(job: Job, task: Task, record: Record | None, now: float) -> P
         notes=notes,
         problem=failure.message if failure is not None else None,
         digests=_digests(draft),
-        requests=_REQUESTS[decision.action] - (failure is not None) + _labels(decision),
+        requests=_requests(job, decision),
     )
 
 
 def _rewritten(job: Job, decision: Decision) -> Rewritten | None:
     """Of a prompt that will fail."""
-    if decision.source is None or decision.failure is None:
+    if decision.source is None or decision.failure is None or decision.failure.error == "too_deep":
         return None
     return rewrite(decision.source, job.rules, job.ends, job.target.fields)
 
@@ -178,10 +179,12 @@ def _changes(decision: Decision, rewritten: Rewritten | None) -> Sequence[Mappin
     return [*found, *(asdict(Change(user_name(name), "as it is", "as at the source")) for name in others)]
 
 
-def _labels(decision: Decision) -> int:
-    """One request each."""
-    copied = decision.pending and decision.source is not None and decision.draft is not None
-    return len(decision.source.labels) if copied and decision.source is not None else 0
+def _requests(job: Job, decision: Decision) -> int:
+    """About what a run sends for it: reads, the write, the proof of an update, labels."""
+    labels = len(decision.source.labels) if decision.pending and decision.source is not None else 0
+    if decision.action == "update":
+        return 5 + job.publish + (not job.in_place) + labels
+    return _REQUESTS[decision.action] - (decision.failure is not None) + labels
 
 
 async def _labels_left(job: Job, task: Task, decision: Decision) -> list[str]:

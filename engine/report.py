@@ -88,8 +88,6 @@ def outcome_of(record: Record | None, run: str | None) -> str:
     if record is None or record.status not in _OUTCOME_OF:
         return "not_started"
     outcome = _OUTCOME_OF[record.status]
-    if record.rare.pending and outcome in ("created", "updated", "unchanged"):
-        return "unresolved"
     if outcome in ("created", "updated") and record.run != run:
         return "unchanged"
     return outcome
@@ -122,9 +120,11 @@ def lost_track(chosen: Mapping[str, int], *, stop: Stop | None, limited: bool) -
 
 
 def verdict(
-    chosen: Mapping[str, int], *, stop: Stop | None, limited: bool, problem: str | None
+    chosen: Mapping[str, int], *, stop: Stop | None, limited: bool, problem: str | None, mode: str = "replicate"
 ) -> tuple[int, str, str]:
-    """Exit code, reason, and what to do now. `chosen` are the counts of the prompts that this run was about."""
+    """Exit code, reason, and what to do now. `chosen` are the counts of the prompts that this run was about; `mode`:
+    replicate | staged | in place.
+    """
     if stop is not None:
         return stop.exit_code, stop.reason, stop.next
     if problem is not None:
@@ -133,7 +133,7 @@ def verdict(
         return EXIT_UNFINISHED, "failures", sentence
     if limited:
         return EXIT_OK, "limit", "Run the same command again for the rest."
-    return EXIT_OK, "done", _done(chosen)
+    return EXIT_OK, "done", _done(chosen, mode)
 
 
 def _open(counts: Mapping[str, int]) -> str:
@@ -144,12 +144,20 @@ def _open(counts: Mapping[str, int]) -> str:
     if counts["conflicts"]:
         parts.append("rename or remove what is in the way of the conflicts, or say what to do with on_existing")
     if counts["unresolved"]:
-        parts.append("run it again to look up the creates whose answer was lost")
+        parts.append("run it again to look up what was not answered, and to finish what was begun")
     sentence = "; ".join(parts)
     return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
 
 
-def _done(counts: Mapping[str, int]) -> str:
+_AFTER_UPDATE: Final = {
+    "staged": "Compare it with `promptferry verify`, then cut over with `promptferry publish`.",
+    "in place": "Applications get the new versions; compare them with `promptferry verify`.",
+}
+
+
+def _done(counts: Mapping[str, int], mode: str) -> str:
+    if counts["updated"] and mode in _AFTER_UPDATE:
+        return _AFTER_UPDATE[mode]
     if counts["created"] or counts["updated"]:
         return "Point applications to the replicas: `promptferry ids` prints the map old to new."
     return "Nothing to do."

@@ -163,13 +163,14 @@ def rolled_back(done: Rollback) -> str:
     """What is kept and why, the versions that stay in histories, and the counts."""
     lines = []
     for one in done.prompts:
+        result = f"would be {one.result}" if done.dry_run else one.result
         if one.message:
-            lines.append(f"{one.result} {one.name} ({one.target_id}): {one.message}")
+            lines.append(f"{result} {one.name} ({one.target_id}): {one.message}")
         elif one.versions:
             numbers = ", ".join(map(str, one.versions))
-            lines.append(f"{one.result} {one.name} ({one.target_id}); in its history stays version {numbers}")
+            lines.append(f"{result} {one.name} ({one.target_id}); in its history stays version {numbers}")
         elif done.dry_run:
-            lines.append(f"would be {one.result} {one.name} ({one.target_id})")
+            lines.append(f"{result} {one.name} ({one.target_id})")
     would = "would be: " if done.dry_run else ""
     return "\n".join([*lines, f"{would}{_counted(done.counts, 'nothing to take back')}"])
 

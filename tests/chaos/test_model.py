@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from chaos.campaign import SCALE, Tally
 from engine import report
 from engine.connectors.memory import Memory
+from engine.copies import Copies
 from engine.digest import read_mark
 from engine.flow import Flow
 from engine.job import Halt
@@ -275,7 +276,8 @@ class Migrations(RuleBasedStateMachine):
         try:
             async with sink:
                 found = await survey(self._job, sink.state, now=self._clock(), retry_failed=retry_failed)
-                flow = Flow(sink=sink, halt=Patient(self._clock), clock=self._clock)
+                copies = Copies(self._ledger, run=sink.run)
+                flow = Flow(sink=sink, halt=Patient(self._clock), clock=self._clock, copies=copies)
                 await flow.record(Entry("run", {"migration": self._job.migration}))
                 tasks = [task for task in found.tasks if task.action == "create"]
                 await settle(self._job, flow, found.tasks)
