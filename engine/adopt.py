@@ -20,6 +20,8 @@ class Adoption:
 
     match: Match
     source: Prompt | None
+    labelled: bool
+    """Its source has labels, which it may not have got."""
     notes: tuple[str, ...]
 
 
@@ -35,7 +37,8 @@ async def examine(job: Job, row: Row, match: Match) -> Adoption | None:
     changed = source is not None and digest(source) != match.mark.source_digest
     notes = ((EDITED,) if edited else ()) + ((CHANGED,) if changed else ())
     same = source is not None and not changed and _would_make(job, match, source) == match.mark.replica_digest
-    return Adoption(match=match, source=source if same else None, notes=notes)
+    labelled = source is not None and bool(source.labels)
+    return Adoption(match=match, source=source if same else None, labelled=labelled, notes=notes)
 
 
 def _would_make(job: Job, match: Match, source: Prompt) -> str | None:
@@ -51,4 +54,5 @@ def _compared(job: Job, match: Match, source: Prompt | None) -> Adoption | None:
     mark = prepared.replica.mark
     if match.digest != mark.replica_digest:
         return None
-    return Adoption(match=replace(match, mark=mark), source=source, notes=())
+    labelled = source is not None and bool(source.labels)
+    return Adoption(match=replace(match, mark=mark), source=source, labelled=labelled, notes=())

@@ -16,7 +16,7 @@ from engine.digest import MarkIn, changed_fields, digest
 from engine.entries import UPDATE
 from engine.errors import AnswerError, Gone, Rejected, Transient
 from engine.job import Draft, Job, Revision, prepare
-from engine.ledger import Record
+from engine.ledger import Original, Record
 from engine.model import Entry, Failed, Json, Mark, Prompt, Version
 from engine.survey import Task
 
@@ -127,38 +127,44 @@ class _Case:
 
     async def history(self) -> Decision:
         """Every version is copied: those that are new at the source follow."""
-        record = self._record
+        job, record = self.job, self._record
         if self.task.look == "replica":
             return self._looked_at(await self._replica())
-        prompt = await self.job.source.fetch(self.task.row.id)
+        prompt = await job.source.fetch(self.task.row.id)
         replica = await self._replica()
         if replica is None:
             return self._same(prompt, None, note="its replica is no longer on the target")
-        numbers = {version.number for version in await self.job.source.versions(self.task.row.id)}
-        behind = bool(numbers - record.rare.versions.keys())
-        moved = prompt.version is None or record.rare.versions.get(prompt.version) != replica.version
-        if not (behind or moved or record.rare.pending or record.doubtful):
-            return self._same(prompt, replica)
-        if not record.rare.pending and not self._is_ours(digest(replica)):
-            return self._conflict("edited", record.target_id)
-        return self._finish(prompt)
+        numbers = {version.number for version in await job.source.versions(self.task.row.id)}
+        copies = record.rare.versions
+        behind = bool(numbers - copies.keys())
+        unsettled = record.rare.pending or record.doubtful
+        if not unsettled and not self._is_copied(prompt, replica):
+            if not behind and record.was_made_from(digest(prompt)):
+                return self._same(prompt, replica, edited=True, note=EDITED)
+            if job.on_edited == "conflict":
+                return self._conflict("edited", record.target_id)
+            if job.on_edited == "keep":
+                return self._same(prompt, replica, edited=True, note=EDITED)
+        moved = job.publish and (prompt.version is None or copies.get(prompt.version) != replica.version)
+        return self._finish(prompt) if behind or moved or unsettled else self._same(prompt, replica)
 
     async def in_place(self) -> Decision:
         """Mode update: compared with what the rules make of the prompt as it was before us."""
-        job, record, row = self.job, self.record, self.task.row
-        prompt = await job.source.fetch(row.id, job.select.version)
-        found = digest(prompt)
-        ours = record is not None and record.made and (self._is_ours(found) or record.was_made_from(found))
-        if record is not None and ours and not record.doubtful and record.rules == job.rewrites:
+        job, record = self.job, self.record
+        prompt = await job.source.fetch(self.task.row.id, job.select.version)
+        base, found = self._base(), digest(prompt)
+        doubtful = record is not None and record.doubtful
+        ours = record is not None and record.made and self._is_ours(found)
+        untouched = base is not None and prompt.version == base.version
+        made = record is not None and record.digests is not None and (ours or untouched) and not doubtful
+        if record is not None and made and record.rules == job.rewrites:
             return self._same(prompt, prompt)
-        original = await self._original(prompt, found) if ours else prompt
+        original = await self._original(prompt, base, fetched=untouched or not ours)
         draft = prepare(job, original)
         if isinstance(draft, Failed):
             return self._failed(draft, prompt, of_update=True)
         mark = draft.replica.mark
-        published = found == mark.replica_digest
-        waits = record is not None and record.doubtful
-        if (published and not waits) or (ours and not waits and self._record.was_made_as(mark.replica_digest)):
+        if not doubtful and (found == mark.replica_digest or (made and self._record.was_made_as(mark.replica_digest))):
             return self._same(prompt, prompt, mark)
         return await self._update(draft, original, prompt)
 
@@ -188,15 +194,24 @@ class _Case:
         except Gone:
             return None
 
-    async def _original(self, prompt: Prompt, found: str) -> Prompt:
-        """The prompt as it was before we changed it."""
-        record = self._record
-        if record.was_made_from(found) or not record.rare.versions:
+    def _base(self) -> Original | None:
+        """What the last update in place began with, also one in doubt."""
+        if self.record is None:
+            return None
+        doubt = self.record.doubt if self.record.doubtful else None
+        return doubt.original if doubt is not None else self.record.rare.original
+
+    async def _original(self, prompt: Prompt, base: Original | None, *, fetched: bool) -> Prompt:
+        """The prompt as it was before us: a name or a collection that we gave it is not its own. `fetched`: its
+        version is the one that was read.
+        """
+        if base is None:
             return prompt
-        try:
-            return await self.job.source.fetch(prompt.id, str(next(reversed(record.rare.versions))))
-        except Gone:
-            return prompt
+        if not fetched and base.version is not None:
+            prompt = await self.job.source.fetch(prompt.id, str(base.version))
+        if prompt.name == base.renamed and base.name is not None:
+            return replace(prompt, name=base.name, collection=base.collection)
+        return prompt
 
     def _is_ours(self, found: str) -> bool:
         """Whether this is what we wrote, or what an update in doubt was to write."""
@@ -204,38 +219,70 @@ class _Case:
         expected = record.doubt.expected if record.doubt is not None and record.doubtful else None
         return record.was_made_as(found) or (expected is not None and expected == found)
 
+    def _is_copied(self, source: Prompt, replica: Prompt) -> bool:
+        """Whether the version that is published is one of those copied, under the name that it was given."""
+        if self._is_ours(digest(replica)):
+            return True
+        draft = prepare(self.job, source, name=self.task.name, mark_in=self.mark_in)
+        if isinstance(draft, Failed) or replica.version not in self._record.rare.versions.values():
+            return False
+        wanted = draft.replica.prompt
+        return (replica.name, replica.collection) == (wanted.name, wanted.collection)
+
     def _is_staged(self, replica: Prompt) -> bool:
         """Whether what we wrote last waits to be published, and nobody published anything else meanwhile."""
         staged = self._record.rare.staged
         return staged is not None and replica.version in staged
 
     async def _update(self, draft: Draft, source: Prompt, before: Prompt) -> Decision:
-        versions = await self.job.target.versions(before.id)
+        """`before`: what is there now."""
+        job = self.job
+        versions = await job.target.versions(before.id)
         newest = versions[-1].number if versions else before.version
-        changed = changed_fields(before, draft.replica.prompt)
-        fields: frozenset[str] | None = changed
-        if not self.job.in_place or newest != before.version or source.version != before.version:
-            fields = changed if self.job.in_place and changed <= HEAD else None
-        elif not _patchable(changed, draft.replica.prompt):
-            fields = None
-        elif changed - HEAD == {"provider"}:
-            fields = changed | {"model"}  # alone, an older back end would change the published version
-        revision = Revision(
-            target_id=before.id,
-            base=newest,
-            published=before.version,
-            before=before,
-            fields=fields,
-            there=await self._there(draft, before, versions),
+        fields = self._fields(draft, source, before, newest)
+        there = await self._there(draft, before, versions)
+        revision = await self._began_with(
+            Revision(
+                target_id=before.id, base=newest, published=before.version, before=before, fields=fields, there=there
+            ),
+            source,
         )
-        if revision.fields is not None and revision.fields <= HEAD:
-            revision = replace(revision, there=None)
         notes = draft.rewritten.notes
-        if newest != before.version and revision.there is None:
+        if newest not in (before.version, there):
             notes = (*notes, f"version {newest} is a newer draft; it stays in the history, nothing of it is copied")
-        pending = bool(source.labels) and not self.job.in_place
-        draft = draft.revising(revision, self.job.target)
-        return Decision(action="update", draft=draft, pending=pending, notes=notes, source=source)
+        pending = bool(source.labels) and not job.in_place
+        return Decision(
+            action="update", draft=draft.revising(revision, job.target), pending=pending, notes=notes, source=source
+        )
+
+    def _fields(self, draft: Draft, source: Prompt, before: Prompt, newest: int | None) -> frozenset[str] | None:
+        """What an update sends: in place only what changes, where the registry fills in the rest as it should."""
+        changed = changed_fields(before, draft.replica.prompt)
+        if not self.job.in_place:
+            return None
+        if changed <= HEAD:
+            return changed
+        if (
+            newest != before.version
+            or source.version != before.version
+            or not _patchable(changed, draft.replica.prompt)
+        ):
+            return None
+        # alone, a provider would change the published version of an older back end
+        return changed | {"model"} if changed - HEAD == {"provider"} else changed
+
+    async def _began_with(self, revision: Revision, source: Prompt) -> Revision:
+        """What was published and what it was called before: not what an update in doubt has made of it."""
+        record = self.record
+        if record is not None and record.doubtful and record.doubt is not None and record.doubt.original is not None:
+            before = revision.before
+            if self.job.in_place:
+                before = replace(before, name=source.name, collection=source.collection)
+            return replace(revision, published=record.doubt.published, before=before)
+        if self.job.in_place and self.job.select.version == "latest":
+            published = await self.job.source.fetch(source.id)
+            return replace(revision, published=published.version)
+        return revision
 
     async def _there(self, draft: Draft, before: Prompt, versions: Sequence[Version]) -> int | None:
         """The version that holds what is wanted already: published, newer than that, or than the update in doubt."""

@@ -111,7 +111,7 @@ async def _gateway(
         api_key=address.api_key,
         gate=gates.setdefault(address, _gate(migration, rate)),
         limits=_limits(migration),
-        name=f"{name}'s gateway",
+        name=f"{name}'s gateway" if migration.target is not None else "gateway",
     )
     return await stack.enter_async_context(connect)
 

@@ -54,10 +54,15 @@ def intent(whose: Mapping[str, Json], draft: Draft, attempt: int) -> Entry:
             "body_sha256": hashlib.sha256(draft.body).hexdigest(),
             "attempt": attempt,
             "base_version": None if revision is None else revision.base,
-            **({} if revision is None else _before(revision)),
-            "replica_digest": draft.replica.mark.replica_digest,
+            **(_update_intended(draft, revision) if revision is not None else {}),
         },
     )
+
+
+def _update_intended(draft: Draft, revision: Revision) -> dict[str, Json]:
+    """What tells later whether it happened, and what was there before it."""
+    versions = {"source_version": draft.replica.source.version, "collection": draft.replica.prompt.collection}
+    return {**_before(revision), **versions, "replica_digest": draft.replica.mark.replica_digest}
 
 
 def of(whose: Mapping[str, Json], draft: Draft, outcome: Outcome, *, now: float, pending: bool = False) -> Entry | None:
@@ -95,6 +100,7 @@ def updated(
             **_before(revision),
             "target_slug": revision.before.slug,
             "how": how,
+            "collection": draft.replica.prompt.collection,
             "after_version": after,
             "published": published,
             **({"pending": True} if pending else {}),
@@ -109,6 +115,7 @@ def _before(revision: Revision) -> dict[str, Json]:
         "before_version": revision.published,
         "before_name": revision.before.name,
         "before_collection": revision.before.collection,
+        "before_labels": list(revision.before.labels),
     }
 
 

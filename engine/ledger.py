@@ -15,7 +15,7 @@ from binascii import unhexlify
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 import orjson
 
@@ -187,6 +187,16 @@ _DIGEST: Final = 32
 """Hex digits of a digest that are remembered: enough to tell contents apart, and half the memory."""
 
 
+class Original(NamedTuple):
+    """A prompt that was changed in place, as it was before us: its version, and what a prompt has only once."""
+
+    version: int | None
+    name: str | None
+    collection: str | None
+    renamed: str | None
+    """The name that we gave it."""
+
+
 @dataclass(slots=True)
 class Doubt:
     """The last intent of a prompt, and what became of it so far."""
@@ -198,6 +208,9 @@ class Doubt:
     """Of an update: the newest version that was there before it."""
     expected: str | None = None
     """Digest of what it was to make."""
+    original: Original | None = None
+    published: int | None = None
+    """Of an update: the version that was published before it."""
 
 
 @dataclass(slots=True, unsafe_hash=True)  # only so that one of them may be everybody's default
@@ -212,6 +225,7 @@ class Rare:
     """It is there, and its labels or the rest of its history are not yet."""
     staged: tuple[int | None, int] | None = None
     """The version that is published, and the newer one of ours that is not yet."""
+    original: Original | None = None
     versions: dict[int, int] = field(default_factory=dict)
     """Number of the source's version -> number of the replica's: of a whole history, and of updates."""
 
@@ -332,11 +346,12 @@ class State:
         if record.made and line.get("op") != "update":
             return  # a created line is the last word on a create
         self._say(record, "intent", line)
-        record.doubt = Doubt(
-            line.get("name"), line["ts"], line.get("attempt") or 0, line.get("base_version"), line.get("replica_digest")
-        )
+        record.doubt = Doubt(line.get("name"), line["ts"], line.get("attempt") or 0)
         if line.get("op") == "update":
             record.target_id = record.target_id or line.get("target_id")
+            doubt = record.doubt
+            doubt.base, doubt.expected = line.get("base_version"), line.get("replica_digest")
+            doubt.original, doubt.published = _original(record, line), line.get("before_version")
 
     def _doubt(self, record: Record, line: Mapping[str, Json]) -> None:
         if record.made and not record.doubtful and line.get("op") != "update":
@@ -364,6 +379,8 @@ class State:
             _rare(record).staged = None if line.get("published") or before == after else (before, after)
             if isinstance(source, int):
                 _rare(record).versions[source] = after
+        if line.get("target_id") == line.get("source_id"):
+            _rare(record).original = _original(record, line)
 
     def _compare(self, record: Record, line: Mapping[str, Json]) -> None:
         """It was looked at and nothing was to be done; what was made stays of the run that made it."""
@@ -403,6 +420,7 @@ class State:
         if line.get("result") == "restored" and line.get("source_digest"):  # back to what an earlier run made
             self._say(record, "created" if target_id in self.targets else "updated", line)
             self._see(record, line)
+            record.updated_at = record.rules = None  # the next run compares it, whatever the rules are then
             return
         if target_id is not None:
             self.targets.discard(target_id)
@@ -436,6 +454,14 @@ class State:
         record.retriable = bool(line.get("retriable"))
         if status in ("created", "updated"):
             record.doubt = None
+
+
+def _original(record: Record, line: Mapping[str, Json]) -> Original:
+    """What an update began with; where it began with what an earlier one had renamed, the name from before that."""
+    name, collection = line.get("before_name"), line.get("before_collection")
+    if (earlier := record.rare.original) is not None and earlier.renamed == name:
+        name, collection = earlier.name, earlier.collection
+    return Original(line.get("source_version"), name, collection, line.get("name"))
 
 
 def _rare(record: Record) -> Rare:

@@ -12,6 +12,8 @@ from engine.ledgerfile import entries
 from engine.model import Json
 
 Line = Mapping[str, Json]
+_COPIED: Final = ("source_version", "source_updated_at", "name", "model", "source_digest", "replica_digest")
+"""What the line `finished` of a whole history says of the version that is published."""
 _WHOSE: Final = ("source_id", "source_name", "source_collection")
 
 
@@ -87,6 +89,8 @@ def _add(made: Made, line: Line) -> None:
         case "version":
             made.intent = None
             made.versions[line["source_version"]] = line["target_version"]
+        case "finished" if made.writes and line.get("replica_digest"):
+            made.writes[-1] = {**made.writes[-1], **{name: line.get(name) for name in _COPIED}}
         case "published" if line.get("result") in ("published", "already"):
             made.cut_over = line
         case "verified":

@@ -16,6 +16,7 @@ from engine.log import log
 from engine.lookup import rows_of
 from engine.model import Row
 from engine.pipeline import migrate
+from engine.post import finish
 from engine.survey import Task, judge
 
 
@@ -46,9 +47,11 @@ async def settle(job: Job, flow: Flow, tasks: Sequence[Task]) -> None:
         whose = entries.origin(task.row, job.ends.source.collections)
         if task.adopt is not None:
             match = task.adopt.match
-            pending = job.select.version == "all"
+            pending = job.select.version == "all" or task.adopt.labelled
             source, now = task.adopt.source, flow.clock()
             await flow.record(entries.adopted(whose, task.row, source, match.row, match.mark, now=now, pending=pending))
+            if pending and flow.halt.stop is None:
+                await finish(job, flow, task, whose)
         elif task.action == "conflict":
             op = entries.UPDATE if job.in_place else {}
             await flow.record(entries.conflict(whose, task.reason or "exists", task.target_id, **op))

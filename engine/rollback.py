@@ -20,7 +20,7 @@ from engine.errors import Gone, Rejected, Transient
 from engine.flow import Flow
 from engine.job import Job, task_group
 from engine.made import Line, Made
-from engine.model import Prompt, Updated
+from engine.model import Prompt, Updated, Version
 
 RESULTS: Final = ("deleted", "restored", "gone", "kept", "failed", "not_started")
 BREAKS: Final = "Applications that already call these replicas will break."
@@ -108,16 +108,19 @@ class _Case:
 
     async def undone(self, *, dry_run: bool) -> Undone:
         made = self.undo.made
+        numbers: list[int] = []
         if self.flow.halt.stop is not None:
             return self._says("not_started")
         try:
             current = await self.job.target.fetch(made.target_id)
-            if not self._is_ours(current):
+            versions = await self.job.target.versions(made.target_id)
+            if not await self._is_ours(current, versions):
                 if not dry_run:
                     await self.flow.record(entries.rolled_back(made.whose, made.target_id, "kept"))
                 return self._says("kept", "it was edited since; it stays as it is")
+            numbers = await self._made_here(versions) if self.undo.action == "restore" else []
             if not dry_run:
-                await (self._delete() if self.undo.action == "delete" else self._restore(current))
+                await (self._delete() if self.undo.action == "delete" else self._restore(current, versions))
             result = "deleted" if self.undo.action == "delete" else "restored"
         except Gone:
             result = "gone"
@@ -125,29 +128,63 @@ class _Case:
             return self._says("not_started" if self.flow.dropped(error) else "failed", str(error))
         if not dry_run:
             await self.flow.record(entries.rolled_back(made.whose, made.target_id, result, **self._back_to()))
-        return self._says(result)
+        return self._says(result, versions=numbers)
 
-    def _is_ours(self, current: Prompt) -> bool:
-        """Whether what is published is what we wrote, or what was there before us."""
+    @property
+    def _lines(self) -> list[Line]:
+        made = self.undo.made
+        return [*made.writes, *([made.intent] if made.intent is not None else [])]
+
+    async def _is_ours(self, current: Prompt, versions: Sequence[Version]) -> bool:
+        """Whether what is published is what we wrote, or what was there before us; of what is to be deleted, whether
+        nobody made a draft of it either.
+        """
         made, found = self.undo.made, digest(current)
-        writes = [*made.writes, *([made.intent] if made.intent is not None else [])]
-        known: Collection[str | None] = {line.get("replica_digest") for line in writes}
-        if self.undo.action == "delete":
-            return found in known
-        versions = {line.get("before_version") for line in writes} | {line.get("after_version") for line in writes}
-        return found in known or current.version in versions
+        known: Collection[str | None] = {line.get("replica_digest") for line in self._lines}
+        numbers = {line.get(name) for line in self._lines for name in ("before_version", "after_version")}
+        if self.undo.action == "restore":
+            return found in known or current.version in numbers
+        numbers |= {1, *made.versions.values()}
+        copied = current.version in made.versions.values() and current.name == made.last.get("name")
+        return (found in known or copied) and await self._is_known(versions[-1].number, numbers, known)
+
+    async def _is_known(self, newest: int, numbers: Collection[int | None], known: Collection[str | None]) -> bool:
+        """Of an update in doubt nobody knows the number."""
+        if newest in numbers:
+            return True
+        return digest(await self.job.target.fetch(self.undo.made.target_id, str(newest))) in known
+
+    async def _made_here(self, versions: Sequence[Version]) -> list[int]:
+        """The versions that stay in the history: those of the writes that are undone, and of an update in doubt."""
+        made, count = self.undo.made, self.undo.count
+        undone = made.writes[len(made.writes) - count :] if count else []
+        numbers = {
+            line.get("after_version") for line in undone if line.get("after_version") != line.get("before_version")
+        }
+        if made.intent is not None:
+            base, wanted = made.intent.get("base_version") or 0, made.intent.get("replica_digest")
+            for version in versions:
+                if version.number > base and await self._is_known(version.number, (), (wanted,)):
+                    numbers.add(version.number)
+        return sorted(number for number in numbers if number is not None)
 
     async def _delete(self) -> None:
         await self.job.target.delete(self.undo.made.target_id)
 
-    async def _restore(self, current: Prompt) -> None:
-        first, target = self.undo.first, self.job.target
+    async def _restore(self, current: Prompt, versions: Sequence[Version]) -> None:
+        first, last, target = self.undo.first, self._lines[-1], self.job.target
         before = first.get("before_version")
         if before is not None and current.version != before:
             await target.publish(current.id, before)
-        wanted = replace(
-            current, name=first.get("before_name") or current.name, collection=first.get("before_collection")
-        )
+        version_id = next((version.id for version in versions if version.number == before), None)
+        if version_id is not None and not self.job.in_place:  # in place no label was moved
+            for label in first.get("before_labels") or ():
+                await target.label(current.id, version_id, await self.flow.labels.id_of(target, label))
+        wanted = current
+        if current.collection == last.get("collection", current.collection):  # else somebody moved it since
+            wanted = replace(wanted, collection=first.get("before_collection"))
+        if current.name == last.get("name"):  # else somebody renamed it since
+            wanted = replace(wanted, name=first.get("before_name") or current.name)
         head = frozenset(name for name in ("name", "collection") if getattr(wanted, name) != getattr(current, name))
         if head:
             replica = make_replica(current, wanted, migration=self.job.migration, registry="", mark_in="nowhere")
@@ -163,16 +200,15 @@ class _Case:
         earlier = {name: left[-1].get(name) for name in names} if left and self.undo.action == "restore" else {}
         return {"undone": self.undo.count, **earlier}
 
-    def _says(self, result: str, message: str = "") -> Undone:
+    def _says(self, result: str, message: str = "", *, versions: Sequence[int] = ()) -> Undone:
         made = self.undo.made
-        numbers = [line.get("after_version") for line in made.writes] if self.undo.action == "restore" else []
         return Undone(
             source_id=made.source_id,
             name=made.name,
             target_id=made.target_id,
             action=self.undo.action,
             result=result,
-            versions=[number for number in numbers if number is not None],
+            versions=versions,
             message=message,
         )
 

@@ -125,7 +125,7 @@ async def rollback_migration(
     async with _opened(migration, options) as (job, flow, _):
         which = _run_named(migration.ledger, run)
         if not dry_run:
-            await flow.halt.guard(_settle_doubts(job, flow))
+            await flow.halt.guard(_settle_doubts(job, flow, options.chosen))
         undos = undoing(read_made(migration.ledger, options.chosen), which)
         if undos and not dry_run:
             _ask(options, told(undos))
@@ -191,7 +191,7 @@ async def _stop_sending(halt: Halt, ends: Workspaces) -> None:
         gate.halt()
 
 
-async def _settle_doubts(job: Job, flow: Flow) -> None:
+async def _settle_doubts(job: Job, flow: Flow, chosen: Chosen) -> None:
     """Looks up the creates whose answer was lost: what is there is taken over, what is not was never made."""
     doubtful = {one: record for one, record in flow.state.records.items() if record.doubtful and not record.made}
     if not doubtful:
@@ -201,10 +201,11 @@ async def _settle_doubts(job: Job, flow: Flow) -> None:
     listed, _ = await rows_of(job.source)
     rows = [row for row in listed if row.id in doubtful]
     rows += [Row(id=one, name="") for one in doubtful.keys() - {row.id for row in rows}]
+    rows = [row for row in rows if chosen.takes_row(row, job.ends.source.collections)]
     target_rows = listed if job.ends.same else (await rows_of(job.target))[0]
     tasks, _ = await judge(job, flow.state, rows, target_rows, now=flow.clock())
     adopting = [task for task in tasks if task.action == "adopt"]
     await settle(job, flow, adopting)
     for task in tasks:
-        if task.action != "adopt":
+        if task.action == "create":
             await flow.record(entries.rolled_back({"source_id": task.row.id}, None, "absent"))

@@ -28,8 +28,7 @@ from engine.selection import find
 RESULTS: Final = ("same", "differs", "missing", "source_changed")
 STALE_S: Final = 10.0
 """Reads may be stale for so long after a write."""
-_HEAD: Final = frozenset({"name", "collection"})
-"""What has no versions: an earlier version comes with the prompt's present ones."""
+GONE: Final = "its source is gone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,13 +156,13 @@ class _Pair:
     async def _compared(self) -> Verified:
         """Polled until it is as it should be, or reads cannot be stale any more."""
         try:
-            source = await self._source()
+            source: Prompt | None = await self._source()
         except Gone:
-            return self._says("source_changed", ["deleted"], ["its source is gone"])
+            source = None
         written = datetime.fromisoformat(self.made.last["ts"]).timestamp()
         wait = 0.25
         while True:
-            verified = await self._once(source)
+            verified = await (self._once(source) if source is not None else self._alone())
             if verified.result in ("same", "source_changed") or self.clock() + wait > written + STALE_S:
                 return verified
             await anyio.sleep(wait)
@@ -191,6 +190,16 @@ class _Pair:
             fields = await self._history()
         return self._says("differs" if fields else "same", fields)
 
+    async def _alone(self) -> Verified:
+        """Its source is gone: the replica is judged by what the ledger says was written."""
+        try:
+            replica = await self.job.target.fetch(self.made.target_id)
+        except Gone:
+            return self._says("missing", ["deleted"], [GONE])
+        if digest(replica) != self.made.last.get("replica_digest"):
+            return self._says("differs", ["edited"], [GONE])
+        return self._says("source_changed", ["deleted"], [GONE])
+
     async def _against_the_version_copied(self, source: Prompt, replica: Prompt, now: Sequence[str]) -> Verified:
         """The source changed since: the replica is judged by what it was made from, as far as that is still there."""
         number = self.made.last.get("source_version")
@@ -200,8 +209,16 @@ class _Pair:
             before = await self.job.source.fetch(self.made.source_id, str(number)) if number is not None else source
         except Gone:
             before = source
-        fields = [name for name in self._fields(before, replica) if name not in _HEAD]
+        fields = [name for name in self._fields(before, replica) if name not in self._unknown_by_now(before)]
+        if replica.name != self.made.last.get("name"):
+            fields.insert(0, "name")
         return self._says("differs", fields) if fields else self._says("source_changed", now)
+
+    def _unknown_by_now(self, before: Prompt) -> set[str]:
+        """What has no versions: an earlier version of the source comes with its present name and collection."""
+        home = find(self.job.ends.source.collections, before.collection)
+        here = home.slug if home is not None else before.collection
+        return {"name"} if self.made.last.get("source_collection") == here else {"name", "collection"}
 
     async def _history(self) -> list[str]:
         """Of every version: `string (version 3)`."""
@@ -242,7 +259,10 @@ class _Pair:
         checks, made = self.checks, self.made
         if not (checks.render or call) or checks.source is None or checks.target is None:
             return verified
-        source = await self._source()
+        try:
+            source = await self._source()
+        except Gone:  # that has been said
+            return verified
         replica_ref, number = self._reference()
         cases = cases_for(source, checks.cases, checks.variables)
         if checks.render:

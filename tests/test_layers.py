@@ -19,7 +19,8 @@ PARTS = {
     "cli": "cli",
     "rewrite": "rewrite digest parameters selection",
     "http": "http client answers health scrub",
-    "registry": "connectors.portkey connectors.portkey_probe connectors.portkey_gateway connectors.walk connectors.outcomes",
+    "registry": "connectors.portkey connectors.portkey_probe connectors.portkey_gateway"
+    " connectors.walk connectors.outcomes",
     "memory": "connectors.memory",
     "app": "app verbs",
     "connectors": "connectors",
@@ -71,7 +72,7 @@ ALLOWED = {
     "adopt": "model errors job rewrite lookup",
     "survey": "model errors job rewrite ledger entries adopt lookup",
     "pipeline": "model errors log job rewrite flow entries survey decide post",
-    "reconcile": "model log job flow entries lookup survey pipeline",
+    "reconcile": "model log job flow entries lookup survey pipeline post",
     "planner": "errors job rewrite ledger survey decide",
     "planfile": "errors job ledger planner",
     "check": "model errors job rewrite lookup",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from e2e import Ended, Served, lines, promptferry, replicas, served, started, wait_for_lines, write_migration
 
-from engine.sandbox import SandboxOptions
+from engine.sandbox import Sandbox, SandboxOptions
 
 COUNT = 300
 
@@ -68,7 +69,7 @@ def a_day(place: Place) -> tuple[str, str]:
     for one in chosen[:6]:
         place.registry.edit(one["id"], string=one["string"] + " And be brief.")
     for name in ("new one", "new two"):
-        place.registry.ask(lambda sandbox, name=name: sandbox.add_prompt(name))
+        place.registry.ask(partial(Sandbox.add_prompt, name=name))
     place.registry.call("DELETE", f"/prompts/{chosen[6]['id']}")
     place.registry.edit(place.replica_of(chosen[0]["id"])["id"], string="by hand {{name}}")
     return chosen[0]["id"], chosen[6]["id"]
