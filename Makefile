@@ -28,7 +28,7 @@ types: $(READY)  ## mypy, strict
 
 test: lint types  ## Lint, types, and every test with branch coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q -rs
+	$(BIN)/coverage run -m pytest -q -rs --numprocesses 2 --dist worksteal
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

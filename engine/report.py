@@ -190,8 +190,12 @@ def to_text(summary: Summary) -> str:
     )
     lines.extend(_throttled(summary))
     if summary.verified is not None:
-        found = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.verified.items() if count)
-        lines.append(f"verified: {found or 'nothing'}")
+        lines.append(f"verified: {told(summary.verified)}")
     lines.extend(f"note: {note}" for note in summary.notes)
     lines.append(summary.next)
     return "\n".join(lines)
+
+
+def told(results: Mapping[str, int]) -> str:
+    """`12 same, 1 differs`."""
+    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in results.items() if count) or "nothing"

@@ -39,6 +39,8 @@ class _Read:
     end: Mapping[str, Json] = field(default_factory=dict)
     """Of the newest run; empty while it goes on."""
     failed: dict[str, Mapping[str, Json]] = field(default_factory=dict)
+    verified: dict[str, str] = field(default_factory=dict)
+    """Of replicas that were verified since they were last written: the result."""
     picked: set[str] = field(default_factory=set)
     first: str = ""
     last: str = ""
@@ -63,6 +65,10 @@ def _read(path: Path, chosen: Chosen) -> _Read:
             found.failed.pop(source_id, None)
             if line["kind"] == "failed":
                 found.failed[source_id] = line
+            elif line["kind"] == "verified":
+                found.verified[source_id] = line["result"]
+            elif line["kind"] in ("created", "updated", "rolled_back"):
+                found.verified.pop(source_id, None)
     return found
 
 
@@ -84,6 +90,8 @@ class Status:
     counts: Mapping[str, int]
     this_run: Mapping[str, int]
     orphaned: int | None
+    verified: Mapping[str, int] | None
+    """Result -> replicas that were verified since they were last written."""
     requests: Mapping[str, int] | None
     throttle: Mapping[str, Mapping[str, float | None]] | None
     duration_s: float
@@ -122,6 +130,7 @@ def read_status(path: Path, chosen: Chosen) -> Status:
         counts=counts,
         this_run=this_run,
         orphaned=end.get("orphaned"),
+        verified=dict(Counter(found.verified[one] for one in found.picked & found.verified.keys())) or None,
         requests=end.get("requests"),
         throttle=end.get("throttle"),
         duration_s=end.get("duration_s") or seconds,

@@ -248,7 +248,7 @@ def test_status_answers_while_a_run_holds_the_ledger(place: Place) -> None:
         (["--max-failures", "some"], "--max-failures"),
         (["--ids-file", "none.txt"], "none.txt"),
         (["--canary", "-1"], "--canary"),
-        (["--plan", "p.json"], "not available in this version"),
+        (["--plan", "p.json"], "p.json"),
         (["another.yaml"], "another.yaml"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -123,6 +123,19 @@ async def test_a_killed_run_after_one_that_ended_goes_on_and_what_was_made_befor
     assert (found.counts["created"], found.counts["unchanged"]) == (1, 1)
 
 
+async def test_what_was_verified_is_told_until_it_is_written_again(ledger: Path) -> None:
+    verified = [line("verified", number, result=result) for number, result in ((1, "same"), (2, "differs"))]
+    await written(ledger, run_line(), created(1), created(2), created(3))
+    assert read_status(ledger, ALL).verified is None
+    await written(ledger, *verified, run="r2")
+    found = read_status(ledger, ALL)
+    assert found.verified == {"same": 1, "differs": 1}
+    assert "verified since they were written: 1 " in show.status(found, with_failed=False)
+    assert read_status(ledger, Chosen(only=("p1",))).verified == {"same": 1}
+    await written(ledger, line("updated", 2, target_id="t2"), run="r3")
+    assert read_status(ledger, ALL).verified == {"same": 1}
+
+
 async def test_failures_are_told_by_kind_and_one_by_one_until_they_are_mended(ledger: Path) -> None:
     await written(ledger, run_line(), failed(1), failed(2), failed(3, "loss", "guardrails would be lost"))
     found = read_status(ledger, ALL)

@@ -13,7 +13,7 @@ from engine.mend import Mended
 from engine.model import Completion, Finding
 from engine.planner import Plan, Planned
 from engine.publish import CutOver
-from engine.report import OUTCOMES
+from engine.report import OUTCOMES, told
 from engine.rollback import Rollback
 from engine.status import ID_FIELDS, Health, Status
 from engine.verify import Verification
@@ -121,6 +121,8 @@ def status(found: Status, *, with_failed: bool) -> str:
     lines.append(f"{found.counts['selected']} prompts selected of {found.counts['listed']} listed")
     lines += [f"  {found.counts[name]:>7,}  {name.replace('_', ' ')}" for name in OUTCOMES if found.counts[name]]
     lines.append(f"{found.rate:g} prompts a second")
+    if found.verified is not None:
+        lines.append(f"verified since they were written: {told(found.verified)}")
     lines += [f"  {count} failed: {error}" for error, count in found.why.items()]
     if with_failed:
         lines += [f"{one['name']} ({one['source_id']}): {one['stage']}: {one['message']}" for one in found.failed]
@@ -138,8 +140,7 @@ def verification(found: Verification) -> str:
             lines.append(f"{_RESULTS.get(one.result, one.result)} {one.name} ({one.target_id}){fields}")
         lines += [f"        {_completion(call)}" for call in one.completions]
     lines += [f"note: {note}" for note in found.notes]
-    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.counts.items() if count)
-    return "\n".join([*lines, f"{len(found.prompts)} replicas compared: {counts or 'nothing to compare'}"])
+    return "\n".join([*lines, f"{len(found.prompts):,} replicas compared: {told(found.counts)}"])
 
 
 def _completion(call: Completion) -> str:
