@@ -196,6 +196,6 @@ def to_text(summary: Summary) -> str:
     return "\n".join(lines)
 
 
-def told(results: Mapping[str, int]) -> str:
+def told(results: Mapping[str, int], nothing: str = "nothing") -> str:
     """`12 same, 1 differs`."""
-    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in results.items() if count) or "nothing"
+    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in results.items() if count) or nothing

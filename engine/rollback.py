@@ -56,6 +56,8 @@ class Rollback:
     prompts: Sequence[Undone]
     counts: Mapping[str, int]
     dry_run: bool
+    in_doubt: int = 0
+    """Creates whose answer was lost; none unless `dry_run`, for they are looked up first."""
 
     @property
     def whole(self) -> bool:

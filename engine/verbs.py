@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
@@ -22,6 +22,7 @@ from engine.errors import ConfigError, Rejected, Stop, Transient
 from engine.flow import Flow
 from engine.interrupt import AGAIN, interruptible
 from engine.job import Halt, Job, task_group
+from engine.ledger import Record
 from engine.lookup import rows_of
 from engine.made import Made, read_made, runs_of
 from engine.model import Row
@@ -129,7 +130,8 @@ async def rollback_migration(
         undos = undoing(read_made(migration.ledger, options.chosen), which)
         if undos and not dry_run:
             _ask(options, told(undos))
-        return await rollback(job, flow, undos, dry_run=dry_run)
+        done = await rollback(job, flow, undos, dry_run=dry_run)
+        return replace(done, in_doubt=len(_doubtful(flow))) if dry_run else done
 
 
 def told(undos: Sequence[Undo]) -> str:
@@ -191,9 +193,13 @@ async def _stop_sending(halt: Halt, ends: Workspaces) -> None:
         gate.halt()
 
 
+def _doubtful(flow: Flow) -> dict[str, Record]:
+    return {one: record for one, record in flow.state.records.items() if record.doubtful and not record.made}
+
+
 async def _settle_doubts(job: Job, flow: Flow, chosen: Chosen) -> None:
     """Looks up the creates whose answer was lost: what is there is taken over, what is not was never made."""
-    doubtful = {one: record for one, record in flow.state.records.items() if record.doubtful and not record.made}
+    doubtful = _doubtful(flow)
     if not doubtful:
         return
     due = max(record.since for record in doubtful.values()) + 2 * job.settle

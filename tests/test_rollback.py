@@ -125,6 +125,7 @@ def test_a_killed_run_is_taken_back_apart_from_what_somebody_did_since(library: 
 
     shown = place.ask("rollback", "--dry-run", "--json")
     assert (shown.code, became(shown)) == (1, {"deleted": len(known) - 2, "kept": 2})
+    assert shown.json["in_doubt"] >= len(unheard_of)
     refused = place.ask("rollback")
     assert refused.code == 2
     assert "--yes" in refused.sentence()

@@ -157,7 +157,7 @@ def cut_over(done: CutOver) -> str:
         for one in done.prompts
         if one.message
     ]
-    return "\n".join([*lines, _counted(done.counts, "nothing is staged")])
+    return "\n".join([*lines, told(done.counts, "nothing is staged")])
 
 
 def rolled_back(done: Rollback) -> str:
@@ -172,12 +172,10 @@ def rolled_back(done: Rollback) -> str:
             lines.append(f"{result} {one.name} ({one.target_id}); in its history stays version {numbers}")
         elif done.dry_run:
             lines.append(f"{result} {one.name} ({one.target_id})")
+    if done.in_doubt:
+        lines.append(f"{done.in_doubt} creates are in doubt: without --dry-run they are looked up first")
     would = "would be: " if done.dry_run else ""
-    return "\n".join([*lines, f"{would}{_counted(done.counts, 'nothing to take back')}"])
-
-
-def _counted(counts: Mapping[str, int], nothing: str) -> str:
-    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count) or nothing
+    return "\n".join([*lines, f"{would}{told(done.counts, 'nothing to take back')}"])
 
 
 def ids_csv(pairs: Sequence[Mapping[str, Any]]) -> str:
