@@ -37,7 +37,7 @@ async def examine(job: Job, row: Row, match: Match) -> Adoption | None:
     changed = source is not None and digest(source) != match.mark.source_digest
     notes = ((EDITED,) if edited else ()) + ((CHANGED,) if changed else ())
     same = source is not None and not changed and _would_make(job, match, source) == match.mark.replica_digest
-    labelled = source is not None and bool(source.labels)
+    labelled = source is not None and bool(source.labels) and job.target.can.labels
     return Adoption(match=match, source=source if same else None, labelled=labelled, notes=notes)
 
 
@@ -54,5 +54,5 @@ def _compared(job: Job, match: Match, source: Prompt | None) -> Adoption | None:
     mark = prepared.replica.mark
     if match.digest != mark.replica_digest:
         return None
-    labelled = source is not None and bool(source.labels)
+    labelled = source is not None and bool(source.labels) and job.target.can.labels
     return Adoption(match=replace(match, mark=mark), source=source, labelled=labelled, notes=())

@@ -26,7 +26,7 @@ from engine.errors import EXIT_DIFFERENT, Stop
 from engine.flow import Flow, MaxFailures
 from engine.interrupt import AGAIN, interruptible
 from engine.inventory import Inventory, count
-from engine.job import Halt, Job, task_group
+from engine.job import Halt, Job, replicas_among
 from engine.ledger import State, mismatch
 from engine.ledgerfile import entries, read_ledger
 from engine.lookup import catalog_of, rows_of
@@ -38,6 +38,7 @@ from engine.reconcile import reconcile, settle
 from engine.report import Summary
 from engine.sink import Sink
 from engine.survey import Survey, Task, survey
+from engine.tasks import task_group
 from engine.throttle import Requests
 
 TOLD: Final = ("adopt", "conflict", "skip", "wait")
@@ -151,7 +152,7 @@ async def _run(run: _Run) -> None:
     try:
         run.state = sink.state
         check_identity(migration, sink.state)
-        async with sink, open_ends(migration, rate=options.rate) as ends:
+        async with sink, open_ends(migration, rate=options.rate, writes=True) as ends:
             run.live.ends = ends
             job, tasks = await run.halt.guard(_survey(run, ends))
             if tasks and options.confirm is not None and not options.confirm(_surveyed(run), len(tasks)):
@@ -349,9 +350,9 @@ async def check_migration(
     `write_test`: also finds out what the target really does, on a scratch prompt in this `collection`.
     """
     state = _recorded(migration)
-    async with open_ends(migration, rate=rate) as ends:
+    async with open_ends(migration, rate=rate, writes=write_test) as ends:
         job = await open_job(migration, ends)
-        findings = await examine(job, state.targets, _known_ids(migration))
+        findings = await examine(job, job.replicas_among(state.targets), _known_ids(migration))
         if write_test:
             return findings + await check.write_test(job, collection)
         text = "creating was not tried; --write-test does, on a scratch prompt"
@@ -365,7 +366,7 @@ async def take_inventory(migration: Migration, *, rate: float | None = None) -> 
         select = migration.selection()
         rows, _ = await rows_of(ends.source)
         collections = (await catalog_of(ends.source, {"collections"})).collections
-        return count(rows, select, collections, state.targets)
+        return count(rows, select, collections, replicas_among(ends.source, ends.target, state.targets))
 
 
 def _known_ids(migration: Migration) -> set[str]:

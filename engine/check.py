@@ -8,11 +8,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 import anyio
 
 from engine.errors import Rejected, Stop, Transient
-from engine.job import Job, task_group
+from engine.job import Job
 from engine.lookup import rows_of
 from engine.model import Choice, Finding, Named, Row, Rule
 from engine.rewrite import rewrite
 from engine.selection import find, selects, unknown_collections
+from engine.tasks import task_group
 
 
 def kinds_needed(rules: Sequence[Rule], *, same: bool) -> frozenset[str]:
@@ -32,10 +33,15 @@ def named_in_file(job: Job) -> Iterator[Finding]:
         yield Finding(level="problem", where="select.collections", text=sentence)
     target = job.ends.target
     for rule in job.rules:
-        yield from _unknown("rewrite.collection", "collection", _values(rule.collection), target.collections)
-        yield from _unknown("rewrite.provider", "provider", _values(rule.provider), target.providers)
         partials = [new for _, new in rule.partials]
-        yield from _unknown("rewrite.partials", "partial", partials, target.partials)
+        for kind, values in (
+            ("collection", _values(rule.collection)),
+            ("provider", _values(rule.provider)),
+            ("partial", partials),
+        ):
+            if f"{kind}s" not in target.words:
+                key = "rewrite.partials" if kind == "partial" else f"rewrite.{kind}"
+                yield from _unknown(key, kind, values, getattr(target, f"{kind}s"))
 
 
 def unknown_ids(job: Job, rows: Iterable[Row], known: Collection[str]) -> Iterator[Finding]:
@@ -72,7 +78,8 @@ async def examine(job: Job, replicas: Collection[str], known: Collection[str]) -
 def _unlisted(job: Job) -> Iterator[Finding]:
     """What two workspaces need matched and the target's key may not list."""
     for kind in ("collections", "providers", "partials"):
-        if not job.ends.same and getattr(job.ends.target, kind) is None:
+        unknown = getattr(job.ends.target, kind) is None and kind not in job.ends.target.words
+        if not job.ends.same and unknown:
             yield Finding(level="note", where="target", text=f"its key may not list {kind}, so they are not checked")
 
 

@@ -217,7 +217,8 @@ class Client:
 
     async def _settle(self, request: Request, progress: _Progress) -> Json:
         while True:
-            headers = self._auth.headers()
+            if not (headers := self._auth.headers()) and await self._refresh(headers):
+                headers = self._auth.headers()
             verdict = await self._try(request, headers, progress)
             if verdict.outcome == 401 and not progress.refreshed and await self._refresh(headers):
                 progress.refreshed = True

@@ -94,8 +94,8 @@ class _Case:
         draft = prepare(job, prompt, name=self.task.name, mark_in=self.mark_in)
         if isinstance(draft, Failed):
             return self._failed(draft, prompt)
-        pending = bool(prompt.labels) or job.select.version == "all"
-        return Decision(action="create", draft=draft, pending=pending, notes=draft.rewritten.notes, source=prompt)
+        pending = self._has_labels(prompt) or job.select.version == "all"
+        return Decision(action="create", draft=draft, pending=pending, notes=self._notes(draft), source=prompt)
 
     async def replica(self) -> Decision:
         """It was made: compared with what the rules make of its source now."""
@@ -186,6 +186,16 @@ class _Case:
         assert self.record is not None  # only what was made is compared
         return self.record
 
+    def _has_labels(self, source: Prompt) -> bool:
+        """Labels that can follow."""
+        return bool(source.labels) and self.job.target.can.labels
+
+    def _notes(self, draft: Draft) -> tuple[str, ...]:
+        labels = draft.replica.source.labels
+        if not labels or self.job.target.can.labels or "labels" in self.job.target.fields:
+            return draft.rewritten.notes
+        return (*draft.rewritten.notes, f"the target has no labels; these stay behind: {', '.join(labels)}")
+
     async def _replica(self) -> Prompt | None:
         target_id = self._record.target_id
         assert target_id is not None
@@ -247,10 +257,10 @@ class _Case:
             ),
             source,
         )
-        notes = draft.rewritten.notes
+        notes = self._notes(draft)
         if newest not in (before.version, there):
             notes = (*notes, f"version {newest} is a newer draft; it stays in the history, nothing of it is copied")
-        pending = bool(source.labels) and not job.in_place
+        pending = self._has_labels(source) and not job.in_place
         return Decision(
             action="update", draft=draft.revising(revision, job.target), pending=pending, notes=notes, source=source
         )

@@ -26,6 +26,7 @@ CONTENT: Final = (
     "raw",
     "metadata",
     "description",
+    "integrations",
 )
 """The fields of Prompt that a person wrote; the registry owns the others."""
 
@@ -36,6 +37,7 @@ _MAPPING: Final = (dict, Mapping)
 """A dict is told sooner than any Mapping."""
 _USER_NAMES: Final = {"text": "string", "description": "version_description"}
 _MARK_FIELDS: Final = tuple(field.name for field in fields(Mark))
+_KEY: Final = re.compile(r"[0-9a-f]{16}")
 _MARKED: Final = re.compile(r"(?:^| )\[promptferry:([0-9a-f]{16})\]\Z")
 
 
@@ -77,6 +79,7 @@ def _values(prompt: Prompt) -> dict[str, Json]:
         "raw": prompt.raw,
         "metadata": {key: value for key, value in prompt.metadata.items() if value is not None and key != MARK_KEY},
         "description": _unmarked(prompt.description),
+        "integrations": prompt.integrations,
     }
 
 
@@ -209,6 +212,8 @@ def _mark_in(value: Json) -> Mark | None:
             digests = {name: value.get(name) for name in ("source_digest", "replica_digest")}
             if all(isinstance(one, str | None) for one in digests.values()):
                 return Mark(migration=migration, key=key, source_id=source_id, **digests)
+        case str(key) if _KEY.fullmatch(key):  # where metadata are plain words
+            return Mark(migration="", key=key, source_id="")
     return None
 
 

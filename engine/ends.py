@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from engine.check import kinds_needed
 from engine.config import Endpoint, Migration
 from engine.connectors import CONNECT, CONNECT_GATEWAY
-from engine.errors import Stop
+from engine.errors import ConfigError, Stop
 from engine.http import Limits
 from engine.job import Job
 from engine.lookup import catalog_of
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from engine.sandbox import Sandbox
 
 SANDBOX_PROMPTS: Final = 200
+SANDBOX_KEY_ID: Final = "sandbox"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,17 +52,17 @@ class Workspaces:
 
 @dataclass(frozen=True, slots=True)
 class _Address:
-    """Where an end really is: the embedded sandbox has a new port every time."""
+    """Where an end really is: the embedded sandbox has a new port every time. `keys`: what it is asked with."""
 
     base_url: str
-    api_key: str
+    keys: tuple[str, ...]
 
 
 @asynccontextmanager
 async def open_ends(
-    migration: Migration, *, rate: float | None = None, gateways: bool = False
+    migration: Migration, *, rate: float | None = None, gateways: bool = False, writes: bool = False
 ) -> AsyncIterator[Workspaces]:
-    """Both ends of the migration; `rate` overrides `limits.rate`. Nothing is sent yet."""
+    """Both ends of the migration; `rate` overrides `limits.rate`. Nothing is sent yet. `writes`: into the target."""
     async with AsyncExitStack() as stack:
         gates: dict[_Address, Gate] = {}
         used: list[Gate] = []
@@ -73,14 +74,8 @@ async def open_ends(
             address = await sandbox.address(end) if end.is_sandbox else _address(end)
             gate = gates.setdefault(address, _gate(migration, rate))
             used.append(gate)
-            connect = CONNECT[end.kind](
-                base_url=address.base_url,
-                api_key=address.api_key,
-                workspace=end.workspace,
-                gate=gate,
-                limits=_limits(migration),
-                name=name,
-            )
+            place = _place(migration, end, address, gate, writes=writes and end is migration.ends[1])
+            connect = CONNECT[end.kind](**place, name=name)
             opened.append(await stack.enter_async_context(connect))
             if gateways:
                 called.append(await _gateway(migration, end, name, address, gates, rate, stack))
@@ -104,11 +99,13 @@ async def _gateway(
     stack: AsyncExitStack,
 ) -> Gateway:
     """Of this end; under the registry's own gate where host and key are the same."""
-    key = end.gateway_key.get_secret_value() if end.gateway_key is not None else registry.api_key
-    address = _Address(end.gateway_url or registry.base_url, key)
+    key = end.gateway_key.get_secret_value() if end.gateway_key is not None else registry.keys[0]
+    address = _Address(end.gateway_url or registry.base_url, (key,))
+    if end.kind not in CONNECT_GATEWAY:
+        raise ConfigError(f"kind {end.kind} has no gateway that renders or answers prompts: verify without that")
     connect = CONNECT_GATEWAY[end.kind](
         base_url=address.base_url,
-        api_key=address.api_key,
+        api_key=key,
         gate=gates.setdefault(address, _gate(migration, rate)),
         limits=_limits(migration),
         name=f"{name}'s gateway" if migration.target is not None else "gateway",
@@ -128,7 +125,7 @@ async def open_job(migration: Migration, ends: Workspaces, *, also: Collection[s
         registry=migration.source.identity,
         source=ends.source,
         target=ends.target,
-        ends=Ends(same=ends.same, source=source, target=target),
+        ends=Ends(same=ends.same, source=source, target=target, dialects=ends.target.can.dialects),
         select=select,
         rules=rules,
         allow_loss=frozenset(migration.allow_loss),
@@ -142,6 +139,17 @@ async def open_job(migration: Migration, ends: Workspaces, *, also: Collection[s
         concurrency=limits.concurrency,
         attempts=limits.attempts,
     )
+
+
+def _place(migration: Migration, end: Endpoint, address: _Address, gate: Gate, *, writes: bool) -> dict[str, Any]:
+    """What its connector has to know of an end."""
+    if end.path is not None:
+        return {"path": end.path.path, "writes": writes}
+    asked: dict[str, Any] = {"base_url": address.base_url, "gate": gate, "limits": _limits(migration)}
+    if end.kind == "conductor":
+        _, key_id, key_secret = address.keys
+        return {**asked, "key_id": key_id, "key_secret": key_secret, "batch": migration.limits.batch}
+    return {**asked, "api_key": address.keys[0], "workspace": end.workspace}
 
 
 def _limits(migration: Migration) -> Limits:
@@ -160,7 +168,7 @@ def _gate(migration: Migration, rate: float | None) -> Gate:
 
 
 def _address(end: Endpoint) -> _Address:
-    return _Address(end.base_url, end.api_key.get_secret_value() if end.api_key is not None else "")
+    return _Address(end.base_url, end.keys)
 
 
 class _Sandbox:
@@ -176,9 +184,10 @@ class _Sandbox:
         if self._served is None:
             self._served = await self._serve()
         _, _, workspace = end.base_url.partition(":")
-        given = end.api_key.get_secret_value() if end.api_key is not None else None
         key = self._served.key(workspace) if workspace else self._served.api_key
-        return _Address(self._served.base_url, given or key)
+        if end.kind == "conductor":
+            return _Address(self._served.conductor_url, ("", end.keys[1] or SANDBOX_KEY_ID, end.keys[2] or key))
+        return _Address(self._served.base_url, (end.keys[0] or key,))
 
     async def _serve(self) -> Sandbox:
         from engine.sandbox import SandboxOptions, serve  # a server that a real migration never needs

@@ -10,7 +10,8 @@ from typing import Final
 import anyio
 
 from engine.errors import Stop
-from engine.job import Halt, task_group
+from engine.job import Halt
+from engine.tasks import task_group
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 AGAIN: Final = "Run the same command again: it goes on where this run stopped."

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import anyio
-from anyio.abc import TaskGroup
 
 from engine.digest import MarkIn, key_of, make_replica, read_mark
-from engine.errors import EngineError, Rejected, Stop
+from engine.errors import Rejected, Stop
 from engine.model import Failed, Prompt, Replica, Rule, Select, Source, Target
 from engine.rewrite import Ends, Rewritten, rewrite
+from engine.tasks import task_group
 
 T = TypeVar("T")
 
@@ -58,6 +57,10 @@ class Job:
     def key(self, source_id: str) -> str:
         """The key of the replica of this prompt, the same without any ledger."""
         return key_of(self.migration, self.registry, source_id)
+
+    def replicas_among(self, target_ids: Collection[str]) -> Collection[str]:
+        """See the function of that name."""
+        return replicas_among(self.source, self.target, target_ids)
 
     def is_replica(self, prompt: Prompt) -> bool:
         """Whether this migration made it: then it is no source, whatever it is called by now."""
@@ -110,6 +113,8 @@ def _prepare(job: Job, prompt: Prompt, name: str | None, mark_in: MarkIn) -> Dra
     rewritten = rewrite(prompt, job.rules, job.ends, job.target.fields)
     if rewritten.missing:
         return Failed(error="missing", message="; ".join(rewritten.missing), retriable=True)
+    if rewritten.refused:
+        return Failed(error="untranslatable", message="; ".join(rewritten.refused), retriable=True)
     losses = [loss for loss in rewritten.losses if loss not in job.allow_loss]
     if losses:
         names = ", ".join(losses)
@@ -122,25 +127,13 @@ def _prepare(job: Job, prompt: Prompt, name: str | None, mark_in: MarkIn) -> Dra
     return Draft(replica=replica, body=job.target.encode(replica), rewritten=rewritten)
 
 
-@asynccontextmanager
-async def task_group() -> AsyncIterator[TaskGroup]:
-    """An anyio task group that raises the first EngineError of its tasks as it is; a bug stays a group."""
-    try:
-        async with anyio.create_task_group() as group:
-            yield group
-    except BaseExceptionGroup as errors:
-        found = list(_leaves(errors))
-        if all(isinstance(error, EngineError) for error in found):
-            raise found[0] from None
-        raise
+def replicas_among(source: Source, target: Target, target_ids: Collection[str]) -> Collection[str]:
+    """Those ids of the target under which the source would list the same prompt: it is a replica, and no source.
 
-
-def _leaves(errors: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in errors.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+    With two keys, both ends may be one workspace though the file does not say so.
+    """
+    own = source.can.own_ids and target.can.own_ids
+    return target_ids if source is target or own else frozenset()
 
 
 class Halt:

@@ -6,14 +6,17 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import anyio
 
 from engine.digest import digest, read_mark
 from engine.errors import Gone, Rejected, Stop, Transient
-from engine.job import Job, task_group
+from engine.job import Job
 from engine.model import Catalog, Mark, Row, Source
+from engine.tasks import task_group
 
+NO_MARK: Final = Mark(migration="", key="", source_id="")
 _NUMBERED = re.compile(r"(.+)-\d+")
 
 
@@ -34,6 +37,8 @@ class Found:
     """Key -> the replicas that carry it, oldest first."""
     others: dict[str, Row] = field(default_factory=dict)
     """Name -> somebody else's prompt of that name."""
+    unmarked: dict[str, Match] = field(default_factory=dict)
+    """Name -> one of those that has no mark at all, where a mark comes by a second call: it may be ours."""
 
 
 async def rows_of(end: Source) -> tuple[list[Row], int]:
@@ -77,7 +82,7 @@ async def look_up(
     candidates = [row for row in rows if row.id not in known and _is_named(row.name, names)]
     candidates.reverse()  # registries list newest first: that tells apart what was made in one second
     matches = await _matches(job, candidates)
-    nameless = any(match is not None and not match.mark.migration for match in matches.values())
+    nameless = any(match is not None and match.mark.key and not match.mark.migration for match in matches.values())
     ours = keys() if nameless else ()
     found = Found()
     for row in sorted(candidates, key=lambda row: row.created_at or ""):
@@ -86,6 +91,8 @@ async def look_up(
             found.ours[match.mark.key].append(match)
         elif row.id in matches:
             found.others.setdefault(row.name, row)
+            if match is not None and match.mark == NO_MARK:
+                found.unmarked.setdefault(row.name, match)
     return found
 
 
@@ -120,7 +127,7 @@ async def _matches(job: Job, candidates: Sequence[Row]) -> dict[str, Match | Non
                 return
             except Transient as error:  # it may be ours, and going on could double it
                 raise _down(f"a prompt that may be a replica, {row.id}, could not be read", error) from error
-            mark = read_mark(prompt.metadata, prompt.description)
+            mark = read_mark(prompt.metadata, prompt.description) or (None if job.target.can.marks else NO_MARK)
             matches[row.id] = Match(row, mark, digest(prompt)) if mark is not None else None
 
     async with task_group() as group:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 Json = Any
 """A decoded JSON value: None, bool, int, float, str, list or dict of the same."""
 
 MARK_KEY: Final = "promptferry"
-"""The key of `Prompt.metadata` under which a replica carries its `Mark`."""
+"""The key of `Prompt.metadata` under which a replica carries its `Mark`, or the mark's key alone."""
+
+Dialect = Literal["portkey", "conductor"]
+"""Whose template syntax and names of parameters: `{{name}}` and `top_p`, or `${name}` and `topP`."""
 
 
 # ---- what a registry holds -------------------------------------------------------------------------------------------
@@ -101,6 +104,10 @@ class Prompt:
     """The model among the parameters, where it is not `model`."""
     labels: Sequence[str] = ()
     """Names of the labels that stand on this version."""
+    integrations: Sequence[str] = ()
+    """Besides provider and model, the others that may run it: `provider:model`, sorted."""
+    dialect: Dialect = "portkey"
+    """What text and parameters are written in."""
     extra: Mapping[str, Json] = field(default_factory=dict, repr=False)
     notes: Sequence[str] = ()
     """What is not copied and is no loss: sharing, archived status."""
@@ -124,6 +131,10 @@ class Catalog:
     partials: Sequence[Named] | None = None
     labels: Sequence[Named] | None = None
     """The slug of a label is its name."""
+    integrations: Collection[str] | None = None
+    """Every `provider:model` that is enabled; None: prompts name no such pairs here, or the key may not list them."""
+    words: Collection[str] = ()
+    """Of collections, providers and partials, those that are plain words here: any may be named, none has to exist."""
 
 
 # ---- what is to be done ----------------------------------------------------------------------------------------------
@@ -186,6 +197,8 @@ class Rule:
     collection: Choice = ()
     partials: tuple[tuple[str, str], ...] = ()
     description: str | None = None
+    messages: str | None = None
+    """A chat that goes where one text is kept: refuse | system-only | transcript."""
     parameters: ParameterRules = ParameterRules()
 
 
@@ -275,8 +288,32 @@ Sending = Callable[[], Awaitable[None]]
 """Awaited once by `Target.create` when the rate limit has let the request through, before its first byte leaves."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abilities:
+    """What a registry can do, so that no caller asks which one it is."""
+
+    dialects: frozenset[Dialect] = frozenset({"portkey"})
+    """What its prompts may be written in."""
+    asked: bool = True
+    """It is a service: what is read or written there is a request."""
+    own_ids: bool = True
+    """No prompt of another workspace has the id of one of these; else an id is a name, which others may have too."""
+    labels: bool = True
+    """Versions carry labels."""
+    history: bool = True
+    """Earlier versions stay readable."""
+    stages: bool = True
+    """A new version is not the published one until somebody says so."""
+    retracts: bool = False
+    """A version can be taken out of the history."""
+    marks: bool = True
+    """A create carries its mark; else that is a second call, and a replica without mark may be left behind."""
+
+
 class Source(Protocol):
     """Where prompts are read from. Methods raise EngineError only, and never retry by themselves."""
+
+    can: Abilities
 
     def pages(self) -> AsyncIterator[Page]:
         """The whole listing, each row once; raises Stop when the registry does not give it whole."""
@@ -301,7 +338,9 @@ class Target(Source, Protocol):
     batch: int
     """How many replicas one call takes."""
     fields: Collection[str]
-    """The fields of Prompt that have a place here; what has a value in another one is a loss."""
+    """The fields of Prompt that have a place here; what has a value in another one is a loss. `labels` among them: as
+    words, with the prompt.
+    """
 
     def encode(self, replica: Replica) -> bytes:
         """The body of its create. Rejected when it cannot be written without loss."""
@@ -323,6 +362,10 @@ class Target(Source, Protocol):
 
     async def publish(self, target_id: str, version: int) -> None:
         """Makes this version the published one. May be repeated."""
+        ...
+
+    async def retract(self, target_id: str, version: int) -> None:
+        """Takes a version out of the history. May be repeated; Rejected where no version can be taken out."""
         ...
 
     async def label(self, target_id: str, version_id: str, label_id: str) -> None:

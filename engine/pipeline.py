@@ -18,12 +18,15 @@ from engine.decide import Decision, decide
 from engine.digest import differences, make_replica, read_mark
 from engine.errors import Gone, Rejected, Stop, Transient
 from engine.flow import Flow, Ready
-from engine.job import Draft, Job, prepare, task_group
+from engine.job import Draft, Job, prepare
 from engine.log import log
 from engine.model import Created, Failed, Prompt
 from engine.post import READ_BACK_TRIES, finish, post, revise
 from engine.survey import Task
+from engine.tasks import task_group
 
+BULKS: Final = 2
+"""Bulks at once: one is being filled while another one is under way."""
 GRACE_S: Final = 10.0
 """Seconds that requests in flight get after the run was asked to end."""
 
@@ -165,10 +168,11 @@ async def _pools(job: Job, flow: Flow, tasks: Sequence[Task]) -> list[Task]:
     ready: asyncio.Queue[Ready | None] = asyncio.Queue(job.concurrency)
     # no more workers than may be in flight: whoever waits for a place costs time and sends nothing
     workers = min((job.concurrency + 1) // 2, len(tasks))
+    posters = workers if job.target.batch == 1 else min(workers, BULKS)
     async with task_group() as group:
         group.start_soon(_produce, flow, tasks, ids, workers)
-        group.start_soon(_fetch_pool, job, flow, ids, ready, workers)
-        for _ in range(workers):
+        group.start_soon(_fetch_pool, job, flow, ids, ready, workers, posters)
+        for _ in range(posters):
             group.start_soon(_post_worker, job, flow, ready)
     return []
 
@@ -183,12 +187,17 @@ async def _produce(flow: Flow, tasks: Sequence[Task], ids: asyncio.Queue[Task | 
 
 
 async def _fetch_pool(
-    job: Job, flow: Flow, ids: asyncio.Queue[Task | None], ready: asyncio.Queue[Ready | None], workers: int
+    job: Job,
+    flow: Flow,
+    ids: asyncio.Queue[Task | None],
+    ready: asyncio.Queue[Ready | None],
+    workers: int,
+    posters: int,
 ) -> None:
     async with task_group() as group:
         for _ in range(workers):
             group.start_soon(_fetch_worker, job, flow, ids, ready)
-    for _ in range(workers):
+    for _ in range(posters):
         await ready.put(None)
 
 
@@ -200,7 +209,10 @@ async def _fetch_worker(
             continue
         try:
             if (prepared := await _fetch(job, flow, task)) is not None:
-                while ready.full() and (first := ready.get_nowait()) is not None:
+                if prepared.draft.revision is not None and job.target.batch > 1:
+                    await revise(job, flow, prepared)  # one by one: nothing that fills a bulk has to wait for it
+                    continue
+                while job.target.batch == 1 and ready.full() and (first := ready.get_nowait()) is not None:
                     await _post_next(job, flow, ready, first)  # writes take longer than reads: lend them a hand
                 await ready.put(prepared)
         except Stop as stop:
@@ -213,10 +225,10 @@ async def _post_worker(job: Job, flow: Flow, ready: asyncio.Queue[Ready | None])
 
 
 async def _post_next(job: Job, flow: Flow, ready: asyncio.Queue[Ready | None], first: Ready) -> None:
-    """Sends what is ready, as much of it as the target takes in one call."""
+    """Sends as much as the target takes in one call; waits for it, for a bulk of one costs as much as a full one."""
     batch = [first]
-    while len(batch) < job.target.batch and not ready.empty():
-        item = ready.get_nowait()
+    while len(batch) < job.target.batch:
+        item = await ready.get()
         if item is None:
             ready.put_nowait(item)  # the end of a worker, not of this one's batch
             break

@@ -12,11 +12,14 @@ import anyio
 from engine.decide import Decision, decide
 from engine.digest import changed_fields, user_name
 from engine.errors import Rejected, Transient
-from engine.job import Draft, Job, task_group
+from engine.job import Draft, Job
 from engine.ledger import Record, State
+from engine.model import Dialect
 from engine.rewrite import Change, Rewritten, rewrite
 from engine.selection import find
 from engine.survey import Survey, Task
+from engine.tasks import task_group
+from engine.translate import TABLE
 
 _NOT_REWRITTEN: Final = frozenset({"functions", "tools", "tool_choice", "raw", "metadata"})
 """What no rule changes, so that only an update may."""
@@ -58,11 +61,13 @@ class Planned:
     """Of the source as it is, and of the replica as it would be; for `plan --out`."""
     requests: int = 0
     """What a run would send for it."""
+    dialect: Dialect | None = None
+    """What its source is written in."""
 
     def to_json(self) -> dict[str, Any]:
         """As `plan --json` prints it."""
         value = asdict(self)
-        del value["digests"], value["requests"]
+        del value["digests"], value["requests"], value["dialect"]
         return value
 
 
@@ -75,6 +80,8 @@ class Plan:
     requests: int
     seconds: float
     notes: Sequence[str] = field(default_factory=tuple)
+    translation: Sequence[tuple[str, str]] = ()
+    """Where source and target speak different dialects: what becomes of each field and construct."""
 
     @property
     def has_work(self) -> bool:
@@ -89,6 +96,7 @@ class Plan:
             "requests": self.requests,
             "seconds": self.seconds,
             "notes": list(self.notes),
+            "translation": [{"what": what, "becomes": becomes} for what, becomes in self.translation],
         }
 
 
@@ -125,7 +133,16 @@ async def plan(
         requests=requests,
         seconds=round(requests / rate, 1),
         notes=tuple(survey.notes),
+        translation=_translation(job, {prompt.dialect for prompt in prompts}),
     )
+
+
+def _translation(job: Job, dialects: Collection[Dialect | None]) -> list[tuple[str, str]]:
+    """The table of each direction that these prompts go."""
+    there = job.target.can.dialects
+    return [
+        row for (one, to), rows in TABLE.items() if one in dialects and one not in there and to in there for row in rows
+    ]
 
 
 async def _planned(job: Job, task: Task, record: Record | None, now: float) -> Planned | None:
@@ -156,6 +173,7 @@ async def _planned(job: Job, task: Task, record: Record | None, now: float) -> P
         problem=failure.message if failure is not None else None,
         digests=_digests(draft),
         requests=_requests(job, decision),
+        dialect=decision.source.dialect if decision.source is not None else None,
     )
 
 
@@ -180,7 +198,9 @@ def _changes(decision: Decision, rewritten: Rewritten | None) -> Sequence[Mappin
 
 
 def _requests(job: Job, decision: Decision) -> int:
-    """About what a run sends for it: reads, the write, the proof of an update, labels."""
+    """About what a run sends for it: reads, the write, the proof of an update, labels; to files nothing is sent."""
+    if not job.target.can.asked:
+        return int(job.source.can.asked)
     labels = len(decision.source.labels) if decision.pending and decision.source is not None else 0
     if decision.action == "update":
         return 5 + job.publish + (not job.in_place) + labels

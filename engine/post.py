@@ -66,7 +66,7 @@ async def revise(job: Job, flow: Flow, ready: Ready) -> None:
             if number is None:
                 return
         publish = job.publish and not _head_only(revision)
-        if publish and number != revision.published:
+        if publish and number != revision.published and job.target.can.stages:
             await job.target.publish(revision.target_id, number)
         after = entries.updated(
             ready.whose,
@@ -113,7 +113,8 @@ async def _send(flow: Flow, batch: Sequence[Ready], write: Write) -> list[Outcom
     try:
         outcomes = await write(sending)
     except Stop as stop:
-        if intended and isinstance(stop.__cause__, (Rejected, Transient)):  # surely no effect: nothing is in doubt
+        # surely no effect: nothing is in doubt; of a bulk, a part may have been carried out
+        if intended and len(batch) == 1 and isinstance(stop.__cause__, (Rejected, Transient)):
             failure = entries.failure(stop.__cause__, retriable=True)
             await flow.record(*(_failed(ready, failure) for ready in batch))
         raise
@@ -291,7 +292,7 @@ class _History:
             number = await _put_and_prove(self.job, self.flow, ready)
             if number is None:
                 return False
-        if labels := draft.replica.source.labels:
+        if (labels := draft.replica.source.labels) and self.job.target.can.labels:
             ids = {version.number: version.id for version in await self.job.target.versions(self.target_id)}
             await _label(self.job, self.flow, self.target_id, ids[number], labels)
         await self.flow.record(entries.version(self.whose, self.target_id, source, number))
@@ -309,7 +310,13 @@ class _History:
 
     async def _publish(self, published: Prompt, draft: Draft, before: Prompt) -> None:
         number = self.numbers[published.version or 0]
-        if self.job.publish and before.version != number:
+        if self.job.publish and not self.job.target.can.stages:
+            newest = (await self.job.target.versions(self.target_id))[-1].number
+            if number != newest:  # there the newest is in use: it is brought once more, as that
+                if not await self._bring(published.version or 0, draft, before, []):
+                    return
+                number = self.numbers[published.version or 0]
+        if self.job.publish and before.version != number and self.job.target.can.stages:
             await self.job.target.publish(self.target_id, number)
         if self.begun:
             await self.flow.record(entries.finished(self.whose, self.target_id, draft, now=self.flow.clock()))

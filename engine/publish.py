@@ -12,8 +12,9 @@ import anyio
 from engine import entries
 from engine.errors import Rejected, Transient
 from engine.flow import Flow
-from engine.job import Job, task_group
+from engine.job import Job
 from engine.made import Made
+from engine.tasks import task_group
 
 RESULTS: Final = ("published", "already", "edited", "not_verified", "failed", "not_started")
 

@@ -13,9 +13,10 @@ from operator import attrgetter
 from typing import Final
 
 from engine.digest import changed, changed_inside, filled, short_digest, user_name, without_nulls
-from engine.model import Catalog, Choice, Json, Named, ParameterRules, Prompt, Row, Rule, When
+from engine.model import Catalog, Choice, Dialect, Json, Named, ParameterRules, Prompt, Row, Rule, When
 from engine.parameters import change_parameters, copied
 from engine.selection import find, takes
+from engine.translate import translate
 
 ALWAYS: Final = Rule().when
 NO_CHANGE: Final = ParameterRules()
@@ -25,11 +26,14 @@ _PARTIAL_TAG: Final = re.compile(r"(\{\{\s*>\s*)([^\s{}>@]+)((?:\s*@[^\s{}]*)?\s
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """Both workspaces and what is in them. `same`: they are one, so what is kept needs no mapping."""
+    """Both workspaces and what is in them. `same`: they are one, so what is kept needs no mapping. `dialects`: what
+    the target's prompts may be written in.
+    """
 
     same: bool
     source: Catalog
     target: Catalog
+    dialects: frozenset[Dialect] = frozenset({"portkey"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class Rewritten:
 
     `losses`: names of what has a value and no place at the target. `missing`: sentences on what it refers to that is
     not there; such a prompt must not be written, and the reference is as it was at the source. `notes`: sentences
-    that fail nothing, those of the source prompt first.
+    that fail nothing, those of the source prompt first. `refused`: what the target's dialect cannot say.
     """
 
     source: Prompt = field(repr=False)
@@ -63,6 +67,7 @@ class Rewritten:
     losses: tuple[str, ...]
     notes: tuple[str, ...]
     missing: tuple[str, ...]
+    refused: tuple[str, ...] = ()
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -89,16 +94,20 @@ def rewrite(prompt: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collectio
         model=_chosen([rule.model for rule in applied], prompt.model) or prompt.model,
         parameters=parameters,
         description=_last(rule.description for rule in applied) or prompt.description,
+        integrations=_integrations(prompt, applied),
     )
     references = [one for one, where in ((collection, "collection"), (provider, "provider")) if where in fields]
     references += partials
-    return Rewritten(
+    done = Rewritten(
         source=prompt,
         prompt=after,
-        losses=_losses(after, fields),
+        losses=(),
         notes=tuple(dict.fromkeys((*prompt.notes, *(one.note for one in references if one.note), *pinned, *notes))),
-        missing=tuple(one.missing for one in references if one.missing),
+        missing=(*(one.missing for one in references if one.missing), *_absent_integrations(after, ends)),
     )
+    if prompt.dialect not in ends.dialects:
+        done = _translated(done, _last(rule.messages for rule in applied) or "refuse", ends)
+    return replace(done, losses=_losses(done, fields))
 
 
 def place(row: Row, rules: Sequence[Rule], ends: Ends) -> Placement | None:
@@ -129,6 +138,19 @@ def clashes(placements: Iterable[tuple[Row, Placement]]) -> set[str]:
 def free_name(name: str, taken: Collection[str]) -> str:
     """The first of `name-2`, `name-3`, ... that is not taken."""
     return next(free for number in count(2) if (free := f"{name}-{number}") not in taken)
+
+
+def _translated(done: Rewritten, messages: str, ends: Ends) -> Rewritten:
+    """The same in a dialect of the target. That a chat becomes one text, as the file says, is no loss, but a note."""
+    (to,) = ends.dialects
+    translated = translate(done.prompt, to, messages=messages)
+    return replace(
+        done,
+        prompt=translated.prompt,
+        losses=tuple(loss for loss in translated.losses if loss != "messages"),
+        notes=(*done.notes, *translated.notes),
+        refused=translated.refused,
+    )
 
 
 # ---- which rules, which values ---------------------------------------------------------------------------------------
@@ -181,6 +203,30 @@ def _filled(template: str, prompt: Prompt | Row, ends: Ends) -> str:
     return _PLACEHOLDER.sub(lambda match: values[match[1]] or "", template)
 
 
+def _integrations(prompt: Prompt, applied: Sequence[Rule]) -> tuple[str, ...]:
+    """The further ones, their halves mapped as model and provider are."""
+    renewed = set()
+    for pair in prompt.integrations:
+        provider, _, model = pair.partition(":")
+        provider = _chosen([rule.provider for rule in applied], provider) or provider
+        renewed.add(f"{provider}:{_chosen([rule.model for rule in applied], model) or model}")
+    return tuple(sorted(renewed))
+
+
+def _absent_integrations(prompt: Prompt, ends: Ends) -> Iterator[str]:
+    there = ends.target.integrations
+    if there is None:
+        return
+    if prompt.model is not None and prompt.provider is None:
+        yield f"model '{prompt.model}' has no integration at the target: name one in rewrite.provider"
+        return
+    own = [] if prompt.model is None else [f"{prompt.provider}:{prompt.model}"]
+    for pair in (*own, *prompt.integrations):
+        if pair not in there:
+            advice = "add or enable it there, or mend rewrite.provider and rewrite.model"
+            yield f"integration '{pair}' is not at the target, or is disabled there: {advice}"
+
+
 def _parameters(prompt: Prompt, applied: Sequence[Rule]) -> tuple[Mapping[str, Json], list[str]]:
     parameters: Mapping[str, Json] = copied(prompt.parameters)
     notes: list[str] = []
@@ -230,7 +276,7 @@ def _provider(kept: str | None, applied: Sequence[Rule], ends: Ends) -> _Referen
 
 
 def _partial(slug: str, mapped: str | None, ends: Ends) -> _Reference:
-    if mapped or ends.same or ends.target.partials is not None:
+    if mapped or ends.same or ends.target.partials is not None or "partials" in ends.target.words:
         return _refer(_PARTIAL, slug, mapped, ends)
     advice = "map it in rewrite.partials, or use a key that may list partials"
     # unlike a collection or a provider it would not be refused: it would render as nothing
@@ -238,6 +284,9 @@ def _partial(slug: str, mapped: str | None, ends: Ends) -> _Reference:
 
 
 def _refer(kind: _Kind, kept: str | None, chosen: str | None, ends: Ends) -> _Reference:
+    if f"{kind.word}s" in ends.target.words:
+        own = find(kind.of(ends.source), kept) if kept is not None else None
+        return _Reference(chosen or (own.slug if own is not None else kept))
     target = kind.of(ends.target)
     if chosen is not None:
         return _Reference(chosen) if target is None else _named_in_file(kind, kept, chosen, target)
@@ -297,7 +346,7 @@ def _map_partials(text: str, applied: Sequence[Rule], ends: Ends) -> tuple[str, 
 
 
 def _changes(before: Prompt, after: Prompt) -> Iterator[Change]:
-    for name in ("name", "model", "provider", "collection"):
+    for name in ("name", "model", "provider", "collection", "integrations"):
         if getattr(before, name) != getattr(after, name):
             yield Change(name, getattr(before, name), getattr(after, name))
     if before.text != after.text:
@@ -308,5 +357,7 @@ def _changes(before: Prompt, after: Prompt) -> Iterator[Change]:
         yield Change(user_name("description"), before.description, after.description)
 
 
-def _losses(after: Prompt, fields: Collection[str]) -> tuple[str, ...]:
-    return tuple(sorted({*after.extra, *(user_name(name) for name in filled(after) if name not in fields)}))
+def _losses(done: Rewritten, fields: Collection[str]) -> tuple[str, ...]:
+    after = done.prompt
+    unknown = () if "extra" in fields else after.extra
+    return tuple(sorted({*done.losses, *unknown, *(user_name(name) for name in filled(after) if name not in fields)}))

@@ -18,11 +18,13 @@ from engine import entries
 from engine.digest import digest, make_replica
 from engine.errors import Gone, Rejected, Transient
 from engine.flow import Flow
-from engine.job import Job, task_group
+from engine.job import Job
 from engine.made import Line, Made
 from engine.model import Prompt, Updated, Version
+from engine.tasks import task_group
 
 RESULTS: Final = ("deleted", "restored", "gone", "kept", "failed", "not_started")
+NO_HISTORY: Final = "no earlier version is kept there; as it was before, it is in the ledger's .before.jsonl file"
 BREAKS: Final = "Applications that already call these replicas will break."
 
 
@@ -120,9 +122,13 @@ class _Case:
                 if not dry_run:
                     await self.flow.record(entries.rolled_back(made.whose, made.target_id, "kept"))
                 return self._says("kept", "it was edited since; it stays as it is")
+            if self.undo.action == "restore" and not self.job.target.can.history:
+                return self._says("kept", NO_HISTORY)
             numbers = await self._made_here(versions) if self.undo.action == "restore" else []
             if not dry_run:
-                await (self._delete() if self.undo.action == "delete" else self._restore(current, versions))
+                await (self._delete() if self.undo.action == "delete" else self._restore(current, versions, numbers))
+            if self.job.target.can.retracts:
+                numbers = []
             result = "deleted" if self.undo.action == "delete" else "restored"
         except Gone:
             result = "gone"
@@ -173,13 +179,16 @@ class _Case:
     async def _delete(self) -> None:
         await self.job.target.delete(self.undo.made.target_id)
 
-    async def _restore(self, current: Prompt, versions: Sequence[Version]) -> None:
+    async def _restore(self, current: Prompt, versions: Sequence[Version], made_here: Sequence[int]) -> None:
         first, last, target = self.undo.first, self._lines[-1], self.job.target
         before = first.get("before_version")
-        if before is not None and current.version != before:
+        if target.can.retracts:
+            for number in reversed(made_here):
+                await target.retract(current.id, number)
+        elif before is not None and current.version != before:
             await target.publish(current.id, before)
         version_id = next((version.id for version in versions if version.number == before), None)
-        if version_id is not None and not self.job.in_place:  # in place no label was moved
+        if version_id is not None and not self.job.in_place and target.can.labels:  # in place no label was moved
             for label in first.get("before_labels") or ():
                 await target.label(current.id, version_id, await self.flow.labels.id_of(target, label))
         wanted = current
@@ -188,7 +197,7 @@ class _Case:
         if current.name == last.get("name"):  # else somebody renamed it since
             wanted = replace(wanted, name=first.get("before_name") or current.name)
         head = frozenset(name for name in ("name", "collection") if getattr(wanted, name) != getattr(current, name))
-        if head:
+        if head and target.can.stages:
             replica = make_replica(current, wanted, migration=self.job.migration, registry="", mark_in="nowhere")
             outcome = await target.update(current.id, target.encode_update(replica, head), _nothing)
             if not isinstance(outcome, Updated):

@@ -16,12 +16,13 @@ import anyio
 from engine.adopt import CHANGED, EDITED, Adoption, examine
 from engine.entries import EXISTS
 from engine.errors import Rejected, Transient
-from engine.job import Job, task_group
+from engine.job import Job
 from engine.ledger import Record, State
 from engine.lookup import Found, Match, look_up, numbered, rows_of
 from engine.model import Row
 from engine.rewrite import Placement, clashes, free_name, place, rewrite
 from engine.selection import selects
+from engine.tasks import task_group
 
 EDITED_BEFORE: Final = "its replica was edited by hand; it stays as it is"
 
@@ -68,9 +69,10 @@ async def survey(job: Job, state: State, *, now: float, retry_failed: bool = Fal
     """Lists, selects, places and judges. `now` in epoch seconds. Raises Stop when a listing is not whole."""
     rows, total = await rows_of(job.source)
     target_rows = rows if job.ends.same else (await rows_of(job.target))[0]
-    selected = [row for row in rows if row.id not in state.targets and _is_selected(job, state, row)]
+    ours = job.replicas_among(state.targets)
+    selected = [row for row in rows if row.id not in ours and _is_selected(job, state, row)]
     tasks, replicas = await judge(job, state, selected, target_rows, now=now, retry_failed=retry_failed)
-    # Replicas of ours that no ledger knows are no sources; with two keys, both ends may be one workspace all the same.
+    # Replicas of ours that no ledger knows are no sources.
     tasks = _twins([task for task in tasks if task.row.id not in replicas])
     return Survey(
         rows=rows,
@@ -102,7 +104,7 @@ async def judge(
     names.update(record.name for row in pending if (record := state.records.get(row.id)) and record.name)
     found = await look_up(job, names, lambda: {job.key(row.id) for row in pending}, target_rows, state.targets)
     del names
-    replicas = {match.row.id for matches in found.ours.values() for match in matches}
+    replicas = {*job.replicas_among({match.row.id for matches in found.ours.values() for match in matches})}
     placed = [(row, placement) for row in pending if row.id not in replicas and (placement := placements[row.id])]
     judgement = _Judgement(
         job=job,
@@ -115,7 +117,7 @@ async def judge(
         retry_failed=retry_failed,
     )
     tasks = [judgement.task(row, placements.get(row.id)) for row in rows]
-    return await _adopted(job, found, tasks), replicas
+    return await _adopted(judgement, tasks, placements), replicas
 
 
 def _taken(target_rows: Iterable[Row], placed: Iterable[tuple[Row, Placement]]) -> set[str]:
@@ -224,6 +226,12 @@ class _Judgement:
 
     def _create(self, row: Row, record: Record | None, placement: Placement | None) -> Task:
         other = self.found.others.get(placement.name) if placement is not None else None
+        if other is not None and other.name in self.found.unmarked:
+            return Task(row=row, action="adopt", target_id=other.id)  # if it is equal to what we would write
+        return self.beside(row, record, placement, other)
+
+    def beside(self, row: Row, record: Record | None, placement: Placement | None, other: Row | None) -> Task:
+        """A new replica, unless somebody else's prompt has its name."""
         if other is None and record is not None and self._refused_name(record):
             return Task(row=row, action="conflict", reason="exists")
         if other is None or placement is None:
@@ -243,25 +251,34 @@ def _untouched(replica: Row, record: Record) -> bool:
     return replica.updated_at is not None and replica.updated_at == seen
 
 
-async def _adopted(job: Job, found: Found, tasks: Sequence[Task]) -> list[Task]:
+async def _adopted(
+    judgement: _Judgement, tasks: Sequence[Task], placements: Mapping[str, Placement | None]
+) -> list[Task]:
     """The same tasks, those that adopt with what is known of their replica; what nobody can vouch for is a conflict."""
+    job, found = judgement.job, judgement.found
+    unmarked = {match.row.id: match for match in found.unmarked.values()}
     examined: dict[str, Task] = {}
     limiter = anyio.CapacityLimiter(job.concurrency)
 
     async def one(task: Task, matches: Sequence[Match]) -> None:
+        row = task.row
         async with limiter:
-            adoption = await examine(job, task.row, matches[0])
+            adoption = await examine(job, row, matches[0])
+        if adoption is None and matches[0].row.id in unmarked:
+            record = judgement.state.records.get(row.id)
+            examined[row.id] = judgement.beside(row, record, placements.get(row.id), matches[0].row)
+            return
         if adoption is None:
-            examined[task.row.id] = replace(task, action="conflict", reason="edited")
+            examined[row.id] = replace(task, action="conflict", reason="edited")
             return
         rest = ", ".join(match.row.id for match in matches[1:])
         more = [f"has more than one replica; the oldest was taken, these are left alone: {rest}"] if rest else []
-        examined[task.row.id] = replace(task, adopt=adoption, note="; ".join([*more, *adoption.notes]) or None)
+        examined[row.id] = replace(task, adopt=adoption, note="; ".join([*more, *adoption.notes]) or None)
 
     async with task_group() as group:
         for task in tasks:
             if task.action == "adopt":
-                group.start_soon(one, task, found.ours[job.key(task.row.id)])
+                group.start_soon(one, task, found.ours.get(job.key(task.row.id)) or [unmarked[task.target_id or ""]])
     return [examined.get(task.row.id, task) for task in tasks]
 
 

@@ -21,7 +21,7 @@ from engine.ends import Workspaces, open_ends, open_job
 from engine.errors import ConfigError, Rejected, Stop, Transient
 from engine.flow import Flow
 from engine.interrupt import AGAIN, interruptible
-from engine.job import Halt, Job, task_group
+from engine.job import Halt, Job
 from engine.ledger import Record
 from engine.lookup import rows_of
 from engine.made import Made, read_made, runs_of
@@ -31,6 +31,7 @@ from engine.reconcile import settle
 from engine.rollback import Rollback, Undo, rollback, undoing
 from engine.sink import Sink
 from engine.survey import judge
+from engine.tasks import task_group
 from engine.verify import Checks, Verification, verify
 
 
@@ -57,7 +58,7 @@ async def verify_migration(
     wanted = migration.verify
     render, completions = render or wanted.render, completions or wanted.completions
     cases: Sequence[Case] = read_cases(wanted.cases) if wanted.cases is not None else ()
-    async with _opened(migration, options, gateways=render or completions > 0) as (job, flow, ends):
+    async with _opened(migration, options, gateways=render or completions > 0, writes=False) as (job, flow, ends):
         pairs = read_made(migration.ledger, options.chosen)
         if completions:
             _ask(options, _calls(migration, min(completions, len(pairs))))
@@ -123,7 +124,7 @@ async def rollback_migration(
     migration: Migration, options: VerbOptions, *, run: str | None = None, dry_run: bool = False
 ) -> Rollback:
     """Takes back what was done, or what one run did (`last`: the newest). Raises Stop and ConfigError."""
-    async with _opened(migration, options) as (job, flow, _):
+    async with _opened(migration, options, writes=not dry_run) as (job, flow, _):
         which = _run_named(migration.ledger, run)
         if not dry_run:
             await flow.halt.guard(_settle_doubts(job, flow, options.chosen))
@@ -163,7 +164,7 @@ def _ask(options: VerbOptions, what: str) -> None:
 
 @asynccontextmanager
 async def _opened(
-    migration: Migration, options: VerbOptions, *, gateways: bool = False
+    migration: Migration, options: VerbOptions, *, gateways: bool = False, writes: bool = True
 ) -> AsyncIterator[tuple[Job, Flow, Workspaces]]:
     """The ledger under its lock, and both ends."""
     if not migration.ledger.exists():
@@ -175,7 +176,7 @@ async def _opened(
             check_identity(migration, sink.state)
             async with (
                 sink,
-                open_ends(migration, rate=options.rate, gateways=gateways) as ends,
+                open_ends(migration, rate=options.rate, gateways=gateways, writes=writes) as ends,
                 task_group() as group,
             ):
                 group.start_soon(_stop_sending, halt, ends)

@@ -19,11 +19,12 @@ from engine.cases import Case, cases_for
 from engine.digest import differences, digest, read_mark
 from engine.errors import Gone, Rejected, Transient
 from engine.flow import Flow
-from engine.job import Draft, Job, prepare, task_group
+from engine.job import Draft, Job, prepare
 from engine.lookup import look_up, rows_of
 from engine.made import Made
 from engine.model import Completion, Entry, Failed, Gateway, Json, Prompt
 from engine.selection import find
+from engine.tasks import task_group
 
 RESULTS: Final = ("same", "differs", "missing", "source_changed")
 STALE_S: Final = 10.0

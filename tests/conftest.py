@@ -72,6 +72,7 @@ class Wrapped:
     """A workspace around another one. `on_fetch` may raise; `on_create` decides what becomes of a create, and may
     `put` it there; ids in `late` are left out of listings until that time."""
 
+    can = Memory.can
     batch = 1
     fields: Collection[str] = Memory.fields
 
@@ -132,6 +133,9 @@ class Wrapped:
 
     async def publish(self, target_id: str, version: int) -> None:
         await self.inner.publish(target_id, version)
+
+    async def retract(self, target_id: str, version: int) -> None:
+        await self.inner.retract(target_id, version)
 
     async def label(self, target_id: str, version_id: str, label_id: str) -> None:
         await self.inner.label(target_id, version_id, label_id)

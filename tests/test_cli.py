@@ -254,20 +254,6 @@ def test_the_sandbox_refuses_what_it_does_not_know_and_a_port_that_is_taken(tmp_
 # ---- what is not there -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{name: m, source: {kind: conductor, base_url: 'http://127.0.0.1:1/api'}}",
-        "{name: m, source: {kind: files}, target: {base_url: sandbox}}",
-    ],
-)
-def test_keys_of_later_versions_are_refused(text: str, tmp_path: Path) -> None:
-    (tmp_path / "m.yaml").write_text(text)
-    run = promptferry("run", "m.yaml", cwd=tmp_path)
-    assert (run.summary["exit_code"], run.summary["reason"], run.summary["requests"]["total"]) == (2, "config", 0)
-    assert "not available in this version" in run.sentence()
-
-
 def test_a_wrong_flag_of_another_command_has_no_summary(tmp_path: Path) -> None:
     wrong = promptferry("plan", "m.yaml", "--bogus", cwd=tmp_path)
     assert (wrong.code, wrong.out) == (2, "")

@@ -21,7 +21,12 @@ from engine.model import Clamp, ParameterRules, Rule, Select, When
 from engine.starter import starter
 
 CANARY = "sk-canary-4711"
-ENVIRON = {"PORTKEY_API_KEY": CANARY, "PORTKEY_TARGET_API_KEY": CANARY + "-target"}
+ENVIRON = {
+    "PORTKEY_API_KEY": CANARY,
+    "PORTKEY_TARGET_API_KEY": CANARY + "-target",
+    "CONDUCTOR_KEY_ID": CANARY + "-id",
+    "CONDUCTOR_KEY_SECRET": CANARY + "-secret",
+}
 HEAD = "name: m\nsource: {base_url: sandbox}\n"
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 INTERFACE = Path(__file__).parent.parent.parent / "shared" / "INTERFACE.md"
@@ -494,27 +499,52 @@ def test_files_that_are_not_there_or_not_text(tmp_path: Path) -> None:
         assert caught.value.problems[0].file == str(tmp_path / path)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "source: {kind: conductor, base_url: 'https://x.example/api'}",
-        "source: {kind: files}",
-        "source: {base_url: sandbox, path: x.jsonl}",
-        "source: {base_url: sandbox, key_id: '${PORTKEY_API_KEY}'}",
-        "target: {base_url: sandbox, key_secret: '${PORTKEY_API_KEY}'}",
-        "target: {kind: files}",
-        "rewrite: {messages: transcript}",
-        "rewrite: {rules: [{when: {}, messages: system-only}]}",
-        "limits: {batch: 10}",
-    ],
-)
-def test_what_is_not_built_yet_is_refused(problems: Problems, text: str) -> None:
-    rest = "".join(line + "\n" for line in HEAD.splitlines() if line.split(":")[0] != text.split(":")[0])
-    (problem,) = problems(rest + text + "\n").values()
-    assert "not available in this version" in problem.message
+OF_A_KIND = {
+    "source: {kind: conductor}": "source.base_url",
+    "source: {kind: conductor, base_url: 'https://x.example/api'}": "source.key_id",
+    "source: {kind: conductor, base_url: sandbox, api_key: '${PORTKEY_API_KEY}'}": "source.api_key",
+    "source: {kind: conductor, base_url: sandbox, workspace: w}": "source.workspace",
+    "source: {kind: files}": "source.path",
+    "source: {kind: files, path: prompts, base_url: 'https://x.example/v1'}": "source.base_url",
+    "source: {base_url: sandbox, path: x.jsonl}": "source.path",
+    "source: {base_url: sandbox, key_id: '${PORTKEY_API_KEY}'}": "source.key_id",
+    "target: {base_url: sandbox, key_secret: '${PORTKEY_API_KEY}'}": "target.key_secret",
+    "publish: false\ntarget: {kind: files, path: x}": "publish",
+    "publish: false\ntarget: {kind: conductor, base_url: sandbox}": "publish",
+    "select: {version: all}\ntarget: {kind: files, path: x}": "select",
+    "verify: {render: true}\ntarget: {kind: conductor, base_url: sandbox}": "verify",
+    "verify: {completions: 2}\ntarget: {kind: files, path: x}": "verify",
+    "rewrite: {messages: shout}": "rewrite.messages",
+}
 
 
-def test_what_is_not_built_yet_may_stand_there_with_its_default(load: Load) -> None:
+@pytest.mark.parametrize(("text", "key"), OF_A_KIND.items())
+def test_what_a_kind_of_registry_cannot_do_is_refused_at_its_key(problems: Problems, text: str, key: str) -> None:
+    first = {line.split(":")[0] for line in text.splitlines()}
+    rest = "".join(line + "\n" for line in HEAD.splitlines() if line.split(":")[0] not in first)
+    assert key in problems(rest + text + "\n")
+
+
+def test_mode_update_publishes_where_nothing_can_wait(problems: Problems, load: Load) -> None:
+    text = "name: m\nmode: update\nsource: {kind: conductor, base_url: sandbox}\n"
+    assert "say publish: true" in problems(text)["publish"].message
+    assert load(text + "publish: true\n").publishes
+
+
+def test_each_kind_is_identified_by_where_it_is(load: Load) -> None:
+    found = load(
+        "name: m\nsource: {kind: conductor, base_url: sandbox}\ntarget: {kind: files, path: out/prompts}\n"
+        "rewrite: {messages: transcript}\nlimits: {batch: 10}\n"
+    )
+    assert found.identity()["source"] == "conductor sandbox"
+    assert found.identity()["target"] == "files out/prompts"
+    assert found.target is not None
+    assert found.target.path is not None
+    assert found.target.path.path.is_absolute()
+    assert found.rules()[0].messages == "transcript"
+
+
+def test_every_default_may_be_written_out(load: Load) -> None:
     text = """
 mode: replicate
 target: {kind: portkey, base_url: sandbox, gateway_url: null, gateway_key: null}
@@ -660,9 +690,14 @@ def test_the_ready_files_load(path: Path) -> None:
 
 def test_there_are_ready_files_and_the_sandbox_needs_no_environment() -> None:
     assert [path.stem for path in CONFIGS] == [
+        "conductor-to-files",
+        "conductor-to-portkey",
+        "files-to-portkey",
         "portkey-collections-rules",
         "portkey-in-place",
         "portkey-new-model",
+        "portkey-to-conductor",
+        "portkey-to-files",
         "portkey-two-workspaces",
         "sandbox",
     ]

@@ -554,14 +554,14 @@ def test_killed_at_many_moments(publish: bool, tmp_path: Path) -> None:
     ids=["before", "after", "published"],
 )
 def test_killed_around_a_write(landed: bool, publish: bool, rewrite: dict[str, Any], tmp_path: Path) -> None:
-    """At the third write of every run: just before it is carried out, or after it and before the answer."""
+    """At the second write of every run: just before it is carried out, or after it and before the answer."""
     with placed(tmp_path, count=10) as place, wire(place.registry) as between:
         place.write(between.base_url, publish=publish, rewrite=rewrite)
         before, history = place.selected(), {key: place.numbers(key) for key in place.selected()}
         kills = 0
         while kills < 20:
             with started("run", place.path, cwd=place.path.parent, env=place.env) as process:
-                kill_at_a_write(between, process, number=3, landed=landed)
+                kill_at_a_write(between, process, number=2, landed=landed)
                 process.wait(60)
             if process.returncode != -signal.SIGKILL:
                 break

@@ -9,7 +9,7 @@ from engine.connectors.memory import Memory
 from engine.model import Catalog, Clamp, Named, ParameterRules, Prompt, Row, Rule, When
 from engine.rewrite import Change, Ends, Placement, Rewritten, clashes, free_name, place, rewrite
 
-FIELDS = frozenset(Prompt.__dataclass_fields__)
+FIELDS = frozenset(Prompt.__dataclass_fields__) - {"extra"}
 GENERAL = Rule(name="{name}-replica")
 SOURCE = Catalog(
     collections=[

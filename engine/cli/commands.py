@@ -344,7 +344,7 @@ def sandbox(
     fault: Annotated[list[str] | None, Option("--fault", metavar="NAME=PROBABILITY", help="Repeatable.")] = None,
     store: Annotated[Path | None, Option("--store", help="SQLite file that outlives it; seeded when empty.")] = None,
 ) -> int:
-    """Serves a local stand-in of Portkey on 127.0.0.1 until it is interrupted; the first line says where.
+    """Serves stand-ins of Portkey and Conductor on 127.0.0.1 until it is interrupted; the first line says where.
 
     Example: promptferry sandbox --prompts 500 --rate-limit 50 --fault reset_after=0.1
     """

@@ -31,7 +31,8 @@ def serve_sandbox(
 async def _serve(options: SandboxOptions) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with serve(options) as sandbox:
-            print(json.dumps({"portkey": sandbox.base_url, "api_key": sandbox.api_key}), flush=True)
+            where = {"portkey": sandbox.base_url, "conductor": sandbox.conductor_url, "api_key": sandbox.api_key}
+            print(json.dumps(where), flush=True)
             async for _ in signals:
                 return
 

@@ -68,7 +68,14 @@ def plan(planned: Plan) -> str:
     lines.append(f"{counts['selected']} of {counts['listed']} prompts selected{chosen}: {totals or 'nothing to do'}")
     lines.append(f"the run takes about {planned.requests:,} requests and {planned.seconds:,.0f} s")
     lines += [f"note: {note}" for note in planned.notes]
-    return "\n".join(lines)
+    return "\n".join([*_translation(planned), *lines])
+
+
+def _translation(planned: Plan) -> list[str]:
+    """What becomes of what the other registry says in its own way."""
+    width = max((len(what) for what, _ in planned.translation), default=0)
+    rows = [f"  {what:<{width}}  {becomes}" for what, becomes in planned.translation]
+    return ["on the way to the other registry:", *rows, ""] if rows else []
 
 
 def _alike(prompts: Iterable[Planned]) -> list[list[Planned]]:

@@ -3,7 +3,7 @@
 yamlfile    YAML to plain values, with the line of every key
 fields      kinds of value: secrets, addresses, times, paths, templates
 migration   Migration and its parts
-complaints  what is wrong, in plain words; what this version cannot do yet
+complaints  what is wrong, in plain words
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from engine.config.complaints import Complaint, complaints, not_available
+from engine.config.complaints import Complaint, complaints
 from engine.config.fields import Surroundings, ids_in, ledger_path, seconds
 from engine.config.migration import Endpoint, Limits, Migration
 from engine.config.yamlfile import YamlFile, read_yaml
@@ -37,7 +37,7 @@ def load_migration(path: str | Path, environ: Mapping[str, str] | None = None) -
         migration, found = Migration.model_validate(file.data, context=surroundings), []
     except ValidationError as error:
         migration, found = None, list(complaints(error, Migration))
-    problems = _problems(file, (*found, *not_available(file.data)))
+    problems = _problems(file, found)
     if migration is None or problems:
         raise ConfigError(problems)
     return migration.model_copy(update={"ledger": _in_ledger_folder(migration.ledger, environ)})

@@ -1,15 +1,14 @@
-"""What is wrong in a migration file, in plain words: values, unknown keys, and what this version cannot do yet."""
+"""What is wrong in a migration file, in plain words: values and unknown keys."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from engine.config.yamlfile import Place
-from engine.model import Json
 
 Complaint = tuple[Place, str]
 """Where, and what is wrong there."""
@@ -68,51 +67,3 @@ def _parts_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for inner in get_args(annotation):
         yield from _parts_in(inner)
-
-
-# ---- not built yet ---------------------------------------------------------------------------------------------------
-
-
-class _NotYet(NamedTuple):
-    """A key of which only some values work so far; left out and null always do. `*` stands for any item of a list."""
-
-    key: str
-    works: tuple[Json, ...]
-    instead: str
-
-
-_ONE_KIND: Final = "it belongs to another kind of registry; take it out"
-
-_NOT_YET: Final = (
-    *(
-        _NotYet(f"{end}.{key}", works, instead)
-        for end in ("source", "target")
-        for key, works, instead in (
-            ("kind", ("portkey",), "use portkey"),
-            ("key_id", (), _ONE_KIND),
-            ("key_secret", (), _ONE_KIND),
-            ("path", (), _ONE_KIND),
-        )
-    ),
-    _NotYet("rewrite.messages", ("refuse",), "chats are refused where they do not fit; use refuse"),
-    _NotYet("rewrite.rules.*.messages", ("refuse",), "chats are refused where they do not fit; use refuse"),
-    _NotYet("limits.batch", (50,), "the registry takes one prompt in a call; take it out"),
-)
-
-
-def not_available(data: Mapping[str, Json]) -> Iterator[Complaint]:
-    """The values in a file that are right, but whose feature this version does not have."""
-    for row in _NOT_YET:
-        for place, value in _values(data, row.key.split("."), ()):
-            if value is not None and value not in row.works:
-                yield place, f"not available in this version: {row.instead}"
-
-
-def _values(data: Json, steps: Sequence[str], place: Place) -> Iterator[tuple[Place, Json]]:
-    if not steps:
-        yield place, data
-    elif steps[0] == "*" and isinstance(data, list):
-        for index, item in enumerate(data):
-            yield from _values(item, steps[1:], (*place, index))
-    elif isinstance(data, dict) and steps[0] in data:
-        yield from _values(data[steps[0]], steps[1:], (*place, steps[0]))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainValidator, SecretStr, ValidationInfo, WithJsonSchema
 
 from engine.config.yamlfile import read_text
 from engine.model import Json
@@ -294,6 +294,24 @@ def ledger_path(value: Json, *, name: str, folder: Path) -> Path:
 
 LedgerPath = Annotated[Path, BeforeValidator(_ledger), WithJsonSchema({"type": "string"})]
 """Absolute path of the ledger, with {name} filled in."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilesPath:
+    """Where prompts are kept in files: as the migration file says it, and absolute."""
+
+    written: str
+    path: Path
+
+
+def _files_path(value: Json, info: ValidationInfo) -> FilesPath:
+    if not isinstance(value, str) or not value.isprintable():
+        raise ValueError("must be the path of a .jsonl file or of a directory")
+    return FilesPath(_plain(value), Path(os.path.abspath(_surroundings(info).folder / value)))
+
+
+Files = Annotated[FilesPath, PlainValidator(_files_path), WithJsonSchema({"type": "string"})]
+"""A .jsonl file or a directory."""
 
 
 # ---- what rewrites are made of ---------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from pydantic import (
 from engine.config.fields import (
     CasesFile,
     Choices,
+    Files,
     IdsFile,
     LedgerPath,
     NameTemplate,
@@ -73,6 +74,23 @@ class _Part(BaseModel):
         return {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
 
 
+_KEYS: Final = {
+    "portkey": frozenset({"base_url", "gateway_url", "api_key", "gateway_key", "workspace"}),
+    "conductor": frozenset({"base_url", "key_id", "key_secret"}),
+    "files": frozenset({"path"}),
+}
+"""Kind of registry -> the keys that are for it."""
+_REQUIRED: Final[dict[str, dict[str, str]]] = {
+    "portkey": {"api_key": "${PORTKEY_API_KEY}; only the sandbox needs none"},
+    "conductor": {
+        "key_id": "${CONDUCTOR_KEY_ID}; only the sandbox needs none",
+        "key_secret": "${CONDUCTOR_KEY_SECRET}; only the sandbox needs none",
+    },
+    "files": {"path": "prompts.jsonl, or prompts for a directory"},
+}
+"""Kind of registry -> what it cannot do without, with an example."""
+
+
 # ---- the parts -------------------------------------------------------------------------------------------------------
 
 
@@ -82,7 +100,11 @@ class Endpoint(_Part):
     kind: Literal["portkey", "conductor", "files"] = Field(
         default="portkey", description="What kind of registry it is."
     )
-    base_url: Url = Field(default=PORTKEY_URL, description="Address of the registry; `sandbox`: the embedded stand-in.")
+    base_url: Url = Field(
+        default=PORTKEY_URL,
+        description="Address of the registry, of kind conductor with /api; `sandbox`: the embedded stand-in.",
+        validate_default=True,
+    )
     gateway_url: Url | None = Field(default=None, description="Where render and completions live, when not base_url.")
     api_key: Secret | None = Field(
         default=None, description="Key that may read (source) or write (target) prompts.", validate_default=True
@@ -91,17 +113,33 @@ class Endpoint(_Part):
         default=None, description="Key that may render and complete, when api_key may not."
     )
     workspace: Workspace | None = Field(default=None, description="Id or slug, needed with the key of an organisation.")
-    key_id: Secret | None = Field(default=None, description="Kind conductor: id of the access key.")
-    key_secret: Secret | None = Field(default=None, description="Kind conductor: secret of the access key.")
-    path: Text | None = Field(default=None, description="Kind files: a .jsonl file or a directory.")
+    key_id: Secret | None = Field(
+        default=None, description="Kind conductor: id of the access key.", validate_default=True
+    )
+    key_secret: Secret | None = Field(
+        default=None, description="Kind conductor: secret of the access key.", validate_default=True
+    )
+    path: Files | None = Field(
+        default=None, description="Kind files: a .jsonl file or a directory.", validate_default=True
+    )
 
-    @field_validator("api_key")
+    @field_validator(
+        "base_url", "gateway_url", "api_key", "gateway_key", "workspace", "key_id", "key_secret", "path", mode="before"
+    )
     @classmethod
-    def _is_there(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        base_url = info.data.get("base_url")
-        if key is None and info.data.get("kind") == "portkey" and base_url is not None and not is_sandbox(base_url):
-            raise ValueError("is required, such as ${PORTKEY_API_KEY}; only the sandbox needs none")
-        return key
+    def _of_its_kind(cls, value: Json, info: ValidationInfo) -> Json:
+        kind, key = info.data.get("kind"), str(info.field_name)
+        if kind is None or (key == "base_url" and value == PORTKEY_URL and kind == "files"):
+            return value
+        if key == "base_url" and value == PORTKEY_URL and kind == "conductor":
+            raise ValueError("is required: the address of the cluster with /api, such as https://HOST/api, or sandbox")
+        if value is not None and key not in _KEYS[kind]:
+            others = " and ".join(other for other, keys in _KEYS.items() if key in keys)
+            raise ValueError(f"is for kind {others}, and this is kind {kind}: take it out")
+        needed = "base_url" in info.data and not is_sandbox(info.data["base_url"])
+        if value is None and needed and (example := _REQUIRED[kind].get(key)):
+            raise ValueError(f"is required, such as {example}")
+        return value
 
     @property
     def is_sandbox(self) -> bool:
@@ -110,8 +148,21 @@ class Endpoint(_Part):
 
     @property
     def identity(self) -> str:
-        """Kind, base_url and workspace in one text: equal exactly when both are the same workspace."""
+        """Kind, base_url or path, and workspace in one text: equal exactly when both are the same workspace."""
+        if self.path is not None:
+            return f"{self.kind} {self.path.written}"
         return " ".join(part for part in (self.kind, self.base_url, self.workspace) if part)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The secrets that the registry is asked with, in clear text; "" where there is none."""
+        given = (self.api_key, self.key_id, self.key_secret)
+        return tuple(key.get_secret_value() if key is not None else "" for key in given)
+
+    @property
+    def stages(self) -> bool:
+        """Whether a version can wait there to be published."""
+        return self.kind == "portkey"
 
 
 class Selection(_Part):
@@ -299,7 +350,9 @@ class Migration(_Part):
     on_edited: Literal["conflict", "keep", "overwrite"] = Field(
         default="conflict", description="Source or rules changed and the replica was edited by hand."
     )
-    publish: StrictBool | None = Field(default=None, description="Whether new versions become the published ones.")
+    publish: StrictBool | None = Field(
+        default=None, description="Whether new versions become the published ones.", validate_default=True
+    )
     limits: Limits = Field(default=Limits(), description="How fast and how patiently registries are asked.")
     ledger: LedgerPath = Field(
         default=Path("ledgers/{name}.jsonl"),
@@ -322,6 +375,31 @@ class Migration(_Part):
             raise ValueError("mode update follows one version of a prompt: set version to published or latest")
         return select
 
+    @field_validator("select")
+    @classmethod
+    def _with_a_place_for_it(cls, select: Selection, info: ValidationInfo) -> Selection:
+        target = info.data.get("target")
+        if select.version == "all" and target is not None and target.kind == "files":
+            raise ValueError("files keep one version of a prompt: set version to published or latest")
+        return select
+
+    @field_validator("publish")
+    @classmethod
+    def _live_at_once(cls, publish: bool | None, info: ValidationInfo) -> bool | None:
+        target = info.data.get("target") or info.data.get("source")
+        staged = publish is False or (publish is None and info.data.get("mode") == "update")
+        if target is not None and staged and not target.stages:
+            raise ValueError(f"in kind {target.kind} what is written is live at once: say publish: true")
+        return publish
+
+    @field_validator("verify")
+    @classmethod
+    def _by_a_gateway(cls, verify: Verification, info: ValidationInfo) -> Verification:
+        ends = [end for end in (info.data.get("source"), info.data.get("target")) if end is not None]
+        if without := [end.kind for end in ends if end.kind != "portkey" and (verify.render or verify.completions)]:
+            raise ValueError(f"render and completions need a gateway, and kind {without[0]} has none")
+        return verify
+
     @field_validator("name")
     @classmethod
     def _usable_as_file_name(cls, name: str) -> str:
@@ -339,7 +417,7 @@ class Migration(_Part):
         """Whether both ends are surely one workspace: the same kind, base_url and workspace, by the same key."""
         source, target = self.ends
         # A key may be locked to a workspace that the file need not name, so two keys may mean two workspaces.
-        return source.identity == target.identity and source.api_key == target.api_key
+        return source.identity == target.identity and source.keys == target.keys
 
     @property
     def secrets(self) -> frozenset[str]:
@@ -411,6 +489,7 @@ def _rule(changes: Changes, when: When) -> Rule:
         collection=tuple(changes.collection.items()),
         partials=tuple(changes.partials.items()),
         description=changes.description,
+        messages=changes.messages,
         parameters=_parameter_rules(changes.parameters),
     )
 

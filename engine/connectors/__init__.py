@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
-from engine.connectors import portkey, portkey_gateway
+from engine.connectors import conductor, files, portkey, portkey_gateway
+from engine.model import Target
 
-CONNECT: Final = {"portkey": portkey.connect}
+CONNECT: Final[dict[str, Callable[..., AbstractAsyncContextManager[Target]]]] = {
+    "portkey": portkey.connect,
+    "conductor": conductor.connect,
+    "files": files.connect,
+}
 """Kind of registry -> what opens it: an async context manager that gives a `Target`."""
 CONNECT_GATEWAY: Final = {"portkey": portkey_gateway.connect_gateway}
 """Kind of registry -> what opens where its prompts are rendered and called: one that gives a `Gateway`."""

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
 from typing import Final
 
-from engine.errors import Gone
+from engine.errors import Gone, Rejected
 from engine.model import (
+    Abilities,
     Catalog,
     Created,
     Finding,
@@ -29,6 +30,7 @@ class Memory:
     prompt that has more than one; `creates` and `updates` count what it has carried out.
     """
 
+    can = Abilities()
     batch = 1
     fields: Collection[str] = frozenset(
         "name text collection model provider parameters functions tools tool_choice raw metadata description".split()
@@ -113,6 +115,10 @@ class Memory:
     async def publish(self, target_id: str, version: int) -> None:
         """The prompt as that version is."""
         self.prompts[target_id] = replace(await self.fetch(target_id, str(version)), updated_at=self._now())
+
+    async def retract(self, target_id: str, version: int) -> None:
+        """Rejected: a version stays in the history."""
+        raise Rejected("memory takes no version out of a history", error="kept")
 
     async def label(self, target_id: str, version_id: str, label_id: str) -> None:
         """The label moves to that version."""

@@ -23,6 +23,7 @@ from engine.connectors.walk import walk, walk_raw
 from engine.errors import Exists, Rejected, UnknownOutcome
 from engine.http import Client, KeyAuth, Limits, open_client
 from engine.model import (
+    Abilities,
     Catalog,
     Created,
     Finding,
@@ -109,6 +110,7 @@ async def connect(
 class Portkey:
     """One workspace of Portkey."""
 
+    can = Abilities()
     batch = 1
     fields: Collection[str] = frozenset(
         "name text collection model provider parameters functions tools tool_choice raw metadata description".split()
@@ -142,7 +144,12 @@ class Portkey:
     async def catalog(self, kinds: Collection[str]) -> Catalog:
         """What prompts refer to; None for what this key may not list."""
         found = {kind: await self._named(kind) for kind in _CATALOG_PATHS if kind in kinds}
-        return Catalog(**found)
+        return Catalog(
+            collections=found.get("collections"),
+            providers=found.get("providers"),
+            partials=found.get("partials"),
+            labels=found.get("labels"),
+        )
 
     def encode(self, replica: Replica) -> bytes:
         """The body of POST /prompts with every field it takes and no nulls."""
@@ -169,6 +176,10 @@ class Portkey:
     async def publish(self, target_id: str, version: int) -> None:
         """PUT /prompts/{id}/makeDefault."""
         await self._put("publish", f"{_path(target_id)}/makeDefault", {"version": version})
+
+    async def retract(self, target_id: str, version: int) -> None:
+        """Rejected: a version stays in the history."""
+        raise Rejected("Portkey takes no version out of a history", error="kept")
 
     async def label(self, target_id: str, version_id: str, label_id: str) -> None:
         """PUT /prompts/{id}/versions/{versionId}."""

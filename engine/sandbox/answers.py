@@ -78,13 +78,26 @@ def encode(value: Json) -> str:
 
 def decode(raw: bytes) -> dict[str, Json]:
     """The JSON object in a request body; Refusal (400) when it is none."""
-    try:
-        value = json.loads(raw, parse_constant=_no_constant, parse_float=_finite)
-    except (ValueError, RecursionError) as exc:
-        raise invalid("the body is not JSON that this service can keep") from exc
+    value = decode_any(raw)
     if not isinstance(value, dict):
         raise invalid("the body must be a JSON object")
     return value
+
+
+def decode_list(raw: bytes) -> list[Json]:
+    """The JSON array in a request body; Refusal (400) when it is none."""
+    value = decode_any(raw)
+    if not isinstance(value, list):
+        raise invalid("the body must be a JSON array")
+    return value
+
+
+def decode_any(raw: bytes) -> Json:
+    """The JSON value in a request body; Refusal (400) when it is none."""
+    try:
+        return json.loads(raw, parse_constant=_no_constant, parse_float=_finite)
+    except (ValueError, RecursionError) as exc:
+        raise invalid("the body is not JSON that this service can keep") from exc
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -51,11 +51,45 @@ class Quirks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConductorQuirks:
+    """The same for Conductor."""
+
+    token_lifetime_s: float = 36_000.0
+    """Of a token that was asked for without `expiration`."""
+    token_requests: int | None = None
+    """Requests that a token is good for; the next one meets EXPIRED_TOKEN."""
+    token_status: Literal[401, 403] = 401
+    """Of the answer to an expired or invalid token."""
+    drops_sampling: bool = False
+    """An older server: temperature, topP, responseFormat and stopWords of a bulk item are dropped without a word."""
+    bulk_tags: bool = False
+    """The bulk call stores the tags of its items; else it drops them without a word."""
+    bulk_version: Literal["first", "latest", "next"] = "first"
+    """The version that a bulk item without one writes."""
+    bulk_rolls_back: bool = False
+    """A bulk that fails leaves nothing behind; else what came before the failure stays."""
+    bulk_merges: bool = False
+    """Integrations of the version that is overwritten stay; else they are replaced."""
+    names_item: bool = False
+    """The error of a bulk says which item failed and what it lacks."""
+    tags_in_prompt: bool = True
+    """A prompt that is read or listed carries its `tags`."""
+    disabled_missing: bool = False
+    """A write that names a disabled integration is refused as if it were not there."""
+    description_limit: int | None = 10_000
+    """Characters of a description; a longer one is refused: 400."""
+    encoded_slash: bool = False
+    """`%2F` in a path is a character of the name; else it is refused: 400."""
+    stale_reads_s: float = 0.0
+    """Seconds after a change of a prompt during which it is read and listed as it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxOptions:
     """Times are seconds. `faults` are probabilities by the names in `FAULTS`; `rate_limit` is requests a second
     for one key (bursts of one second). `store` is a SQLite file that outlives the process; it is seeded with `prompts`
-    prompts, the same for the same `seed`, only when it is new. `clock` gives seconds since 1970, `sleep` is what a
-    `slow` answer waits with.
+    prompts, the same for the same `seed`, only when it is new (Conductor's side with a tenth of them, 20 at most).
+    `clock` gives seconds since 1970, `sleep` is what a `slow` answer waits with.
     """
 
     port: int = 0
@@ -65,6 +99,7 @@ class SandboxOptions:
     faults: Mapping[str, float] = field(default_factory=dict)
     store: Path | None = None
     quirks: Quirks = field(default_factory=Quirks)
+    conductor: ConductorQuirks = field(default_factory=ConductorQuirks)
     slow_s: float = 2.0
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

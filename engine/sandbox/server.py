@@ -13,6 +13,17 @@ from aiohttp import web
 from engine.sandbox import catalog, inference, partials, prompts
 from engine.sandbox.answers import Json, Refusal, decode, encode, error_body, forbidden
 from engine.sandbox.call import Call, Registry
+from engine.sandbox.conductor_cluster import Conductor
+from engine.sandbox.conductor_wire import (
+    CONDUCTOR_ROUTES,
+    PREFIX,
+    TOKEN_HEADER,
+    ConductorRoute,
+    answer_of,
+    is_conductors,
+    read_call,
+    refusal_body,
+)
 from engine.sandbox.faults import Faults, reset, spoil
 from engine.sandbox.options import SandboxOptions
 
@@ -100,12 +111,13 @@ class Limit:
 
 
 class Server:
-    """Answers requests on a registry. `requests` are the last ones that were answered, oldest first."""
+    """Answers requests on both registries. `requests` are the last ones that were answered, oldest first."""
 
-    def __init__(self, registry: Registry, options: SandboxOptions) -> None:
+    def __init__(self, registry: Registry, conductor: Conductor, options: SandboxOptions) -> None:
         self.faults = Faults(options.faults, options.seed)
         self.requests: deque[Seen] = deque(maxlen=_REMEMBERED)
         self._registry = registry
+        self._conductor = conductor
         self._options = options
         self._limit = Limit(options.rate_limit, options.clock)
 
@@ -113,6 +125,8 @@ class Server:
         app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[self._outermost])
         for route in ROUTES:
             app.router.add_route(route.method, f"/v1{route.path}", partial(self._endpoint, route))
+        for one in CONDUCTOR_ROUTES:
+            app.router.add_route(one.method, f"{PREFIX}{one.path}", partial(self._conductor_endpoint, one))
         return app
 
     @web.middleware
@@ -178,10 +192,19 @@ class Server:
             return answer
         return web.Response(text=encode(answer), content_type="application/json")
 
+    async def _conductor_endpoint(self, route: ConductorRoute, request: web.Request) -> web.Response:
+        call = await read_call(self._conductor, route, request, request.get(_LATE, 0.0))
+        self._limit.take(f"conductor {call.claims.org if call.claims else ''}")
+        return answer_of(route.endpoint(call))
+
     def _refuse(self, request: web.Request, refusal: Refusal) -> web.Response:
         quirks = self._registry.quirks
-        echo = f" (key {request.headers.get('x-portkey-api-key')})" if quirks.echo_key else ""
-        body = error_body(quirks.error_shape, refusal.status, refusal.code, refusal.message + echo)
+        header = TOKEN_HEADER if is_conductors(request) else "x-portkey-api-key"
+        message = refusal.message + (f" (key {request.headers.get(header)})" if quirks.echo_key else "")
+        if is_conductors(request):
+            body = refusal_body(Refusal(refusal.status, refusal.code, message))
+        else:
+            body = error_body(quirks.error_shape, refusal.status, refusal.code, message)
         headers = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
         return web.Response(status=refusal.status, text=encode(body), content_type="application/json", headers=headers)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
@@ -13,6 +13,11 @@ from aiohttp import web
 
 from engine.sandbox.answers import Json
 from engine.sandbox.call import Registry
+from engine.sandbox.conductor_cluster import Cluster, Conductor
+from engine.sandbox.conductor_content import check_item
+from engine.sandbox.conductor_library import plant_conductor_library, plant_integrations
+from engine.sandbox.conductor_store import Integration
+from engine.sandbox.conductor_tokens import Tokens
 from engine.sandbox.content import check_prompt, first_content, flat, next_content
 from engine.sandbox.faults import Faults
 from engine.sandbox.options import SandboxOptions
@@ -26,12 +31,16 @@ _GRACE_S: Final = 1.0
 
 
 class Sandbox:
-    """A running sandbox. Workspaces are named by their slugs; the first one is `main`."""
+    """A running sandbox. Workspaces are named by their slugs; the first one is `main`. Each is a cluster of Conductor
+    too: any key id with the key of the workspace as secret.
+    """
 
-    def __init__(self, server: Server, registry: Registry, port: int) -> None:
+    def __init__(self, server: Server, registry: Registry, conductor: Conductor, port: int) -> None:
         self._server = server
         self._registry = registry
+        self._conductor = conductor
         self.base_url = f"http://127.0.0.1:{port}/v1"
+        self.conductor_url = f"http://127.0.0.1:{port}/api"
         self.api_key = self.key(FIRST_WORKSPACE)
         self.admin_key = self._kept_key("organisation", None, None)
 
@@ -54,6 +63,7 @@ class Sandbox:
         if home is None:
             with store.writing():
                 home = plant_workspace(store, workspace)
+                plant_integrations(store.conductor, home)
         return self._kept_key(f"workspace {workspace}", home, scopes)
 
     def workspace_id(self, workspace: str = FIRST_WORKSPACE) -> str:
@@ -116,6 +126,104 @@ class Sandbox:
         template, _ = self._prompt(prompt_id)
         return [self._flat(template, version.number) for version in reversed(self._registry.store.versions(template))]
 
+    # ---- Conductor ---------------------------------------------------------------------------------------------------
+
+    @property
+    def token_count(self) -> int:
+        """Tokens that were issued since the start."""
+        return self._conductor.tokens.issued
+
+    def expire_tokens(self) -> None:
+        """Every token that was issued since the start meets EXPIRED_TOKEN from now on."""
+        self._conductor.tokens.expire()
+
+    def conductor_prompts(self, workspace: str = FIRST_WORKSPACE) -> list[dict[str, Json]]:
+        """The newest version of every prompt with its `tags`, oldest name first, whatever the manners hide."""
+        cluster = self._cluster(workspace)
+        return [content | {"tags": list(head.tags)} for head, content in cluster.tables.newest(cluster.id)]
+
+    def conductor_versions(self, name: str, workspace: str = FIRST_WORKSPACE) -> list[dict[str, Json]]:
+        """Every version of a prompt, oldest first; none when there is no such prompt."""
+        cluster = self._cluster(workspace)
+        return cluster.tables.versions(cluster.id, name)
+
+    def add_conductor_prompt(
+        self,
+        name: str,
+        template: str = "Hello ${name}",
+        *,
+        workspace: str = FIRST_WORKSPACE,
+        integrations: Collection[str] = (),
+        tags: Mapping[str, str] | None = None,
+        **fields: Json,
+    ) -> None:
+        """Writes a version (1 unless said) in somebody else's name. `fields` as a bulk item has them; integrations need
+        not be there.
+        """
+        cluster = self._cluster(workspace)
+        item = {"name": name, "template": template, "integrations": list(integrations), **fields}
+        kept = check_item(item, cluster.quirks)
+        cluster.write(kept, kept.get("version", 1))
+        cluster.add_tags(name, [{"key": key, "value": value} for key, value in (tags or {}).items()])
+
+    def edit_conductor_prompt(self, name: str, *, workspace: str = FIRST_WORKSPACE, **fields: Json) -> None:
+        """Changes those fields of the newest version, in somebody else's name, whoever may not; `version` makes it
+        another one. Raises LookupError.
+        """
+        cluster = self._cluster(workspace)
+        versions = self.conductor_versions(name, workspace)
+        if not versions:
+            raise LookupError(f"there is no prompt {name!r}")
+        kept = check_item(versions[-1] | fields, cluster.quirks)
+        cluster.write(kept, kept["version"])
+
+    def forbid_update(self, name: str, workspace: str = FIRST_WORKSPACE) -> None:
+        """Takes the UPDATE permission on a prompt away: from everybody who comes over the wire. Raises LookupError."""
+        self._grant(name, workspace, updatable=False)
+
+    def allow_update(self, name: str, workspace: str = FIRST_WORKSPACE) -> None:
+        """Gives it back. Raises LookupError."""
+        self._grant(name, workspace, updatable=True)
+
+    def add_integration(
+        self, ref: str, *, enabled: bool = True, readable: bool = True, workspace: str = FIRST_WORKSPACE
+    ) -> None:
+        """`provider:model`, made or changed. `readable`: callers may see and use it."""
+        provider, _, model = ref.partition(":")
+        one = Integration(provider=provider, model=model, enabled=enabled, readable=readable)
+        with self._registry.store.writing():
+            self._registry.store.conductor.keep_integration(self.workspace_id(workspace), one)
+
+    def disable_integration(self, ref: str, workspace: str = FIRST_WORKSPACE) -> None:
+        """Raises LookupError."""
+        self._integration(ref, workspace)
+        self.add_integration(ref, enabled=False, workspace=workspace)
+
+    def remove_integration(self, ref: str, workspace: str = FIRST_WORKSPACE) -> None:
+        """Prompts that name it stay as they are. Raises LookupError."""
+        one = self._integration(ref, workspace)
+        with self._registry.store.writing():
+            self._registry.store.conductor.delete_integration(self.workspace_id(workspace), one)
+
+    def _integration(self, ref: str, workspace: str) -> Integration:
+        one = self._registry.store.conductor.integration(self.workspace_id(workspace), ref)
+        if one is None:
+            raise LookupError(f"there is no integration {ref!r}")
+        return one
+
+    def _grant(self, name: str, workspace: str, *, updatable: bool) -> None:
+        store, cluster = self._registry.store, self.workspace_id(workspace)
+        head = store.conductor.head(cluster, name)
+        if head is None:
+            raise LookupError(f"there is no prompt {name!r}")
+        with store.writing():
+            store.conductor.keep_head(cluster, replace(head, updatable=updatable))
+
+    def _cluster(self, workspace: str) -> Cluster:
+        return Cluster(conductor=self._conductor, id=self.workspace_id(workspace), user="somebody")
+
+    # ---- both --------------------------------------------------------------------------------------------------------
+
     def _flat(self, template: Template, number: int) -> dict[str, Json]:
         version = self._registry.store.version(template.id, number)
         if version is None:
@@ -158,27 +266,32 @@ async def serve(options: SandboxOptions | None = None) -> AsyncIterator[Sandbox]
     options = options or SandboxOptions()
     store = Store(options.store, options.seed)
     try:
-        _seed(store, options)
         registry = Registry(store=store, quirks=options.quirks, clock=options.clock)
-        server = Server(registry, options)
+        tokens = Tokens(store.seed, options.conductor, options.clock)
+        conductor = Conductor(store=store, quirks=options.conductor, clock=options.clock, tokens=tokens)
+        _seed(conductor, options)
+        server = Server(registry, conductor, options)
         runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=_GRACE_S)
         await runner.setup()
         try:
             site = web.TCPSite(runner, "127.0.0.1", options.port)
             await site.start()
             port: int = runner.addresses[0][1]
-            yield Sandbox(server, registry, port)
+            yield Sandbox(server, registry, conductor, port)
         finally:
             await runner.cleanup()
     finally:
         store.close()
 
 
-def _seed(store: Store, options: SandboxOptions) -> None:
+def _seed(conductor: Conductor, options: SandboxOptions) -> None:
+    store = conductor.store
     if not store.fresh:
         return
     with store.writing():
         plant_organisation(store)
         workspace = plant_workspace(store, FIRST_WORKSPACE)
         plant_library(store, workspace, options.prompts, options.quirks)
+        plant_integrations(store.conductor, workspace)
+        plant_conductor_library(conductor, workspace, options.prompts)
         store.finish_seeding()

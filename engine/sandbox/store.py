@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from engine.sandbox.answers import Json, encode
+from engine.sandbox.conductor_store import CONDUCTOR_SCHEMA, ConductorStore
 
 Kind = Literal["prompt", "partial"]
 ThingKind = Literal["collection", "label", "provider", "integration"]
@@ -84,13 +85,15 @@ class Window:
 
 
 class Store:
-    """One SQLite database. `fresh` tells whether it was empty; its `seed` is that of its first opening.
+    """One SQLite database. `fresh` tells whether it was empty; its `seed` is that of its first opening. `conductor` is
+    the part of it that Conductor's API serves.
 
     OSError when the file cannot be used.
     """
 
     def __init__(self, path: Path | None, seed: int) -> None:
         self._db = _open(path)
+        self.conductor = ConductorStore(self._db)
         kept = self._db.execute("SELECT seed FROM meta").fetchone()
         self.fresh = kept is None
         self.seed: int = seed if kept is None else kept["seed"]
@@ -107,7 +110,10 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """All or nothing; committed at the end. Raises OSError when the disk is full."""
+        """All or nothing; committed at the end, of the outermost one. Raises OSError when the disk is full."""
+        if self._db.in_transaction:
+            yield
+            return
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -306,7 +312,7 @@ def _open(path: Path | None) -> sqlite3.Connection:
         database.row_factory = sqlite3.Row
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
-        database.executescript(_SCHEMA)
+        database.executescript(_SCHEMA + CONDUCTOR_SCHEMA)
     except sqlite3.DatabaseError as exc:
         if database is not None:
             database.close()

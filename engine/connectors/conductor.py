@@ -1,0 +1,329 @@
+"""Orkes Conductor's prompt store, as source and as target.
+
+Facts that decide the code: prompts are known by name and written in bulk, at a path with a trailing slash; a bulk works
+in list order, stops at the first prompt that is refused and leaves the rest undone, leaves out without a word what the
+key may not update, overwrites whatever has the name, and answers all of that with an empty body. So only what is read
+back is believed. The newest version is the one in use; tags belong to the name. Tokens expire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from operator import attrgetter
+from typing import Any, Final
+from urllib.parse import quote
+from uuid import uuid4
+
+from engine.connectors.conductor_bulk import Bulk
+from engine.connectors.conductor_format import (
+    FIRST_VERSION,
+    SAMPLING,
+    Item,
+    Tag,
+    body_of,
+    prompt_of,
+    row_of,
+    tags_of,
+    version_of,
+)
+from engine.connectors.outcomes import outcome
+from engine.errors import Gone, Rejected, Stop, Transient, UnknownOutcome
+from engine.http import Client, Limits, open_client
+from engine.model import (
+    Abilities,
+    Catalog,
+    Finding,
+    Outcome,
+    Page,
+    Prompt,
+    Replica,
+    Sending,
+    Updated,
+    Version,
+)
+from engine.tasks import task_group
+from engine.throttle import Gate
+from engine.wire import decode, encode
+
+TOKEN_HEADER: Final = "X-Authorization"
+LISTABLE: Final = 2_000
+"""Prompts of a store that is read back by its listing: one call for a whole bulk. A larger one is read by name."""
+_AI_MODELS: Final = {"type": "AI_MODEL"}
+
+
+class NoAuth:
+    """For the request that gets a token."""
+
+    def headers(self) -> Mapping[str, str]:
+        """None."""
+        return {}
+
+    async def refresh(self, stale: Mapping[str, str]) -> bool:
+        """There is nothing to refresh."""
+        return False
+
+
+class TokenAuth:
+    """A token for key id and secret: got when the first request needs it, and again when it is refused."""
+
+    def __init__(self, client: Client, key_id: str, key_secret: str) -> None:
+        self._client = client
+        self._keys = encode({"keyId": key_id, "keySecret": key_secret})
+        self._token = ""
+
+    def headers(self) -> Mapping[str, str]:
+        """The token as it is, without a word before it; nothing before the first."""
+        return {TOKEN_HEADER: self._token} if self._token else {}
+
+    async def refresh(self, stale: Mapping[str, str]) -> bool:
+        """POST /token."""
+        try:
+            answer = await self._client.repeatable("token", "POST", "/token", self._keys)
+        except Rejected as error:
+            advice = "Check key_id, key_secret and that base_url ends with /api."
+            raise Stop("key_refused", f"no token was given: {error}", next=advice) from error
+        token = answer.get("token") if isinstance(answer, dict) else None
+        if not isinstance(token, str) or not token:
+            raise Stop("key_refused", "the answer to /token has no token", next="Check that base_url ends with /api.")
+        self._token = token
+        return True
+
+
+@asynccontextmanager
+async def connect(
+    *, base_url: str, key_id: str, key_secret: str, batch: int, gate: Gate, limits: Limits, name: str
+) -> AsyncIterator[Conductor]:
+    """A cluster under its own client; `name` is the end that errors speak of, `batch` the prompts of a bulk."""
+    keys = (key_id, key_secret)
+    async with (
+        open_client(base_url, NoAuth(), gate, limits, name=name, secrets=keys) as unsigned,
+        open_client(base_url, TokenAuth(unsigned, *keys), gate, limits, name=name, secrets=keys) as client,
+    ):
+        yield Conductor(client, batch=batch)
+
+
+class Conductor:
+    """One cluster of Orkes Conductor."""
+
+    can = Abilities(
+        dialects=frozenset({"conductor"}), own_ids=False, labels=False, stages=False, retracts=True, marks=False
+    )
+    fields: Collection[str] = frozenset(
+        "name text collection model provider parameters metadata description integrations".split()
+    )
+
+    def __init__(self, client: Client, *, batch: int) -> None:
+        self.batch = batch
+        self._client = client
+        self._size = LISTABLE + 1
+        """Prompts at the last listing."""
+
+    async def pages(self) -> AsyncIterator[Page]:
+        """The whole listing as one page: there is no paging."""
+        rows = [row_of(item) for item in await self._all()]
+        yield Page(rows=rows, total=len(rows))
+
+    async def fetch(self, prompt_id: str, version: str = "published") -> Prompt:
+        """The newest version, or one by number. A name that no path can hold is looked for in the listing."""
+        if "/" in prompt_id:
+            return await self._from_listing(prompt_id)
+        number = {} if version in ("published", "latest") else {"version": version}
+        item = await self._client.read("retrieve", _path(prompt_id), number)
+        if isinstance(item, dict) and "tags" not in item:
+            item["tags"] = await self._client.read("tags", f"{_path(prompt_id)}/tags")
+        return prompt_of(item, prompt_id)
+
+    async def versions(self, prompt_id: str) -> list[Version]:
+        """The history, oldest first."""
+        items = await self._client.read("versions", f"{_path(prompt_id)}/versions", cap=self._client.limits.listing_cap)
+        if not isinstance(items, list):
+            raise Rejected("the registry's answer is not a list of versions", error="bad_answer")
+        return sorted(map(version_of, items), key=attrgetter("number"))
+
+    async def catalog(self, kinds: Collection[str]) -> Catalog:
+        """The integrations that this key may use and that are enabled; one call."""
+        words = frozenset({"collections", "providers", "partials"})
+        try:
+            found = await self._client.read("integrations", "/integrations/all", _AI_MODELS)
+        except Rejected:
+            return Catalog(words=words)
+        pairs = frozenset(pair for pair in found if isinstance(pair, str)) if isinstance(found, list) else None
+        return Catalog(words=words, integrations=pairs)
+
+    def encode(self, replica: Replica) -> bytes:
+        """One prompt of a bulk, as its first version."""
+        return _numbered(body_of(replica), FIRST_VERSION)
+
+    async def create(self, bodies: Sequence[bytes], sending: Sending) -> list[Outcome]:
+        """A bulk, read back; what it left undone is sent again without the prompt at fault."""
+        bulk = Bulk(self, [decode(body) for body in bodies], sending)
+        return await bulk.carry_out()
+
+    def encode_update(self, replica: Replica, changed: Collection[str] | None) -> bytes:
+        """The whole prompt, whatever changed: a bulk knows nothing less."""
+        return body_of(replica)
+
+    async def update(self, target_id: str, body: bytes, sending: Sending) -> Outcome:
+        """A bulk of one, as the version after the newest."""
+        return await outcome(self._update(target_id, body, sending))
+
+    async def publish(self, target_id: str, version: int) -> None:
+        """The newest version is the published one. Rejected for an older one: those after it would have to go."""
+        if newer := [one.number for one in await self.versions(target_id) if one.number > version]:
+            numbers = ", ".join(map(str, newer))
+            raise Rejected(f"Conductor serves the newest version: {numbers} would have to be deleted", error="newer")
+
+    async def retract(self, target_id: str, version: int) -> None:
+        """DELETE /prompts/{name}/versions/{version}."""
+        try:
+            await self._client.repeatable("delete version", "DELETE", f"{_path(target_id)}/versions/{version}")
+        except Gone:
+            return
+
+    async def label(self, target_id: str, version_id: str, label_id: str) -> None:
+        """Rejected: there are no labels."""
+        raise Rejected("Conductor has no labels", error="no_labels")
+
+    async def create_label(self, name: str) -> str:
+        """Rejected: there are no labels."""
+        raise Rejected("Conductor has no labels", error="no_labels")
+
+    async def describe(self, target_id: str, description: str) -> None:
+        """The same version once more, with another description."""
+        item = await self._client.read("retrieve", _path(target_id))
+        kept = {name: item[name] for name in ("name", "template", "integrations", "version", *SAMPLING) if name in item}
+        await self.post([{**kept, "description": description}], _nothing)
+
+    async def delete(self, target_id: str) -> None:
+        """DELETE /prompts/{name}, with every version and tag."""
+        await self._client.repeatable("delete", "DELETE", _path(target_id))
+
+    async def write_test(self, collection: str | None) -> AsyncIterator[Finding]:
+        """Creates a scratch prompt in two versions, reads it back and deletes it."""
+        name = f"promptferry-write-test-{uuid4().hex[:8]}"
+        tags = [{"key": "promptferry", "value": "0" * 16}]
+        first = {"name": name, "template": "Hello ${name}", "description": "", "integrations": [], "version": 1}
+        try:
+            await self.post([{**first, "tags": tags, "temperature": 0.5, "topP": 0.5}], _nothing)
+            async for finding in self._tested(name):
+                yield finding
+            await self.post([{**first, "template": "Hello", "version": 2}], _nothing)
+            numbers = [version.number for version in await self.versions(name)]
+            yield _finding(numbers == [1, 2], "an update makes a version of its own", f"it has the versions {numbers}")
+            await self.delete(name)
+            yield Finding(level="ok", where="target", text="a prompt can be deleted")
+        except (Rejected, Transient) as error:
+            yield Finding(level="problem", where="target", text=f"the write test on {name} went wrong: {error}")
+
+    # ---- what a bulk is made of --------------------------------------------------------------------------------------
+
+    async def post(self, items: Sequence[Item], sending: Sending) -> None:
+        """POST /prompts/. Raises what a create raises; part of it may have been carried out then."""
+        await self._client.create("bulk", "POST", "/prompts/", encode(list(items)), sending, blank=True)
+
+    async def found(self, names: Sequence[str]) -> dict[str, Item]:
+        """Those of these prompts that are there. One listing, where the store is small enough for that."""
+        if self._size > LISTABLE:
+            return await self._by_name(names)
+        wanted = {*names}
+        there = {item["name"]: item for item in await self._all() if item["name"] in wanted}
+        return there | await self._by_name([name for name in names if name not in there])
+
+    async def tag(self, name: str, tags: Collection[Tag]) -> None:
+        """Adds tags."""
+        await self._client.repeatable("tag", "PUT", f"{_path(name)}/tags", _encoded_tags(tags))
+
+    async def _untag(self, name: str, tags: Collection[Tag]) -> None:
+        await self._client.repeatable("untag", "DELETE", f"{_path(name)}/tags", _encoded_tags(tags))
+
+    async def _by_name(self, names: Sequence[str]) -> dict[str, Item]:
+        found: dict[str, Item] = {}
+
+        async def one(name: str) -> None:
+            try:
+                found[name] = await self._client.read("retrieve", _path(name))
+            except Gone:
+                return
+
+        async with task_group() as group:
+            for name in names:
+                group.start_soon(one, name)
+        return found
+
+    # ---- an update ---------------------------------------------------------------------------------------------------
+
+    async def _update(self, target_id: str, body: bytes, sending: Sending) -> Updated:
+        item = decode(body)
+        if item["name"] != target_id:
+            message = f"{target_id!r} cannot be renamed to {item['name']!r}: in Conductor the name is the prompt"
+            raise Rejected(message, error="renamed")
+        number = (await self.versions(target_id))[-1].number + 1
+        await self._client.create(
+            "bulk", "POST", "/prompts/", encode([{**item, "version": number}]), sending, blank=True
+        )
+        try:
+            if number not in [version.number for version in await self.versions(target_id)]:
+                message = f"no update permission: the bulk left {target_id!r} out without a word; grant it to the key"
+                raise Rejected(message, error="no_update_permission")
+            await self._set_tags(target_id, tags_of(item))
+        except Transient as error:
+            raise UnknownOutcome(f"it may have happened: {error}", error=error.error) from error
+        return Updated(version_id=str(number))
+
+    async def _set_tags(self, name: str, wanted: Sequence[Tag]) -> None:
+        there = tags_of({"tags": await self._client.read("tags", f"{_path(name)}/tags")})
+        if missing := set(wanted) - set(there):
+            await self.tag(name, missing)
+        if surplus := set(there) - set(wanted):
+            await self._untag(name, surplus)
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+
+    async def _all(self) -> list[Item]:
+        items = await self._client.read("list /prompts", "/prompts", cap=self._client.limits.listing_cap)
+        if not isinstance(items, list) or not all(_has_name(item) for item in items):
+            raise Rejected("the registry's answer is not a list of prompts", error="bad_answer")
+        self._size = len(items)
+        return items
+
+    async def _from_listing(self, name: str) -> Prompt:
+        for item in await self._all():
+            if item["name"] == name:
+                return prompt_of(item)
+        raise Gone(f"there is no prompt {name!r}", error="gone", status=404)
+
+    async def _tested(self, name: str) -> AsyncIterator[Finding]:
+        found = await self.fetch(name)
+        kept = set(found.parameters) >= {"temperature", "topP"}
+        yield _finding(kept, "temperature and topP arrive", "temperature and topP are dropped: an older server")
+        if "promptferry" not in found.metadata:
+            await self.tag(name, [("promptferry", "0" * 16)])
+            found = await self.fetch(name)
+            yield _finding("promptferry" in found.metadata, "tags are set by a second call", "tags are not kept")
+        else:
+            yield Finding(level="ok", where="target", text="a bulk stores tags")
+
+
+def _has_name(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("name"), str)
+
+
+def _finding(good: bool, yes: str, no: str) -> Finding:
+    return Finding(level="ok" if good else "note", where="target", text=yes if good else no)
+
+
+def _path(name: str) -> str:
+    return f"/prompts/{quote(name, safe='')}"
+
+
+def _numbered(body: bytes, version: int) -> bytes:
+    return b'{"version":%d,%b' % (version, body[1:])
+
+
+def _encoded_tags(tags: Collection[Tag]) -> bytes:
+    return encode([{"key": key, "value": value} for key, value in sorted(tags)])
+
+
+async def _nothing() -> None:
+    """There is no intent to be written."""

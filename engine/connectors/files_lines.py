@@ -1,0 +1,278 @@
+"""Prompts in one file, a line for each: newer lines stand behind older ones until the end sorts them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from engine import wire
+from engine.connectors.files_format import (
+    Document,
+    Unreadable,
+    from_line,
+    to_line,
+)
+from engine.connectors.files_store import (
+    MOST_PROBLEMS,
+    TEMPORARY,
+    Written,
+    gone,
+    iso,
+    key_of_mark,
+    lock,
+    make_folder,
+    missing,
+    row_of,
+    stopped,
+    sync_folder,
+    write_all,
+)
+from engine.errors import ConfigError, Problem, Rejected, Transient
+from engine.log import log
+from engine.model import Prompt, Row
+
+_OUR_LINE: Final = b'{"id":'
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a line stands in the file."""
+
+    offset: int
+    length: int
+    number: int
+    replaces: bool
+    key: str | None
+    row: Row
+
+
+class Lines:
+    """A line for each prompt. While it is written, newer lines stand behind older ones of the same id."""
+
+    batch = 50
+
+    def __init__(self, path: Path, *, name: str, writes: bool) -> None:
+        if not path.exists() and not writes:
+            raise missing(path, name)
+        self.path = path.resolve()
+        if self.path.is_dir():
+            raise ConfigError(
+                [Problem("is a folder; name a file, or a folder without .jsonl", file=str(path), key=name)]
+            )
+        self._writes = writes
+        self._writing = Lock()
+        self._places: dict[str, _Place] = {}
+        self._count = 0
+        self._old = 0
+        """Lines that no longer count."""
+        self._fd = _open_locked(self.path) if writes else os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if writes:
+                self._temporary.unlink(missing_ok=True)
+            self._load()
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def rows(self) -> list[Row]:
+        """The newest line first. All have the time of the file."""
+        with self._writing:
+            time = iso(os.fstat(self._fd).st_mtime_ns)
+            return [replace(place.row, updated_at=time) for place in reversed(self._places.values())]
+
+    def read(self, prompt_id: str) -> tuple[Document, str]:
+        """One line."""
+        place = self._places.get(prompt_id)
+        if place is None:
+            raise gone(prompt_id)
+        try:
+            line = os.pread(self._fd, place.length, place.offset)
+            return from_line(line, place.number), iso(os.fstat(self._fd).st_mtime_ns)
+        except (OSError, Unreadable) as error:
+            message = f"{self.path}:{place.number}: was changed while it was read; run it again"
+            raise Rejected(message, error="not_a_prompt") from error
+
+    def form(self, document: Document) -> bytes:
+        """The line."""
+        return to_line(document)
+
+    def parse(self, content: bytes) -> Document:
+        """The prompt of a line."""
+        return from_line(content, 1)
+
+    def add(self, several: Sequence[Written]) -> list[str]:
+        """Their lines, written and synced at once."""
+        with self._writing:
+            new: dict[str, str] = {}
+            documents = []
+            for one in several:
+                prompt_id = next(name for name in _ids(one) if self._is_free(name, one.key, new))
+                replaces = prompt_id in self._places or prompt_id in new
+                new[prompt_id] = one.key
+                document = self.parse(one.content)
+                documents.append(replace(document, prompt=replace(document.prompt, id=prompt_id), replaces=replaces))
+            self._append(documents)
+            return [document.prompt.id for document in documents]
+
+    def change(self, prompt_id: str, document: Document) -> None:
+        """A newer line, unless it says the same."""
+        with self._writing:
+            place = self._places[prompt_id]
+            newer = replace(document, replaces=place.replaces)
+            if to_line(newer) != os.pread(self._fd, place.length, place.offset):
+                self._append([replace(document, replaces=True)])
+
+    def remove(self, prompt_id: str) -> None:
+        """A line that says so."""
+        with self._writing:
+            if prompt_id not in self._places:
+                raise gone(prompt_id)
+            self._append([Document(prompt=Prompt(id=prompt_id, name="", text=""), deleted=True)])
+
+    def close(self) -> None:
+        """Sorts what was written into a new file, which takes the place of this one."""
+        try:
+            if self._writes and (self._old or list(self._places) != self._sorted()):
+                self._sort()
+        except OSError as error:
+            with suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
+            raise stopped(self.path, error) from error
+        finally:
+            os.close(self._fd)
+
+    @property
+    def _temporary(self) -> Path:
+        return self.path.with_name(f"{TEMPORARY}{self.path.name}.tmp")
+
+    def _is_free(self, prompt_id: str, key: str, new: Mapping[str, str]) -> bool:
+        """Whether there is no such id, or that of the replica of this key. `new`: ids and keys that are to be added."""
+        place = self._places.get(prompt_id)
+        return new.get(prompt_id, place.key if place is not None else key) == key
+
+    def _sorted(self) -> list[str]:
+        return sorted(self._places, key=lambda prompt_id: prompt_id.encode("utf-8", "surrogatepass"))
+
+    def _sort(self) -> None:
+        mode = stat.S_IMODE(os.fstat(self._fd).st_mode)
+        with open(self._temporary, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            for prompt_id in self._sorted():
+                place = self._places[prompt_id]
+                line = os.pread(self._fd, place.length, place.offset)
+                if place.replaces:
+                    line = to_line(replace(from_line(line, place.number), replaces=False))
+                file.write(line if line.endswith(b"\n") else line + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._temporary.rename(self.path)
+        sync_folder(self.path.parent)
+
+    def _append(self, documents: Sequence[Document]) -> None:
+        lines = [to_line(document) for document in documents]
+        size = os.fstat(self._fd).st_size
+        try:
+            write_all(self._fd, b"".join(lines))
+            os.fdatasync(self._fd)
+        except OSError as error:
+            try:
+                os.ftruncate(self._fd, size)
+            except OSError:
+                raise stopped(self.path, error) from error
+            raise stopped(self.path, error) from Transient("nothing was written", error="disk")
+        for document, line in zip(documents, lines, strict=True):
+            self._place(document, size, len(line))
+            size += len(line)
+
+    def _place(self, document: Document, offset: int, length: int) -> None:
+        prompt = document.prompt
+        self._count += 1
+        self._old += (self._places.pop(prompt.id, None) is not None) + document.deleted
+        if not document.deleted:
+            key = key_of_mark(prompt)
+            self._places[prompt.id] = _Place(offset, length, self._count, document.replaces, key, row_of(prompt, None))
+
+    def _load(self) -> None:
+        problems: list[Problem] = []
+        offset, torn = 0, False
+        with open(self._fd, "rb", closefd=False) as file:
+            for line in file:
+                if torn := not line.endswith(b"\n") and _is_torn(line):
+                    break
+                self._load_line(line, offset, problems)
+                offset += len(line)
+        if problems:
+            raise ConfigError(problems[:MOST_PROBLEMS])
+        if torn:
+            self._leave_torn(offset)
+        if self._writes and offset and os.pread(self._fd, 1, offset - 1) != b"\n":
+            write_all(self._fd, b"\n")
+
+    def _load_line(self, line: bytes, offset: int, problems: list[Problem]) -> None:
+        number = self._count + 1
+        if not line.strip():
+            self._count += 1
+            return
+        try:
+            document = from_line(line, number)
+        except Unreadable as error:
+            problems.append(Problem(error.message, file=str(self.path), line=number))
+            self._count += 1
+            return
+        there = self._places.get(document.prompt.id)
+        if there is not None and not (document.replaces or document.deleted):
+            message = f"has the id of line {there.number}; give one of them another id, or take one out"
+            problems.append(Problem(message, file=str(self.path), line=number))
+        self._place(document, offset, len(line))
+
+    def _leave_torn(self, offset: int) -> None:
+        log.warning("files.torn", path=str(self.path), line=self._count + 1, cut=self._writes)
+        if self._writes:
+            os.ftruncate(self._fd, offset)
+            os.fsync(self._fd)
+
+
+def _is_torn(line: bytes) -> bool:
+    """Whether it is the beginning of a line of ours: anything else is not ours to cut."""
+    if not (line.startswith(_OUR_LINE) or _OUR_LINE.startswith(line)):
+        return False
+    try:
+        wire.decode(line)
+    except wire.NotKept:
+        return False
+    except ValueError:
+        return True
+    return False
+
+
+def _ids(one: Written) -> Iterator[str]:
+    yield one.source_id
+    yield f"{one.source_id}-{one.key[:6]}"
+    yield f"{one.source_id}-{one.key}"
+
+
+def _open_locked(path: Path) -> int:
+    """The descriptor of the file that is at `path` now, made when there is none, and locked."""
+    make_folder(path.parent)
+    while True:
+        made = not path.exists()
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ConfigError([Problem("is no file; name another place", file=str(path))])
+            lock(fd, path)
+            if made:
+                sync_folder(path.parent)
+            # between open and lock another run may have put a sorted file in its place
+            if path.exists() and os.path.samestat(os.fstat(fd), path.stat()):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)

@@ -1,0 +1,220 @@
+"""JSON values as YAML 1.2 in block style, and back. Pure.
+
+Written by hand, so that the same values are the same bytes whatever library is installed; read by ruamel.yaml, because
+people edit it. Every number, text and key comes back as it was: kinds are told by the JSON rules, not by guesses.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from engine.model import Json
+
+MOST_DEEP: Final = 64
+"""Values nested deeper than this are not written: a reader could not follow."""
+SPLIT_PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+"""The two halves of one character as two: they would come back as one."""
+
+_STEP: Final = "  "
+_LONGEST_KEY: Final = 500
+"""YAML looks for the colon of a key in its next 1024 characters only; a longer one needs a question mark."""
+_PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_./@+-]*(?:[ :][A-Za-z0-9_./@+-]+)*")
+_WORDS: Final = frozenset("null true false yes no on off y n".split())
+_NOT_PRINTED: Final = re.compile(
+    "[^\\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+)
+"""What YAML readers refuse, take for the end of a line, or do not show."""
+_BLOCK: Final = re.compile(r"[^\s][^\n]*(?:\n[^\n]*)*\n[^\n]*[^\s\n]\n?")
+"""Several lines that stand in a literal block: no blank at their start, and no blank line at their end."""
+_JSON_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+_INTEGER: Final = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT: Final = re.compile(
+    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
+_CONSTANTS: Final = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+
+
+class Unreadable(ValueError):
+    """It is not such YAML. `line` counts from 1; the message never quotes it."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """What stands in front matter, and the line of each of its outermost keys, from 1."""
+
+    values: Mapping[str, Json]
+    lines: Mapping[str, int]
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_yaml(values: Mapping[str, Json]) -> str:
+    """The lines of a mapping, in its order. Raises ValueError for what would not come back: NaN, Infinity, an integer
+    of more digits than Python reads, a surrogate pair as two characters, or nesting deeper than MOST_DEEP.
+    """
+    return "".join(f"{line}\n" for line in _mapping(values, ""))
+
+
+def _mapping(values: Mapping[str, Json], indent: str) -> Iterator[str]:
+    if len(indent) > MOST_DEEP * len(_STEP):
+        raise ValueError("a value that is nested too deep")
+    for key, value in values.items():
+        written = _text(key)
+        if len(written) <= _LONGEST_KEY:
+            yield from _behind(f"{indent}{written}:", value, indent)
+        else:
+            yield f"{indent}? {written}"
+            yield from _behind(f"{indent}:", value, indent)
+
+
+def _behind(head: str, value: Json, indent: str) -> Iterator[str]:
+    """A value behind its key."""
+    if isinstance(value, Mapping) and value:
+        yield head
+        yield from _mapping(value, indent + _STEP)
+    elif isinstance(value, list | tuple) and value:
+        yield head
+        yield from _sequence(value, indent + _STEP)
+    else:
+        yield from _leaf(head, value, indent)
+
+
+def _sequence(items: list[Json] | tuple[Json, ...], indent: str) -> Iterator[str]:
+    if len(indent) > MOST_DEEP * len(_STEP):
+        raise ValueError("a value that is nested too deep")
+    inner = indent + _STEP
+    for item in items:
+        if isinstance(item, Mapping | list | tuple) and item:
+            lines = _mapping(item, inner) if isinstance(item, Mapping) else _sequence(item, inner)
+            yield f"{indent}- {next(lines)[len(inner) :]}"
+            yield from lines
+        else:
+            yield from _leaf(f"{indent}-", item, indent)
+
+
+def _leaf(head: str, value: Json, indent: str) -> Iterator[str]:
+    if isinstance(value, str) and _BLOCK.fullmatch(value) and not _NOT_PRINTED.search(value):
+        yield f"{head} |" if value.endswith("\n") else f"{head} |-"
+        yield from (f"{indent}{_STEP}{line}" if line else "" for line in value.removesuffix("\n").split("\n"))
+    else:
+        yield f"{head} {_scalar(value)}"
+
+
+def _scalar(value: Json) -> str:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number that is not finite")
+    if value is None or isinstance(value, bool | int | float):
+        return json.dumps(value)
+    if isinstance(value, Mapping | list | tuple) and not value:
+        return "{}" if isinstance(value, Mapping) else "[]"
+    raise TypeError(f"no JSON value: {type(value).__name__}")
+
+
+def _text(text: str) -> str:
+    if SPLIT_PAIR.search(text):
+        raise ValueError("a text with a surrogate pair in two characters, which would come back as one")
+    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
+        return text
+    return _NOT_PRINTED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_yaml(text: str) -> Front:
+    """The mapping that `text` holds. Raises Unreadable."""
+    try:
+        root = YAML(typ="safe", pure=True).compose(text)
+        if root is None:
+            return Front(values={}, lines={})
+        if not isinstance(root, MappingNode):
+            raise Unreadable(root.start_mark.line + 1, "is no map of keys such as `name:`")
+        values = _read_mapping(root)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        message = "is not YAML; put quotes around a text that holds any of {{ }} [ ] : # * ! % @"
+        raise Unreadable(mark.line + 1 if mark else 1, message) from None
+    except YAMLError:
+        raise Unreadable(1, "is not YAML: it holds control characters; write them as \\u and four digits") from None
+    except RecursionError:
+        raise Unreadable(1, "is nested too deep") from None
+    return Front(values=values, lines={str(key.value): key.start_mark.line + 1 for key, _ in root.value})
+
+
+def _read_mapping(node: MappingNode) -> dict[str, Json]:
+    values: dict[str, Json] = {}
+    for key_node, value_node in node.value:
+        if not isinstance(key_node, ScalarNode):
+            raise _unreadable(key_node, "has a key that is no text")
+        key = _joined(key_node.value)
+        if key in values:
+            raise _unreadable(key_node, "has a key that stands in this map already; take one of them out")
+        values[key] = _read(value_node)
+    return values
+
+
+def _read(node: Node) -> Json:
+    if node.anchor is not None:
+        raise _unreadable(node, "has an anchor or an alias (& or *); write the value out, or put quotes around a text")
+    if not str(node.tag).startswith("tag:yaml.org,2002:"):
+        raise _unreadable(node, "has a tag; put quotes around a text that begins with !")
+    if isinstance(node, MappingNode):
+        return _read_mapping(node)
+    if isinstance(node, SequenceNode):
+        return [_read(item) for item in node.value]
+    return _read_scalar(node)
+
+
+def _read_scalar(node: Any) -> Json:
+    text = node.value
+    if node.style is not None:
+        return _joined(text)
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    try:
+        if number := _JSON_NUMBER.fullmatch(text):
+            return _finite(text, node) if number[1] or number[2] else int(text)
+        if _INTEGER.fullmatch(text):
+            return int(text, 8 if text.startswith("0o") else 16 if text.startswith("0x") else 10)
+    except ValueError:
+        raise _unreadable(node, "has a number that cannot be kept") from None
+    return _finite(text, node) if _FLOAT.fullmatch(text) else _joined(text)
+
+
+def _finite(text: str, node: Node) -> float:
+    number = math.inf if text[-1].isalpha() else float(text)  # .inf and .nan
+    if not math.isfinite(number):
+        raise _unreadable(node, "has a number that is not finite; put quotes around it if it is a text")
+    return number
+
+
+def _joined(text: str) -> str:
+    """The text, with escapes such as those of JSON, where two make one character, put together."""
+    if not SPLIT_PAIR.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+def _unreadable(node: Node, message: str) -> Unreadable:
+    return Unreadable(node.start_mark.line + 1, message)
