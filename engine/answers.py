@@ -124,8 +124,9 @@ def complaint(body: bytes) -> Complaint | None:
     message = _first(place.get("message") for place in places)
     code = _first(place.get(key) for place in places for key in ("errorCode", "code"))
     if isinstance(error, str):
-        # {"error": "EXPIRED_TOKEN", "message": ...} and {"error": "what went wrong"}
-        return Complaint(message or error, code or (error if message or error in TOKEN_CODES else None))
+        # {"error": "EXPIRED_TOKEN", "message": ..., "code": "403"} and {"error": "what went wrong"}
+        own = error if error in TOKEN_CODES else code or (error if message else None)
+        return Complaint(message or error, own)
     return Complaint(message or "", code)
 
 

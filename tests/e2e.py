@@ -171,10 +171,10 @@ class Served:
         """The number of the new version that somebody makes of a prompt."""
         return self.ask(lambda sandbox: sandbox.add_version(prompt_id, publish=publish, **fields))
 
-    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """A request by somebody else, with the key of the workspace."""
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, key: str = "") -> Any:
+        """A request by somebody else, with the key of the workspace, or of another one."""
         data = None if body is None else json.dumps(body).encode()
-        headers = {"x-portkey-api-key": self.api_key, "Content-Type": "application/json"}
+        headers = {"x-portkey-api-key": key or self.api_key, "Content-Type": "application/json"}
         request = urllib.request.Request(self.base_url + path, data, headers, method=method)
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             return json.loads(answer.read() or b"null")

@@ -222,13 +222,15 @@ class Conductor:
         """POST /prompts/. Raises what a create raises; part of it may have been carried out then."""
         await self._client.create("bulk", "POST", "/prompts/", encode(list(items)), sending, blank=True)
 
-    async def found(self, names: Sequence[str]) -> dict[str, Item]:
-        """Those of these prompts that are there. One listing, where the store is small enough for that."""
+    async def found(self, names: Sequence[str], *, surely: bool) -> dict[str, Item]:
+        """Those of these prompts that are there. One listing, where the store is small enough for that; `surely`: what
+        it lacks is asked for by name, for a listing may be late.
+        """
         if self._size > LISTABLE:
             return await self._by_name(names)
         wanted = {*names}
         there = {item["name"]: item for item in await self._all() if item["name"] in wanted}
-        return there | await self._by_name([name for name in names if name not in there])
+        return there | (await self._by_name([name for name in names if name not in there]) if surely else {})
 
     async def tag(self, name: str, tags: Collection[Tag]) -> None:
         """Adds tags."""

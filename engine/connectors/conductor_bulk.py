@@ -7,7 +7,7 @@ and after that in halves.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 from engine.connectors.conductor_format import SAMPLING, Item, Tag, prompt_of, tags_of
@@ -25,22 +25,35 @@ class Store(Protocol):
     """What a bulk asks of the registry; see `Conductor`."""
 
     async def post(self, items: Sequence[Item], sending: Sending) -> None: ...
-    async def found(self, names: Sequence[str]) -> dict[str, Item]: ...
+    async def found(self, names: Sequence[str], *, surely: bool) -> dict[str, Item]: ...
     async def tag(self, name: str, tags: Collection[Tag]) -> None: ...
     async def delete(self, target_id: str) -> None: ...
 
 
 class Bulk:
-    """Some prompts, none of which may be there yet: a bulk overwrites."""
+    """Some prompts, none of which is to be there yet: a bulk overwrites, so this is looked at right before it."""
 
     def __init__(self, store: Store, items: Sequence[Item], sending: Sending) -> None:
         self._store, self._items, self._sending = store, items, sending
         self._outcomes: dict[int, Outcome] = {}
 
     async def carry_out(self) -> list[Outcome]:
-        """One outcome for each item. Raises Stop, nothing else; empty, when the end was asked for before it left."""
-        await self._send(range(len(self._items)))
+        """One outcome for each item. Raises Stop, nothing else."""
+        await self._send(await self._new())
         return [self._outcomes[number] for number in range(len(self._items))]
+
+    async def _new(self) -> list[int]:
+        """Settles what is there already: a create that landed late, or somebody else's prompt. Returns the others."""
+        numbers = range(len(self._items))
+        try:
+            found = await self._store.found([item["name"] for item in self._items], surely=False)
+        except (Rejected, Transient) as unread:
+            await self._intend()
+            self._all(numbers, _not_looked_up(unread))
+            return []
+        if found:
+            await self._intend()
+        return await self._settle_all(numbers, found, written=False)
 
     async def _send(self, numbers: Sequence[int]) -> None:
         if not numbers:
@@ -86,24 +99,28 @@ class Bulk:
 
     async def _read_back(self, numbers: Sequence[int], error: AnswerError | None) -> list[int]:
         """Settles those that are there; returns the others, in the order of the bulk."""
-        names = {number: self._items[number]["name"] for number in numbers}
         try:
-            found = await self._store.found(list(names.values()))
+            found = await self._store.found([self._items[number]["name"] for number in numbers], surely=True)
         except (Rejected, Transient) as unread:
             self._all(numbers, _unknown(unread))
             return []
+        return await self._settle_all(numbers, found, written=True)
+
+    async def _settle_all(self, numbers: Sequence[int], found: Mapping[str, Item], *, written: bool) -> list[int]:
+        """Returns the numbers of those that are not there. `written`: by us, just now."""
+        names = {number: self._items[number]["name"] for number in numbers}
         async with task_group() as group:
             for number, name in names.items():
                 if name in found:
-                    group.start_soon(self._settle, number, found[name])
+                    group.start_soon(self._settle, number, found[name], written)
         return [number for number, name in names.items() if name not in found]
 
-    async def _settle(self, number: int, found: Item) -> None:
+    async def _settle(self, number: int, found: Item, written: bool) -> None:
         item = self._items[number]
         name = item["name"]
         try:
             fields = [field for field in differences(prompt_of(item), prompt_of(found)) if field not in _NOT_COMPARED]
-            if fields and _DROPPED.issuperset(fields) and item.get("version") == found.get("version"):
+            if written and fields and _DROPPED.issuperset(fields) and item.get("version") == found.get("version"):
                 await self._store.delete(name)
                 self._outcomes[number] = _dropped(fields)
             elif fields:
@@ -112,8 +129,6 @@ class Bulk:
                 if missing := set(tags_of(item)) - set(tags_of(found)):
                     await self._store.tag(name, missing)
                 self._outcomes[number] = Created(target_id=name, version_id=str(found.get("version") or 1))
-        except Gone as error:
-            self._outcomes[number] = _unknown(error)
         except (Rejected, Transient) as error:
             self._outcomes[number] = _unknown(error)
 
@@ -133,6 +148,11 @@ def _failed(error: AnswerError) -> Failed:
         return Failed(error="forbidden", message=message, status=403, code=error.code, retriable=True)
     retriable = isinstance(error, Transient)
     return Failed(error=error.error, message=str(error), status=error.status, code=error.code, retriable=retriable)
+
+
+def _not_looked_up(error: AnswerError) -> Failed:
+    message = f"it was not sent, for nobody could tell whether a prompt of that name is there: {error}"
+    return Failed(error=error.error, message=message, status=error.status, code=error.code, retriable=True)
 
 
 def _left_out() -> Failed:

@@ -1,0 +1,262 @@
+"""The ends of a migration as a test holds them: what is there, who changes it, how a migration file names it.
+
+Texts have their variables as `<name>` here, whatever the registry writes for that.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from e2e import Ended, Served, promptferry, write_migration
+
+from engine.connectors.files_format import from_line, from_markdown
+from engine.sandbox import Sandbox
+
+KEY_ID: Final = "id-of-an-application"
+MODEL: Final = "claude-3-7-sonnet-20250219"
+PROVIDER: Final = "anthropic-prod"
+COLLECTION: Final = "sales"
+LIMITS: Final = {"rate": 2000, "settle": "0.2s", "timeout": 5}
+
+Prompt = dict[str, Any]
+
+
+class End(Protocol):
+    """A place for prompts."""
+
+    @property
+    def part(self) -> Mapping[str, Any]:
+        """Its map in a migration file."""
+        ...
+
+    def add(self, name: str, text: str) -> None:
+        """A prompt that somebody makes."""
+        ...
+
+    def edit(self, name: str, text: str) -> None:
+        """Somebody gives it another text."""
+        ...
+
+    def texts(self) -> dict[str, str]:
+        """Name -> text of every prompt there; each name once."""
+        ...
+
+
+def shown(text: str) -> str:
+    """With its variables as `<name>`."""
+    return re.sub(r"\{\{(\w+)\}\}|\$\{(\w+)\}", lambda tag: f"<{tag[1] or tag[2]}>", text)
+
+
+def mustache(text: str) -> str:
+    """With its variables as Portkey has them."""
+    return re.sub(r"<(\w+)>", r"{{\1}}", text)
+
+
+def dollars(text: str) -> str:
+    """With its variables as Conductor has them."""
+    return re.sub(r"<(\w+)>", r"${\1}", text)
+
+
+# ---- registries ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Portkey:
+    """A workspace of Portkey."""
+
+    registry: Served
+    workspace: str = "main"
+
+    @property
+    def part(self) -> Mapping[str, Any]:
+        """KEY is for the first workspace, COPY_KEY for the one called copy."""
+        key = "${KEY}" if self.workspace == "main" else "${COPY_KEY}"
+        return {"kind": "portkey", "base_url": self.registry.base_url, "api_key": key}
+
+    def prompts(self) -> dict[str, Prompt]:
+        """Name -> what is published."""
+        return _once((one["name"], one) for one in self.registry.prompts(self.workspace))
+
+    def add(self, name: str, text: str) -> None:
+        self.registry.ask(
+            partial(
+                Sandbox.add_prompt,
+                name=name,
+                string=mustache(text),
+                workspace=self.workspace,
+                collection=COLLECTION,
+                model=MODEL,
+            )
+        )
+
+    def edit(self, name: str, text: str) -> None:
+        self.registry.edit(self.prompts()[name]["id"], string=mustache(text))
+
+    def texts(self) -> dict[str, str]:
+        return {name: shown(one["string"]) for name, one in self.prompts().items()}
+
+
+@dataclass(frozen=True)
+class Conductor:
+    """A cluster of Conductor."""
+
+    registry: Served
+
+    @property
+    def part(self) -> Mapping[str, Any]:
+        url = self.registry.ask(lambda sandbox: sandbox.conductor_url)
+        return {"kind": "conductor", "base_url": url, "key_id": "${KEY_ID}", "key_secret": "${KEY_SECRET}"}
+
+    def prompts(self) -> dict[str, Prompt]:
+        """Name -> the newest version with its tags."""
+        return _once((one["name"], one) for one in self.registry.ask(Sandbox.conductor_prompts))
+
+    def versions(self, name: str) -> list[Prompt]:
+        """Oldest first."""
+        return self.registry.ask(lambda sandbox: sandbox.conductor_versions(name))
+
+    def add(self, name: str, text: str, **fields: Any) -> None:
+        known: Prompt = {"integrations": [f"{PROVIDER}:{MODEL}"], "tags": {"collection": COLLECTION}, **fields}
+        self.registry.ask(partial(Sandbox.add_conductor_prompt, name=name, template=dollars(text), **known))
+
+    def edit(self, name: str, text: str) -> None:
+        newest = self.prompts()[name]["version"]
+        change = partial(Sandbox.edit_conductor_prompt, name=name, template=dollars(text), version=newest + 1)
+        self.registry.ask(change)
+
+    def texts(self) -> dict[str, str]:
+        return {name: shown(one["template"]) for name, one in self.prompts().items()}
+
+
+def _once(pairs: Any) -> dict[str, Prompt]:
+    several = list(pairs)
+    found = dict(several)
+    assert len(found) == len(several), "a name is there twice"
+    return found
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder beside the migration file, with a file for each prompt."""
+
+    path: Path
+
+    @property
+    def part(self) -> Mapping[str, Any]:
+        return {"kind": "files", "path": self.path.name}
+
+    def files(self) -> dict[str, Path]:
+        """Name of the prompt -> its file."""
+        several = [(from_markdown(path.read_bytes(), "").prompt.name, path) for path in self.path.glob("*.md")]
+        found = dict(several)
+        assert len(found) == len(several), "a name is there twice"
+        return found
+
+    def add(self, name: str, text: str) -> None:
+        self.path.mkdir(exist_ok=True)
+        front = {"name": name, "collection": COLLECTION, "model": MODEL, "provider": PROVIDER}
+        head = "".join(f"{key}: {value}\n" for key, value in front.items())
+        (self.path / f"{name}.md").write_text(f"---\n{head}---\n{mustache(text)}")
+
+    def edit(self, name: str, text: str) -> None:
+        path = self.files()[name]
+        document = from_markdown(path.read_bytes(), "")
+        written = dollars(text) if document.prompt.dialect == "conductor" else mustache(text)
+        path.write_text(path.read_text().removesuffix(document.prompt.text) + written)
+
+    def texts(self) -> dict[str, str]:
+        if not self.path.exists():
+            return {}
+        return {name: shown(from_markdown(path.read_bytes(), "").prompt.text) for name, path in self.files().items()}
+
+    def contents(self) -> dict[str, bytes]:
+        """File name -> its bytes, of every file that is there."""
+        return {path.name: path.read_bytes() for path in self.path.iterdir()}
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A file beside the migration file, with a line for each prompt."""
+
+    path: Path
+
+    @property
+    def part(self) -> Mapping[str, Any]:
+        return {"kind": "files", "path": self.path.name}
+
+    def add(self, name: str, text: str) -> None:
+        fields = {"name": name, "collection": COLLECTION, "model": MODEL, "provider": PROVIDER}
+        self._write([*self._lines(), {"id": f"id-{name}", **fields, "text": mustache(text)}])
+
+    def edit(self, name: str, text: str) -> None:
+        lines = self._lines()
+        (line,) = (line for line in lines if line["name"] == name)
+        line["text"] = dollars(text) if line.get("dialect") == "conductor" else mustache(text)
+        line.pop("digest", None)
+        self._write(lines)
+
+    def texts(self) -> dict[str, str]:
+        read = [from_line(line, 1).prompt for line in self._raw()]
+        found = {prompt.name: shown(prompt.text) for prompt in read}
+        assert len(found) == len(read), "a name is there twice"
+        return found
+
+    def _lines(self) -> list[Prompt]:
+        return [json.loads(line) for line in self._raw()]
+
+    def _raw(self) -> list[bytes]:
+        return self.path.read_bytes().splitlines() if self.path.exists() else []
+
+    def _write(self, lines: list[Prompt]) -> None:
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+# ---- a migration between two of them ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Route:
+    """A migration that keeps names, with its ledger beside its file."""
+
+    folder: Path
+    path: Path
+    environ: Mapping[str, str]
+
+    @property
+    def ledger(self) -> Path:
+        return self.folder / "ledger.jsonl"
+
+    def ask(self, command: str, *flags: str | Path, **more: Any) -> Ended:
+        """The command to its end."""
+        return promptferry(command, self.path, *flags, cwd=self.folder, env=self.environ, **more)
+
+    def run(self, *flags: str) -> Ended:
+        return self.ask("run", *flags)
+
+
+def environ(registry: Served) -> dict[str, str]:
+    """The secrets of both registries."""
+    copy = registry.ask(lambda sandbox: sandbox.key("copy"))
+    return {"KEY": registry.api_key, "COPY_KEY": copy, "KEY_ID": KEY_ID, "KEY_SECRET": registry.api_key}
+
+
+def route(folder: Path, registry: Served, source: End, target: End | None, **parts: Any) -> Route:
+    """The migration between these; no target: where they stand."""
+    known = {"source": source.part, "rewrite": {"name": "{name}"}, "limits": LIMITS}
+    known |= {} if target is None else {"target": target.part}
+    return Route(folder, write_migration(folder, "", **known | parts), environ(registry))
+
+
+def did(ended: Ended) -> dict[str, int]:
+    """What this run did, but for what it did to none."""
+    counts = ended.summary["this_run"]
+    return {name: count for name, count in counts.items() if count}
