@@ -16,6 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from engine.disk import sync_folder
 from engine.errors import ConfigError, EngineError, Stop
 from engine.ledger import Chain, State, Verdict, judge
 from engine.model import Json
@@ -151,23 +152,6 @@ def _lock(fd: int, path: Path) -> None:
             f"{path}: another run holds this ledger",
             next="Wait until it ends, then run the same command again; `promptferry status` works meanwhile.",
         ) from None
-
-
-def make_folder(folder: Path) -> None:
-    """Makes it and its parents, durably."""
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes names in it durable: of files made, renamed or removed."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def recover(path: Path, fd: int) -> Reading:

@@ -10,9 +10,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+from engine.disk import sync_folder
 from engine.errors import ConfigError, Stop
 from engine.ledger import RESERVED, Chain, State, encode, salvage, seal
-from engine.ledgerfile import entries, open_locked, read_ledger, recover, refused, sync_folder
+from engine.ledgerfile import entries, open_locked, read_ledger, recover, refused
 from engine.model import Entry, Json
 
 Line = dict[str, Json]

@@ -21,9 +21,10 @@ from typing import Final, Self
 
 import anyio
 
+from engine.disk import make_folder, sync_folder
 from engine.errors import Stop
 from engine.ledger import encode, seal, timestamp
-from engine.ledgerfile import AGAIN, Reading, make_folder, open_locked, recover, refused, sync_folder
+from engine.ledgerfile import AGAIN, Reading, open_locked, recover, refused
 from engine.model import Entry
 
 BATCH_LINES: Final = 256

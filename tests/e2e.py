@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -237,6 +238,55 @@ def replicas(prompts: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str
         if mark := prompt["template_metadata"].get(MARK):
             found[mark["key"]].append(prompt)
     return found
+
+
+@dataclass(frozen=True)
+class Place:
+    """A migration in a registry."""
+
+    registry: Served
+    path: Path
+
+    @property
+    def ledger(self) -> Path:
+        """Of the migration."""
+        return self.path.parent / "ledger.jsonl"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The keys."""
+        return {"KEY": self.registry.api_key}
+
+    def ask(self, command: str, *flags: str | Path) -> Ended:
+        """Runs the command on the migration."""
+        return promptferry(command, self.path, *flags, cwd=self.path.parent, env=self.env)
+
+    def run(self, *flags: str) -> Ended:
+        """Runs the migration."""
+        return self.ask("run", *flags)
+
+    def kill(self, command: str, *flags: str, after: int) -> None:
+        """Ends the command with kill -9 when it has written so many lines."""
+        before = self.ledger.read_bytes().count(b"\n") if self.ledger.exists() else 0
+        with started(command, self.path, *flags, cwd=self.path.parent, env=self.env) as process:
+            assert wait_for_lines(self.ledger, before + after, process)
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
+
+    def originals(self) -> list[dict[str, Any]]:
+        """Every prompt that is no replica, as it is published."""
+        return [one for one in self.registry.prompts() if MARK not in one["template_metadata"]]
+
+    def plain(self, count: int) -> list[dict[str, Any]]:
+        """Originals that are a single text, which anybody may change without breaking it."""
+        found = [one for one in self.originals() if not one["is_raw_template"] and one["string"][0] != "["]
+        return found[:count]
+
+    def replica_of(self, source_id: str) -> dict[str, Any]:
+        """Its only replica, as the registry has it."""
+        marks = [(one["template_metadata"].get(MARK, {}), one) for one in self.registry.prompts()]
+        (found,) = (one for mark, one in marks if mark.get("source_id") == source_id)
+        return found
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

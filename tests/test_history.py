@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e import Ended, Served, lines, promptferry, replicas, served, started, wait_for_lines, write_migration
+from e2e import Place as Migrated
+from e2e import lines, promptferry, replicas, served, started, wait_for_lines, write_migration
 
 from engine.sandbox import Quirks, SandboxOptions
 
@@ -24,32 +25,9 @@ Version = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Place:
-    registry: Served
-    path: Path
-
-    @property
-    def ledger(self) -> Path:
-        return self.path.parent / "ledger.jsonl"
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {"KEY": self.registry.api_key}
-
-    def run(self, *flags: str) -> Ended:
-        return promptferry("run", self.path, *flags, cwd=self.path.parent, env=self.env)
-
+class Place(Migrated):
     def sources(self) -> dict[str, Version]:
         return {one["id"]: one for one in self.registry.prompts() if "promptferry" not in one["template_metadata"]}
-
-    def replica_of(self, source_id: str) -> Version:
-        """Its only replica, as it is published."""
-        (found,) = (
-            one
-            for one in self.registry.prompts()
-            if one["template_metadata"].get("promptferry", {}).get("source_id") == source_id
-        )
-        return found
 
     def numbers(self, source_id: str) -> dict[int, int]:
         """The ledger's map of a prompt: number of the source's version -> number of the replica's."""

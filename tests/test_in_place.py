@@ -16,7 +16,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from e2e import Ended, Served, Started, lines, promptferry, served, started, wait_for_lines, write_migration
+from e2e import Ended, Served, Started, lines, served, started, wait_for_lines, write_migration
+from e2e import Place as Migrated
 
 from engine.sandbox import Quirks, SandboxOptions
 
@@ -32,26 +33,9 @@ Prompt = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Place:
-    registry: Served
-    path: Path
-
-    @property
-    def ledger(self) -> Path:
-        return self.path.parent / "ledger.jsonl"
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {"KEY": self.registry.api_key}
-
-    def run(self, *flags: str) -> Ended:
-        return self.ask("run", *flags)
-
+class Place(Migrated):
     def publish(self, *flags: str) -> Ended:
         return self.ask("publish", "--yes", "--json", *flags)
-
-    def ask(self, command: str, *flags: str) -> Ended:
-        return promptferry(command, self.path, *flags, cwd=self.path.parent, env=self.env)
 
     def write(self, base_url: str | None = None, **parts: Any) -> None:
         """The migration file anew."""

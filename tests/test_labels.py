@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e import Ended, Served, lines, promptferry, replicas, served, started, wait_for_lines, write_migration
+from e2e import Place as Migrated
+from e2e import lines, promptferry, replicas, served, started, wait_for_lines, write_migration
 
 from engine.sandbox import SandboxOptions
 
@@ -17,25 +18,13 @@ COUNT = 12
 
 
 @dataclass(frozen=True)
-class Place:
-    registry: Served
-    path: Path
+class Place(Migrated):
     workspace: str
     """Of the replicas."""
 
     @property
-    def ledger(self) -> Path:
-        return self.path.parent / "ledger.jsonl"
-
-    @property
     def env(self) -> dict[str, str]:
         return {"KEY": self.registry.api_key, "OTHER": self.registry.ask(lambda sandbox: sandbox.key("other"))}
-
-    def run(self, *flags: str) -> Ended:
-        return self.ask("run", *flags)
-
-    def ask(self, command: str, *flags: str) -> Ended:
-        return promptferry(command, self.path, *flags, cwd=self.path.parent, env=self.env)
 
     def write(self, **parts: Any) -> None:
         """The migration file anew."""

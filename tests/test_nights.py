@@ -4,41 +4,16 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e import Ended, Served, lines, promptferry, replicas, served, started, wait_for_lines, write_migration
+from e2e import Ended, Place, lines, replicas, served, started, wait_for_lines, write_migration
 
 from engine.sandbox import Sandbox, SandboxOptions
 
 COUNT = 300
-
-
-@dataclass(frozen=True)
-class Place:
-    registry: Served
-    path: Path
-
-    def run(self, *flags: str) -> Ended:
-        return promptferry("run", self.path, *flags, cwd=self.path.parent, env={"KEY": self.registry.api_key})
-
-    def ask(self, command: str, *flags: str) -> Ended:
-        return promptferry(command, self.path, *flags, cwd=self.path.parent, env={"KEY": self.registry.api_key})
-
-    def originals(self) -> list[dict[str, Any]]:
-        return [one for one in self.registry.prompts() if "promptferry" not in one["template_metadata"]]
-
-    def replica_of(self, source_id: str) -> dict[str, Any]:
-        """Its replica, as the registry has it."""
-        (found,) = (
-            one
-            for one in self.registry.prompts()
-            if one["template_metadata"].get("promptferry", {}).get("source_id") == source_id
-        )
-        return found
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from e2e import Ended, Served, lines, promptferry, replicas, served, started, wait_for_lines, write_migration
+from e2e import Ended, lines, replicas, served, write_migration
+from e2e import Place as Migrated
 
 from engine.sandbox import SandboxOptions
 
@@ -23,18 +23,8 @@ Prompt = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Place:
+class Place(Migrated):
     """A migration in a registry."""
-
-    registry: Served
-    path: Path
-
-    @property
-    def ledger(self) -> Path:
-        return self.path.parent / "ledger.jsonl"
-
-    def ask(self, command: str, *flags: str | Path) -> Ended:
-        return promptferry(command, self.path, *flags, cwd=self.path.parent, env={"KEY": self.registry.api_key})
 
     def rollback(self, *flags: str) -> Ended:
         return self.ask("rollback", "--yes", "--json", *flags)
@@ -42,30 +32,9 @@ class Place:
     def change_file(self, **parts: Any) -> None:
         write_migration(self.path.parent, self.registry.base_url, **parts)
 
-    def kill(self, command: str, *flags: str, after: int) -> None:
-        """Ends the command with kill -9 when it has written so many lines."""
-        before = self.ledger.read_bytes().count(b"\n") if self.ledger.exists() else 0
-        with started(command, self.path, *flags, cwd=self.path.parent, env={"KEY": self.registry.api_key}) as process:
-            assert wait_for_lines(self.ledger, before + after, process)
-            process.kill()
-            assert process.wait() == -signal.SIGKILL
-
     def prompts(self) -> dict[str, Prompt]:
         """The registry's own truth by id."""
         return {one["id"]: one for one in self.registry.prompts()}
-
-    def replica_of(self, source_id: str) -> Prompt:
-        (found,) = (
-            one
-            for one in self.registry.prompts()
-            if one["template_metadata"].get("promptferry", {}).get("source_id") == source_id
-        )
-        return found
-
-    def plain(self, count: int) -> list[Prompt]:
-        """Originals that are a single text, which anybody may change without breaking it."""
-        originals = (one for one in self.registry.prompts() if "promptferry" not in one["template_metadata"])
-        return [one for one in originals if not one["is_raw_template"] and one["string"][0] != "["][:count]
 
     def numbers(self, prompt_id: str) -> list[int]:
         return [one["prompt_version"] for one in self.registry.versions(prompt_id)]

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from e2e import Ended, Served, lines, promptferry, served, started, wait_for_lines, write_migration
+from e2e import Ended, lines, promptferry, served, started, wait_for_lines, write_migration
+from e2e import Place as Migrated
 
 from engine.ledger import RESERVED, Chain, encode, seal, timestamp
 from engine.model import Entry
@@ -31,16 +32,10 @@ Prompt = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Place:
+class Place(Migrated):
     """A migration in a registry, and everything that its commands have printed."""
 
-    registry: Served
-    path: Path
     ended: list[Ended] = field(default_factory=list)
-
-    @property
-    def ledger(self) -> Path:
-        return self.path.parent / "ledger.jsonl"
 
     def ask(self, command: str, *flags: str | Path, **env: str) -> Ended:
         keys = {"KEY": self.registry.api_key, **env}
@@ -53,17 +48,10 @@ class Place:
     def change_file(self, **parts: Any) -> None:
         write_migration(self.path.parent, self.registry.base_url, **parts)
 
-    def originals(self) -> list[Prompt]:
-        return [one for one in self.registry.prompts() if "promptferry" not in one["template_metadata"]]
-
     def replicas(self) -> dict[str, Prompt]:
         """Id of the source -> its replica, as the registry has it."""
         marked = [one for one in self.registry.prompts() if "promptferry" in one["template_metadata"]]
         return {one["template_metadata"]["promptferry"]["source_id"]: one for one in marked}
-
-    def plain(self, count: int) -> list[Prompt]:
-        """Originals that are a single text, which anybody may change without breaking it."""
-        return [one for one in self.originals() if not one["is_raw_template"] and one["string"][0] != "["][:count]
 
     def with_section(self) -> Prompt:
         """An original with a section, and something else where that has nothing."""

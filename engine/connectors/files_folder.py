@@ -27,14 +27,13 @@ from engine.connectors.files_store import (
     iso,
     key_of_mark,
     lock,
-    make_folder,
     missing,
     not_read,
     row_of,
     stopped,
-    sync_folder,
     write_all,
 )
+from engine.disk import make_folder, sync_folder
 from engine.errors import ConfigError, Problem, Rejected, Transient
 from engine.model import Row
 

@@ -133,23 +133,6 @@ def write_all(fd: int, content: bytes) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
-def make_folder(folder: Path) -> None:
-    """Makes it and its parents, durably."""
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes names in it durable: of files made, renamed or removed."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def missing(path: Path, name: str) -> ConfigError:
     """A source that is not there."""
     return ConfigError([Problem("is not there: mend the path of the migration file", file=str(path), key=name)])
