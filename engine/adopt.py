@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from engine.digest import digest
+from engine.digest import differences, digest
 from engine.errors import Rejected, Transient
 from engine.job import Job, prepare
 from engine.lookup import Match
@@ -12,6 +12,7 @@ from engine.model import Failed, Prompt, Row
 
 EDITED = "was edited since it was made; it is taken over as it is"
 CHANGED = "its source changed since it was made"
+_BY_TAGS = frozenset({"metadata", "collection"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,22 @@ async def examine(job: Job, row: Row, match: Match) -> Adoption | None:
     same = source is not None and not changed and _would_make(job, match, source) == match.mark.replica_digest
     labelled = source is not None and bool(source.labels) and job.target.can.labels
     return Adoption(match=match, source=source if same else None, labelled=labelled, notes=notes)
+
+
+async def is_unfinished(job: Job, row: Row, found: Prompt) -> bool:
+    """Whether a prompt without a mark is what a create leaves behind that was killed before its second call: what we
+    would make now, but for tags that are still missing.
+    """
+    try:
+        source = await job.source.fetch(row.id, job.select.version)
+    except (Rejected, Transient):
+        return False
+    prepared = prepare(job, source, name=found.name)
+    if isinstance(prepared, Failed) or not _BY_TAGS.issuperset(differences(prepared.replica.prompt, found)):
+        return False
+    wanted = prepared.replica.prompt
+    tags = all(wanted.metadata.get(key) == value for key, value in found.metadata.items())
+    return tags and found.collection in (None, wanted.collection)
 
 
 def _would_make(job: Job, match: Match, source: Prompt) -> str | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 from urllib.parse import urlencode
 
@@ -35,6 +36,8 @@ Send = Callable[[Request, Mapping[str, str]], Awaitable[Answer]]
 """Sends a request with these headers once, and raises nothing but what is a bug."""
 
 
+MOST_REFRESHED: Final = 8
+"""Tokens that may expire under one request, each after it has worked for others."""
 MOST_STALE: Final = 8
 """Kept connections that may break under one request before that counts as a failure."""
 
@@ -81,8 +84,10 @@ class _Progress:
     failures: int = 0
     successes: int = 0
     """What others had got when it failed first."""
-    refreshed: bool = False
+    refreshed: int = 0
     stale: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Those of the last try."""
 
 
 class Client:
@@ -119,6 +124,8 @@ class Client:
         self._timing = timing
         self._health = Health(end, limits.attempts, clock=timing.clock, now=timing.now)
         self._refreshing = asyncio.Lock()
+        self._accepted: deque[Mapping[str, str]] = deque(maxlen=4)
+        """The newest headers that were good once."""
 
     async def read(self, call: str, path: str, params: Params | None = None, *, cap: int | None = None) -> Json:
         """GET. `cap`: bytes of a listing that comes in one piece; one that is larger stops the run."""
@@ -217,20 +224,22 @@ class Client:
 
     async def _settle(self, request: Request, progress: _Progress) -> Json:
         while True:
-            if not (headers := self._auth.headers()) and await self._refresh(headers):
-                headers = self._auth.headers()
-            verdict = await self._try(request, headers, progress)
-            if verdict.outcome == 401 and not progress.refreshed and await self._refresh(headers):
-                progress.refreshed = True
+            if not (signed := self._auth.headers()):
+                await self._refresh(signed)
+            verdict = await self._try(request, progress)
+            if verdict.outcome == 401 and self._expired(progress) and await self._refresh(progress.headers):
+                progress.refreshed += 1
             elif verdict.answer.stale and verdict.fate is Fate.RETRY and progress.stale < MOST_STALE:
                 # nothing is wrong with the registry: the connection was only too old, and so may others be
                 progress.stale += 1
-            elif await self._settled(verdict, headers, progress):
+            elif await self._settled(verdict, progress):
                 return verdict.value
 
-    async def _try(
-        self, request: Request, headers: Mapping[str, str], progress: _Progress, *, probe: bool = False
-    ) -> Verdict:
+    def _expired(self, progress: _Progress) -> bool:
+        """Whether others may be accepted: once for each request, and again where these have been good before."""
+        return not progress.refreshed or (progress.headers in self._accepted and progress.refreshed < MOST_REFRESHED)
+
+    async def _try(self, request: Request, progress: _Progress, *, probe: bool = False) -> Verdict:
         """One exchange. The gate learns how it was answered."""
         kind: Kind = "read" if request.method == "GET" else "write"
         async with self._gate.turn(kind, retry=progress.sent > 0, probe=probe) as turn:
@@ -240,8 +249,11 @@ class Client:
             await turn.sending()
             progress.sent += 1
             self._health.sending()
-            answer = await self._send(request, headers)
+            progress.headers = self._auth.headers()  # now: a token may have expired while this waited for its turn
+            answer = await self._send(request, progress.headers)
         verdict = read_answer(request, answer)
+        if verdict.outcome != 401 and answer.status is not None and progress.headers not in self._accepted:
+            self._accepted.append(progress.headers)
         if answer.status is not None:
             self._tell(turn, verdict, progress)
         return verdict
@@ -265,7 +277,7 @@ class Client:
             # somebody else may have done it while we waited
             return self._auth.headers() != stale or await self._auth.refresh(stale)
 
-    async def _settled(self, verdict: Verdict, headers: Mapping[str, str], progress: _Progress) -> bool:
+    async def _settled(self, verdict: Verdict, progress: _Progress) -> bool:
         """True: done. False: to be sent again, now. Else raises what became of it."""
         fate, health = verdict.fate, self._health
         if fate is Fate.DONE:
@@ -275,7 +287,7 @@ class Client:
             progress.successes = progress.successes if progress.failures else health.successes
             progress.failures += 1
         stop = health.see(verdict, progress.failures)
-        error = error_of(verdict, self._hidden(headers))
+        error = error_of(verdict, self._hidden(progress.headers))
         if stop:
             raise stop from error
         tries = {Fate.WAIT: progress.failures + 1, Fate.RETRY: self.limits.attempts, Fate.ONCE: 2}.get(fate, 1)
@@ -299,10 +311,10 @@ class Client:
         health = self._health
         for seconds in health.probes():
             await self._timing.sleep(seconds)
-            headers = self._auth.headers()
-            verdict = await self._try(health.proof, headers, _Progress(sent=1), probe=True)
+            progress = _Progress(sent=1)
+            verdict = await self._try(health.proof, progress, probe=True)
             if stop := health.see(verdict, 1):
-                raise stop from error_of(verdict, self._hidden(headers))
+                raise stop from error_of(verdict, self._hidden(progress.headers))
             if verdict.error not in INFRASTRUCTURE:
                 health.up()
                 return

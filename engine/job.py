@@ -10,7 +10,7 @@ import anyio
 
 from engine.digest import MarkIn, key_of, make_replica, read_mark
 from engine.errors import Rejected, Stop
-from engine.model import Failed, Prompt, Replica, Rule, Select, Source, Target
+from engine.model import Failed, Mark, Prompt, Replica, Rule, Select, Source, Target
 from engine.rewrite import Ends, Rewritten, rewrite
 from engine.tasks import task_group
 
@@ -65,7 +65,11 @@ class Job:
     def is_replica(self, prompt: Prompt) -> bool:
         """Whether this migration made it: then it is no source, whatever it is called by now."""
         mark = read_mark(prompt.metadata, prompt.description)
-        return mark is not None and mark.migration == self.migration
+        return mark is not None and self.made(mark)
+
+    def made(self, mark: Mark) -> bool:
+        """Whether it is this migration's own mark, and not one of another source under the same name."""
+        return mark.migration == self.migration and mark.key == self.key(mark.source_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import anyio
 from engine.digest import digest, read_mark
 from engine.errors import Gone, Rejected, Stop, Transient
 from engine.job import Job
-from engine.model import Catalog, Mark, Row, Source
+from engine.model import Catalog, Mark, Prompt, Row, Source
 from engine.tasks import task_group
 
 NO_MARK: Final = Mark(migration="", key="", source_id="")
@@ -27,6 +27,8 @@ class Match:
     row: Row
     mark: Mark
     digest: str
+    prompt: Prompt | None = None
+    """As it is there, when it has no mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ async def look_up(
 
 
 def _is_ours(job: Job, mark: Mark, keys: Collection[str]) -> bool:
-    return mark.migration == job.migration or (not mark.migration and mark.key in keys)
+    return job.made(mark) or (not mark.migration and mark.key in keys)
 
 
 def _is_named(name: str, names: Collection[str]) -> bool:
@@ -128,7 +130,8 @@ async def _matches(job: Job, candidates: Sequence[Row]) -> dict[str, Match | Non
             except Transient as error:  # it may be ours, and going on could double it
                 raise _down(f"a prompt that may be a replica, {row.id}, could not be read", error) from error
             mark = read_mark(prompt.metadata, prompt.description) or (None if job.target.can.marks else NO_MARK)
-            matches[row.id] = Match(row, mark, digest(prompt)) if mark is not None else None
+            kept = prompt if mark == NO_MARK else None
+            matches[row.id] = Match(row, mark, digest(prompt), kept) if mark is not None else None
 
     async with task_group() as group:
         for row in candidates:

@@ -13,7 +13,7 @@ from typing import Final
 
 import anyio
 
-from engine.adopt import CHANGED, EDITED, Adoption, examine
+from engine.adopt import CHANGED, EDITED, Adoption, examine, is_unfinished
 from engine.entries import EXISTS
 from engine.errors import Rejected, Transient
 from engine.job import Job
@@ -24,6 +24,7 @@ from engine.rewrite import Placement, clashes, free_name, place, rewrite
 from engine.selection import selects
 from engine.tasks import task_group
 
+UNFINISHED: Final = "a prompt equal to it is there already, without a mark: it is taken over"
 EDITED_BEFORE: Final = "its replica was edited by hand; it stays as it is"
 
 
@@ -227,7 +228,7 @@ class _Judgement:
     def _create(self, row: Row, record: Record | None, placement: Placement | None) -> Task:
         other = self.found.others.get(placement.name) if placement is not None else None
         if other is not None and other.name in self.found.unmarked:
-            return Task(row=row, action="adopt", target_id=other.id)  # if it is equal to what we would write
+            return Task(row=row, action="adopt", target_id=other.id)  # if it is ours, left without its mark
         return self.beside(row, record, placement, other)
 
     def beside(self, row: Row, record: Record | None, placement: Placement | None, other: Row | None) -> Task:
@@ -261,13 +262,16 @@ async def _adopted(
     limiter = anyio.CapacityLimiter(job.concurrency)
 
     async def one(task: Task, matches: Sequence[Match]) -> None:
-        row = task.row
+        row, prompt = task.row, matches[0].prompt
+        if prompt is not None:
+            async with limiter:
+                unfinished = await is_unfinished(job, row, prompt)
+            record = judgement.state.records.get(row.id)
+            beside = judgement.beside(row, record, placements.get(row.id), matches[0].row)
+            examined[row.id] = Task(row=row, action="create", note=UNFINISHED) if unfinished else beside
+            return
         async with limiter:
             adoption = await examine(job, row, matches[0])
-        if adoption is None and matches[0].row.id in unmarked:
-            record = judgement.state.records.get(row.id)
-            examined[row.id] = judgement.beside(row, record, placements.get(row.id), matches[0].row)
-            return
         if adoption is None:
             examined[row.id] = replace(task, action="conflict", reason="edited")
             return

@@ -152,7 +152,7 @@ class Folder:
 
     @property
     def part(self) -> Mapping[str, Any]:
-        return {"kind": "files", "path": self.path.name}
+        return {"kind": "files", "path": str(self.path)}
 
     def files(self) -> dict[str, Path]:
         """Name of the prompt -> its file."""
@@ -191,7 +191,7 @@ class Lines:
 
     @property
     def part(self) -> Mapping[str, Any]:
-        return {"kind": "files", "path": self.path.name}
+        return {"kind": "files", "path": str(self.path)}
 
     def add(self, name: str, text: str) -> None:
         fields = {"name": name, "collection": COLLECTION, "model": MODEL, "provider": PROVIDER}
@@ -254,6 +254,11 @@ def route(folder: Path, registry: Served, source: End, target: End | None, **par
     known = {"source": source.part, "rewrite": {"name": "{name}"}, "limits": LIMITS}
     known |= {} if target is None else {"target": target.part}
     return Route(folder, write_migration(folder, "", **known | parts), environ(registry))
+
+
+def results(ended: Ended) -> dict[str, str]:
+    """Name at the source -> what a rollback or a verification says."""
+    return {one["name"]: one["result"] for one in ended.json["prompts"]}
 
 
 def did(ended: Ended) -> dict[str, int]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -14,8 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.connectors import CONNECT
+from engine.connectors.conductor import Conductor
+from engine.connectors.files import Files
 from engine.connectors.memory import Memory
-from engine.digest import differences, make_replica, read_mark
+from engine.connectors.portkey import Portkey
+from engine.digest import differences, filled, key_of, make_replica, read_mark
 from engine.errors import Gone
 from engine.http import Limits
 from engine.model import Created, Failed, Outcome, Page, Prompt, Row, Target
@@ -30,25 +36,31 @@ class End:
     target: Target
     collection: str
     provider: str
-    plant: Callable[[Prompt], str]
-    """Puts a prompt there by another way than the connector; its id."""
-    draft: Callable[[str, str], None]
-    """Gives a prompt a newer text that is not published."""
-    count: Callable[[], int]
+    plant: Callable[[Prompt], Awaitable[str]]
+    """Puts a prompt there, where there is a wire by another way than the connector; its id."""
+    count: Callable[[], Awaitable[int]]
+    draft: Callable[[str, str], None] | None = None
+    """Gives a prompt a newer text that is not published; None: what is there is published."""
+    mark: tuple[str, str] = ("m", "p1")
+    """Migration and source as the mark of a replica of `p1` gives them back."""
 
 
 @asynccontextmanager
 async def open_memory() -> AsyncIterator[End]:
     inner = Memory((), CATALOG)
 
-    def plant(prompt: Prompt) -> str:
+    async def plant(prompt: Prompt) -> str:
         inner.prompts[prompt.id] = prompt
         return prompt.id
 
     def draft(prompt_id: str, text: str) -> None:
-        pytest.skip("this registry has one version of each prompt")
+        first = replace(inner.prompts[prompt_id], version=1)
+        inner.history[prompt_id] = [first, replace(first, version=2, text=text)]
 
-    yield End(inner, "c1", "anthropic-prod", plant, draft, lambda: len(inner.prompts))
+    async def count() -> int:
+        return len(inner.prompts)
+
+    yield End(inner, "c1", "anthropic-prod", plant, count, draft)
 
 
 @asynccontextmanager
@@ -68,7 +80,7 @@ async def open_portkey() -> AsyncIterator[End]:
             collections = (await target.catalog({"collections"})).collections
             assert collections
 
-            def plant(prompt: Prompt) -> str:
+            async def plant(prompt: Prompt) -> str:
                 fields: dict[str, Any] = {
                     "model": prompt.model,
                     "virtual_key": prompt.provider,
@@ -86,20 +98,119 @@ async def open_portkey() -> AsyncIterator[End]:
             def draft(prompt_id: str, text: str) -> None:
                 sandbox.add_version(prompt_id, string=text)
 
-            yield End(target, collections[0].id, "anthropic-prod", plant, draft, lambda: len(sandbox.prompts()))
+            async def count() -> int:
+                return len(sandbox.prompts())
+
+            yield End(target, collections[0].id, "anthropic-prod", plant, count, draft)
 
 
-OPEN = {"memory": open_memory, "portkey": open_portkey}
+@asynccontextmanager
+async def open_conductor() -> AsyncIterator[End]:
+    async with serve(SandboxOptions(prompts=0)) as sandbox:
+        connect = CONNECT["conductor"](
+            base_url=sandbox.conductor_url,
+            key_id="tests",
+            key_secret=sandbox.api_key,
+            batch=50,
+            gate=Gate(rate=5_000, concurrency=16),
+            limits=Limits(timeout=20, attempts=3),
+            name="target",
+        )
+        for pair in ("anthropic-prod:claude-3-7-sonnet-20250219", *OTHERS):
+            sandbox.add_integration(pair)
+
+        async def plant(prompt: Prompt) -> str:
+            sandbox.add_conductor_prompt(
+                prompt.name,
+                prompt.text,
+                integrations=[f"{prompt.provider}:{prompt.model}", *prompt.integrations],
+                tags={**prompt.metadata, **({"collection": prompt.collection} if prompt.collection else {})},
+                description=prompt.description or "",
+                **prompt.parameters,
+            )
+            return prompt.name
+
+        async def count() -> int:
+            return len(sandbox.conductor_prompts())
+
+        async with connect as target:
+            yield End(target, "support", "anthropic-prod", plant, count, mark=("", ""))
 
 
-@pytest.fixture(params=OPEN)
+@asynccontextmanager
+async def open_files(where: str) -> AsyncIterator[End]:
+    with TemporaryDirectory() as folder:
+        async with CONNECT["files"](path=Path(folder, where), name="target", writes=True) as target:
+
+            async def count() -> int:
+                return sum([len(page.rows) async for page in target.pages()])
+
+            async def plant(prompt: Prompt) -> str:
+                outcome = await made(opened, prompt)
+                assert isinstance(outcome, Created)
+                return outcome.target_id
+
+            opened = End(target, "support", "anthropic-prod", plant, count)
+            yield opened
+
+
+# ---- what each of them keeps -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What stands on a connector, and what more its tests have to know of the registry."""
+
+    open: Callable[[], AbstractAsyncContextManager[End]]
+    target: type[Target]
+    names: bool = False
+    """A prompt is its name: there is no slug, no second one of that name, no order in which they were made."""
+    words: bool = False
+    """Metadata are words, and a mark is its key alone."""
+    parameters: Mapping[str, st.SearchStrategy[Any]] | None = None
+    """The parameters that have a place, and their values; None: all."""
+
+    def keeps(self, fields: Mapping[str, Any]) -> bool:
+        """Whether these fields of Prompt have a place, with these values."""
+        prompt = Prompt(**{"id": "p", "name": "n", "text": "t"} | dict(fields))
+        return (
+            {*self.target.fields} >= {*filled(prompt)}
+            and (self.parameters is None or self.parameters.keys() >= prompt.parameters.keys())
+            and not (self.words and any(not isinstance(value, str) for value in prompt.metadata.values()))
+            and not (self.names and "/" in prompt.name)
+        )
+
+
+OTHERS = ("openai-prod:gpt-4o", "zhipu-prod:glm:4")
+NUMBERS = st.floats(0, 2) | st.integers(0, 2)
+CONDUCTORS = {"temperature": NUMBERS, "topP": NUMBERS, "responseFormat": st.text(), "stopWords": st.lists(st.text())}
+KINDS = {
+    "memory": Kind(open=open_memory, target=Memory),
+    "portkey": Kind(open=open_portkey, target=Portkey),
+    "conductor": Kind(open=open_conductor, target=Conductor, names=True, words=True, parameters=CONDUCTORS),
+    "files folder": Kind(open=partial(open_files, "prompts"), target=Files),
+    "files lines": Kind(open=partial(open_files, "prompts.jsonl"), target=Files),
+}
+
+
+@pytest.fixture(params=KINDS)
 async def end(request: pytest.FixtureRequest) -> AsyncIterator[End]:
-    async with OPEN[request.param]() as opened:
+    async with KINDS[request.param].open() as opened:
         yield opened
 
 
+def only(kinds: Collection[str]) -> pytest.MarkDecorator:
+    """The test is for these kinds alone."""
+    return pytest.mark.parametrize("end", kinds, indirect=True)
+
+
+NAMED = [name for name, kind in KINDS.items() if kind.names]
+NUMBERED = [name for name, kind in KINDS.items() if not kind.names]
+STAGED = [name for name, kind in KINDS.items() if kind.target.can.stages]
+
+
 def test_every_connector_of_the_table_is_held_to_this() -> None:
-    assert set(CONNECT) | {"memory"} == set(OPEN)
+    assert {*CONNECT, "memory"} == {name.partition(" ")[0] for name in KINDS}
 
 
 def prompt_at(end: End, number: int = 1, **fields: Any) -> Prompt:
@@ -127,7 +238,7 @@ async def rows_of(end: End) -> list[Row]:
 
 @pytest.mark.parametrize("count", [0, 1, 100, 230])
 async def test_the_listing_is_whole_and_each_row_comes_once(end: End, count: int) -> None:
-    ids = [end.plant(prompt_at(end, number)) for number in range(count)]
+    ids = [await end.plant(prompt_at(end, number)) for number in range(count)]
     pages = await pages_of(end)
     rows = [row for page in pages for row in page.rows]
     assert sorted(row.id for row in rows) == sorted(ids)
@@ -135,25 +246,26 @@ async def test_the_listing_is_whole_and_each_row_comes_once(end: End, count: int
 
 
 async def test_a_row_says_what_can_be_selected_by(end: End) -> None:
-    prompt_id = end.plant(prompt_at(end, name="support-reply 🧪", model="gpt-4o"))
+    prompt_id = await end.plant(prompt_at(end, name="support-reply 🧪", model="gpt-4o"))
     (row,) = await rows_of(end)
     assert (row.id, row.name, row.model, row.collection) == (prompt_id, "support-reply 🧪", "gpt-4o", end.collection)
     assert not row.archived
 
 
+@only(NUMBERED)
 async def test_what_was_created_is_listed_newest_first(end: End) -> None:
-    ids = [end.plant(prompt_at(end, number)) for number in range(3)]
+    ids = [await end.plant(prompt_at(end, number)) for number in range(3)]
     assert [row.id for row in await rows_of(end)] == ids[::-1]
 
 
 async def test_rows_and_definitions_agree_on_when_a_prompt_was_changed(end: End) -> None:
-    prompt_id = end.plant(prompt_at(end))
+    prompt_id = await end.plant(prompt_at(end))
     (row,) = await rows_of(end)
     assert row.updated_at == (await end.target.fetch(prompt_id)).updated_at
 
 
 async def test_a_prompt_without_a_collection_is_read(end: End) -> None:
-    prompt_id = end.plant(prompt_at(end, collection=None))
+    prompt_id = await end.plant(prompt_at(end, collection=None))
     assert (await end.target.fetch(prompt_id)).collection is None
     assert (await rows_of(end))[0].collection is None
 
@@ -165,8 +277,10 @@ async def test_an_unknown_id_is_gone(end: End, version: str) -> None:
     assert caught.value.status == 404
 
 
+@only(STAGED)
 async def test_published_is_what_applications_get_and_latest_may_be_a_draft(end: End) -> None:
-    prompt_id = end.plant(prompt_at(end, text="in use"))
+    prompt_id = await end.plant(prompt_at(end, text="in use"))
+    assert end.draft
     end.draft(prompt_id, "not yet")
     assert (await end.target.fetch(prompt_id)).text == "in use"
     assert (await end.target.fetch(prompt_id, "latest")).text == "not yet"
@@ -176,12 +290,10 @@ async def test_published_is_what_applications_get_and_latest_may_be_a_draft(end:
 async def test_a_catalog_has_the_kinds_that_were_asked_for(end: End, kinds: set[str]) -> None:
     found = await end.target.catalog(kinds)
     told = {kind for kind in ("collections", "providers", "partials") if getattr(found, kind) is not None}
-    assert told == kinds
-    if "collections" in kinds:
-        assert found.collections
+    assert told == kinds - {*found.words}
+    if found.collections is not None:
         assert end.collection in {one.id for one in found.collections}
-    if "providers" in kinds:
-        assert found.providers
+    if found.providers is not None:
         assert end.provider in {one.slug for one in found.providers}
 
 
@@ -214,7 +326,19 @@ FIELDS: dict[str, dict[str, Any]] = {
     "description": {"description": 'says "please"\r\nnow 🧪'},
     "raw": {"raw": True, "text": "{{#if x}} not JSON [{ {{/if}}"},
     "another name": {"name": "a/b?c#d %41 \u2028 🧪"},
+    "a name without a slash": {"name": 'a?b#c %41 "d" 🧪 é'},
+    "Conductor's parameters": {
+        "parameters": {"temperature": 0.1, "topP": 1, "responseFormat": "json", "stopWords": ["#", "", "ü"]}
+    },
+    "metadata in words": {"metadata": {"template_type": "chat", "": "", "owner 🧪": "a\nb"}},
+    "other integrations": {"integrations": OTHERS},
 }
+KEPT = [
+    pytest.param(name, fields, id=f"{name}-{title}")
+    for name, kind in KINDS.items()
+    for title, fields in FIELDS.items()
+    if kind.keeps(fields)
+]
 
 
 async def made(end: End, source: Prompt, calls: list[str] | None = None) -> Outcome:
@@ -223,7 +347,7 @@ async def made(end: End, source: Prompt, calls: list[str] | None = None) -> Outc
 
     async def sending() -> None:
         if calls is not None:
-            calls.append(f"sending, {end.count()} there")
+            calls.append(f"sending, {await end.count()} there")
 
     (outcome,) = await end.target.create([end.target.encode(replica)], sending)
     return outcome
@@ -243,7 +367,7 @@ async def test_a_text_comes_back_byte_for_byte(end: End, text: str) -> None:
     assert differences(source, found) == ()
 
 
-@pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
+@pytest.mark.parametrize(("end", "fields"), KEPT, indirect=["end"])
 async def test_every_field_that_the_registry_keeps_comes_back(end: End, fields: dict[str, Any]) -> None:
     source = prompt_at(end, **fields)
     found = await read_back(end, source)
@@ -251,7 +375,8 @@ async def test_every_field_that_the_registry_keeps_comes_back(end: End, fields: 
         assert getattr(found, name) == getattr(source, name), name
     mark = read_mark(found.metadata, None)
     assert mark is not None
-    assert (mark.migration, mark.source_id) == ("m", "p1")
+    assert mark.key == key_of("m", REGISTRY, "p1")
+    assert (mark.migration, mark.source_id) == end.mark
     assert {key: value for key, value in found.metadata.items() if key != "promptferry"} == source.metadata
     assert not found.extra
     assert not found.notes
@@ -262,10 +387,10 @@ async def test_a_description_that_is_missing_stays_missing(end: End) -> None:
     assert (found.description, found.functions, found.tools, found.tool_choice) == (None, None, None, None)
 
 
-async def test_what_is_planted_is_what_is_read(end: End) -> None:
-    for number, fields in enumerate(FIELDS.values()):
-        source = prompt_at(end, number, **fields)
-        assert differences(source, await end.target.fetch(end.plant(source))) == ()
+@pytest.mark.parametrize(("end", "fields"), KEPT, indirect=["end"])
+async def test_what_is_planted_is_what_is_read(end: End, fields: dict[str, Any]) -> None:
+    source = prompt_at(end, **fields)
+    assert differences(source, await end.target.fetch(await end.plant(source))) == ()
 
 
 async def test_sending_is_awaited_once_and_before_anything_is_stored(end: End) -> None:
@@ -273,7 +398,7 @@ async def test_sending_is_awaited_once_and_before_anything_is_stored(end: End) -
     outcome = await made(end, prompt_at(end), calls)
     assert isinstance(outcome, Created)
     assert calls == ["sending, 0 there"]
-    assert end.count() == 1
+    assert await end.count() == 1
 
 
 async def test_when_sending_fails_nothing_is_stored(end: End) -> None:
@@ -287,7 +412,7 @@ async def test_when_sending_fails_nothing_is_stored(end: End) -> None:
     body = end.target.encode(make_replica(source, source, migration="m", registry=REGISTRY))
     with pytest.raises(Full):
         await end.target.create([body], sending)
-    assert end.count() == 0
+    assert await end.count() == 0
 
 
 async def test_a_create_says_id_and_slug_as_the_listing_has_them(end: End) -> None:
@@ -295,16 +420,33 @@ async def test_a_create_says_id_and_slug_as_the_listing_has_them(end: End) -> No
     (row,) = await rows_of(end)
     assert isinstance(outcome, Created)
     assert (outcome.target_id, outcome.target_slug) == (row.id, row.slug)
-    assert row.slug
 
 
+@only(NUMBERED)
+async def test_a_prompt_that_is_not_its_name_has_a_slug(end: End) -> None:
+    outcome = await made(end, prompt_at(end))
+    assert isinstance(outcome, Created)
+    assert outcome.target_slug
+
+
+@only(NUMBERED)
 async def test_two_prompts_of_one_name_are_two_prompts(end: End) -> None:
     first = await made(end, prompt_at(end, 1, name="same"))
     second = await made(end, prompt_at(end, 2, name="same"))
     assert isinstance(first, Created)
     assert isinstance(second, Created)
     assert first.target_id != second.target_id
-    assert end.count() == 2
+    assert await end.count() == 2
+
+
+@only(NAMED)
+async def test_what_has_the_name_already_is_not_overwritten(end: End) -> None:
+    prompt_id = await end.plant(prompt_at(end, 1, name="same", text="first"))
+    outcome = await made(end, prompt_at(end, 2, name="same"))
+    assert isinstance(outcome, Failed)
+    assert outcome.exists
+    assert (await end.target.fetch(prompt_id)).text == "first"
+    assert await end.count() == 1
 
 
 json_values = st.recursive(
@@ -312,23 +454,37 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-parameter_names = st.text(min_size=1).filter(lambda name: name != "model")
+
+
+def contents(kind: Kind) -> st.SearchStrategy[dict[str, Any]]:
+    """Whatever has a place, under the names of Prompt's fields."""
+    names = st.text(min_size=1).filter(lambda name: name != "model")
+    keys = st.text().filter(lambda name: name not in ("promptferry", "collection"))
+    known = kind.parameters
+    fields = {
+        "text": st.text(),
+        "parameters": st.dictionaries(names, json_values, max_size=4) if known is None else optional(known),
+        "metadata": st.dictionaries(keys, st.text() if kind.words else json_values, max_size=3),
+        "tools": st.none() | st.lists(st.dictionaries(st.text(), json_values, max_size=2), min_size=1, max_size=2),
+        "raw": st.booleans(),
+        "integrations": st.sets(st.sampled_from(OTHERS)).map(sorted).map(tuple),
+    }
+    return optional({name: values for name, values in fields.items() if name in kind.target.fields})
+
+
+def optional(values: Mapping[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=dict(values))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    text=st.text(),
-    parameters=st.dictionaries(parameter_names, json_values, max_size=4),
-    metadata=st.dictionaries(st.text().filter(lambda name: name != "promptferry"), json_values, max_size=3),
-    tools=st.none() | st.lists(st.dictionaries(st.text(), json_values, max_size=2), min_size=1, max_size=2),
-    raw=st.booleans(),
-)
-@pytest.mark.parametrize("kind", OPEN)
-async def test_any_content_arrives(kind: str, text: str, parameters: Any, metadata: Any, tools: Any, raw: bool) -> None:
-    async with OPEN[kind]() as opened:
-        source = prompt_at(opened, text=text, parameters=parameters, metadata=metadata, tools=tools, raw=raw)
+@given(data=st.data())
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+async def test_any_content_arrives(kind: Kind, data: st.DataObject) -> None:
+    fields = data.draw(contents(kind))
+    async with kind.open() as opened:
+        source = prompt_at(opened, **fields)
         found = await read_back(opened, source)
-        assert found.text == text
+        assert found.text == source.text
         assert differences(source, found) == ()
 
 
@@ -340,4 +496,4 @@ async def test_a_refused_create_is_failed_and_leaves_nothing() -> None:
         outcome = await made(opened, prompt_at(opened, provider="nobody-has-it"))
         assert isinstance(outcome, Failed)
         assert (outcome.status, outcome.code, outcome.retriable) == (400, "AB01", False)
-        assert opened.count() == 0
+        assert await opened.count() == 0

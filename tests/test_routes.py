@@ -354,12 +354,14 @@ def test_a_prompt_without_its_mark_is_adopted_when_it_is_equal_and_a_conflict_wh
     at_conductor(route, equal={"tags": {"collection": "x"}}, different={"template": "Somebody's"})
     rule = {"when": {"name": "*"}, "collection": "x"}
     path = route.write("there", route.portkey, route.conductor, rewrite={"name": "{name}", "rules": [rule]})
-    plan = {one["name"]: one["action"] for one in route.ask("plan", path, "--json").json["prompts"]}
-    assert plan == {"equal": "unchanged", "different": "conflict"}
+    plan = {one["name"]: (one["action"], one["notes"]) for one in route.ask("plan", path, "--json").json["prompts"]}
+    assert plan["equal"] == ("create", ["a prompt equal to it is there already, without a mark: it is taken over"])
+    assert plan["different"][0] == "conflict"
     ended = route.ask("run", path)
     assert (ended.code, ended.summary["counts"]["conflicts"], ended.summary["counts"]["created"]) == (1, 1, 1)
     assert route.calls()["bulk"] == 0
     assert route.there()["different"]["template"] == "Somebody's"
+    assert MARK in {tag["key"] for tag in route.there()["equal"]["tags"]}
 
 
 def test_what_an_older_server_drops_is_a_loss_and_the_replica_is_taken_back(tmp_path: Path) -> None:

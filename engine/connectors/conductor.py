@@ -22,6 +22,8 @@ from engine.connectors.conductor_format import (
     Item,
     Tag,
     body_of,
+    dropped_of,
+    dropped_says,
     prompt_of,
     row_of,
     tags_of,
@@ -136,10 +138,7 @@ class Conductor:
 
     async def versions(self, prompt_id: str) -> list[Version]:
         """The history, oldest first."""
-        items = await self._client.read("versions", f"{_path(prompt_id)}/versions", cap=self._client.limits.listing_cap)
-        if not isinstance(items, list):
-            raise Rejected("the registry's answer is not a list of versions", error="bad_answer")
-        return sorted(map(version_of, items), key=attrgetter("number"))
+        return sorted(map(version_of, await self._history(prompt_id)), key=attrgetter("number"))
 
     async def catalog(self, kinds: Collection[str]) -> Catalog:
         """The integrations that this key may use and that are enabled; one call."""
@@ -193,7 +192,12 @@ class Conductor:
         """The same version once more, with another description."""
         item = await self._client.read("retrieve", _path(target_id))
         kept = {name: item[name] for name in ("name", "template", "integrations", "version", *SAMPLING) if name in item}
-        await self.post([{**kept, "description": description}], _nothing)
+        try:
+            await self.post([{**kept, "description": description}], _nothing)
+        except UnknownOutcome as error:
+            raise Transient(str(error), error=error.error) from error  # it may be repeated
+        if (await self.fetch(target_id)).description != (description or None):
+            raise Rejected(_not_permitted(target_id), error="no_update_permission")
 
     async def delete(self, target_id: str) -> None:
         """DELETE /prompts/{name}, with every version and tag."""
@@ -211,10 +215,13 @@ class Conductor:
             await self.post([{**first, "template": "Hello", "version": 2}], _nothing)
             numbers = [version.number for version in await self.versions(name)]
             yield _finding(numbers == [1, 2], "an update makes a version of its own", f"it has the versions {numbers}")
+        except (Rejected, Transient, UnknownOutcome) as error:
+            yield Finding(level="problem", where="target", text=f"the write test on {name} went wrong: {error}")
+        try:
             await self.delete(name)
             yield Finding(level="ok", where="target", text="a prompt can be deleted")
         except (Rejected, Transient) as error:
-            yield Finding(level="problem", where="target", text=f"the write test on {name} went wrong: {error}")
+            yield Finding(level="problem", where="target", text=f"{name} could not be deleted; do it by hand: {error}")
 
     # ---- what a bulk is made of --------------------------------------------------------------------------------------
 
@@ -222,14 +229,14 @@ class Conductor:
         """POST /prompts/. Raises what a create raises; part of it may have been carried out then."""
         await self._client.create("bulk", "POST", "/prompts/", encode(list(items)), sending, blank=True)
 
-    async def found(self, names: Sequence[str], *, surely: bool) -> dict[str, Item]:
-        """Those of these prompts that are there. One listing, where the store is small enough for that; `surely`: what
-        it lacks is asked for by name, for a listing may be late.
+    async def found(self, names: Sequence[str], *, surely: bool) -> dict[str, Item | None]:
+        """Those of these prompts that are there; None: the key may not read it. One listing, where the store is small
+        enough for that; `surely`: what it lacks is asked for by name, for a listing may be late.
         """
-        if self._size > LISTABLE:
+        if self._size > LISTABLE or len(names) == 1:
             return await self._by_name(names)
         wanted = {*names}
-        there = {item["name"]: item for item in await self._all() if item["name"] in wanted}
+        there: dict[str, Item | None] = {item["name"]: item for item in await self._all() if item["name"] in wanted}
         return there | (await self._by_name([name for name in names if name not in there]) if surely else {})
 
     async def tag(self, name: str, tags: Collection[Tag]) -> None:
@@ -239,14 +246,18 @@ class Conductor:
     async def _untag(self, name: str, tags: Collection[Tag]) -> None:
         await self._client.repeatable("untag", "DELETE", f"{_path(name)}/tags", _encoded_tags(tags))
 
-    async def _by_name(self, names: Sequence[str]) -> dict[str, Item]:
-        found: dict[str, Item] = {}
+    async def _by_name(self, names: Sequence[str]) -> dict[str, Item | None]:
+        found: dict[str, Item | None] = {}
 
         async def one(name: str) -> None:
             try:
                 found[name] = await self._client.read("retrieve", _path(name))
             except Gone:
                 return
+            except Rejected as error:
+                if error.status != 403:
+                    raise
+                found[name] = None
 
         async with task_group() as group:
             for name in names:
@@ -265,13 +276,25 @@ class Conductor:
             "bulk", "POST", "/prompts/", encode([{**item, "version": number}]), sending, blank=True
         )
         try:
-            if number not in [version.number for version in await self.versions(target_id)]:
-                message = f"no update permission: the bulk left {target_id!r} out without a word; grant it to the key"
-                raise Rejected(message, error="no_update_permission")
-            await self._set_tags(target_id, tags_of(item))
-        except Transient as error:
-            raise UnknownOutcome(f"it may have happened: {error}", error=error.error) from error
+            made = next((one for one in await self._history(target_id) if version_of(one).number == number), None)
+            dropped = dropped_of(item, made) if made is not None else []
+            if dropped:
+                await self.retract(target_id, number)
+            elif made is not None:
+                await self._set_tags(target_id, tags_of(item))
+        except (Rejected, Transient) as error:
+            raise UnknownOutcome(f"it was answered, and could not be looked at: {error}", error=error.error) from error
+        if made is None:
+            raise Rejected(_not_permitted(target_id), error="no_update_permission")
+        if dropped:
+            raise Rejected(dropped_says(dropped), error="loss")
         return Updated(version_id=str(number))
+
+    async def _history(self, name: str) -> list[Item]:
+        items = await self._client.read("versions", f"{_path(name)}/versions", cap=self._client.limits.listing_cap)
+        if not isinstance(items, list):
+            raise Rejected("the registry's answer is not a list of versions", error="bad_answer")
+        return items
 
     async def _set_tags(self, name: str, wanted: Sequence[Tag]) -> None:
         there = tags_of({"tags": await self._client.read("tags", f"{_path(name)}/tags")})
@@ -309,6 +332,10 @@ class Conductor:
 
 def _has_name(item: Any) -> bool:
     return isinstance(item, dict) and isinstance(item.get("name"), str)
+
+
+def _not_permitted(name: str) -> str:
+    return f"no update permission: the bulk left {name!r} out without a word; grant its application that right"
 
 
 def _finding(good: bool, yes: str, no: str) -> Finding:

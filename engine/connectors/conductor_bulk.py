@@ -2,30 +2,25 @@
 
 A bulk that is refused was carried out up to the prompt at fault, which the answer need not name: it is the first one
 that is not there. Where nothing is there, the first was at fault, or the server took everything back: it is sent alone,
-and after that in halves.
+and after that the rest in halves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
-from engine.connectors.conductor_format import SAMPLING, Item, Tag, prompt_of, tags_of
-from engine.digest import differences
+from engine.connectors.conductor_format import Item, Tag, differences_of, dropped_of, dropped_says, tags_of
 from engine.errors import AnswerError, Gone, Rejected, Transient, UnknownOutcome
 from engine.model import Created, Failed, Outcome, Sending, Unknown
 from engine.tasks import task_group
-
-_DROPPED: Final = frozenset(f"parameters.{name}" for name in SAMPLING)
-_NOT_COMPARED: Final = frozenset({"metadata", "collection"})
-"""Tags: a bulk need not store them."""
 
 
 class Store(Protocol):
     """What a bulk asks of the registry; see `Conductor`."""
 
     async def post(self, items: Sequence[Item], sending: Sending) -> None: ...
-    async def found(self, names: Sequence[str], *, surely: bool) -> dict[str, Item]: ...
+    async def found(self, names: Sequence[str], *, surely: bool) -> Mapping[str, Item | None]: ...
     async def tag(self, name: str, tags: Collection[Tag]) -> None: ...
     async def delete(self, target_id: str) -> None: ...
 
@@ -36,17 +31,24 @@ class Bulk:
     def __init__(self, store: Store, items: Sequence[Item], sending: Sending) -> None:
         self._store, self._items, self._sending = store, items, sending
         self._outcomes: dict[int, Outcome] = {}
+        self._takes_back = False
+        """The server carries out all of a bulk or nothing."""
+        self._probing = False
+        """The next bulk holds one prompt, to find that out."""
 
     async def carry_out(self) -> list[Outcome]:
         """One outcome for each item. Raises Stop, nothing else."""
-        await self._send(await self._new())
+        waiting: list[Sequence[int]] = [await self._new()]
+        while waiting:
+            if numbers := waiting.pop():
+                waiting += reversed(await self._send(numbers))
         return [self._outcomes[number] for number in range(len(self._items))]
 
     async def _new(self) -> list[int]:
         """Settles what is there already: a create that landed late, or somebody else's prompt. Returns the others."""
         numbers = range(len(self._items))
         try:
-            found = await self._store.found([item["name"] for item in self._items], surely=False)
+            found = await self._store.found(self._names(numbers), surely=False)
         except (Rejected, Transient) as unread:
             await self._intend()
             self._all(numbers, _not_looked_up(unread))
@@ -55,33 +57,27 @@ class Bulk:
             await self._intend()
         return await self._settle_all(numbers, found, written=False)
 
-    async def _send(self, numbers: Sequence[int]) -> None:
-        if not numbers:
-            return
+    async def _send(self, numbers: Sequence[int]) -> list[Sequence[int]]:
+        """One bulk, and what it did. Returns those that are to be sent again, in this order."""
         error = await self._post(numbers)
         if isinstance(error, Transient):  # surely not sent
             self._all(numbers, _failed(error))
-            return
+            return []
         absent = await self._read_back(numbers, error)
         if not absent:
-            return
+            self._takes_back |= self._probing
+        self._probing = False
         if error is None or isinstance(error, UnknownOutcome):
             self._all(absent, _left_out() if error is None else _unknown(error))
-        elif len(absent) < len(numbers) or len(numbers) == 1:
-            self._outcomes[absent[0]] = _failed(error)
-            await self._send(absent[1:])
-        else:
-            await self._one_by_one(absent)
-
-    async def _one_by_one(self, numbers: Sequence[int]) -> None:
-        first, rest = numbers[0], numbers[1:]
-        await self._send([first])
-        if isinstance(self._outcomes[first], Created):  # then the server takes back what it has carried out
-            half = len(rest) // 2
-            await self._send(rest[:half])
-            await self._send(rest[half:])
-        else:
-            await self._send(rest)
+            return []
+        if len(absent) < len(numbers) or len(numbers) == 1:
+            self._all(absent[:1], _failed(error))
+            return [absent[1:]]
+        if self._takes_back:
+            half = len(absent) // 2
+            return [absent[:half], absent[half:]]
+        self._probing = True  # was the first at fault, or does the server take back what it has carried out?
+        return [absent[:1], absent[1:]]
 
     async def _post(self, numbers: Sequence[int]) -> AnswerError | None:
         try:
@@ -100,13 +96,25 @@ class Bulk:
     async def _read_back(self, numbers: Sequence[int], error: AnswerError | None) -> list[int]:
         """Settles those that are there; returns the others, in the order of the bulk."""
         try:
-            found = await self._store.found([self._items[number]["name"] for number in numbers], surely=True)
+            found = await self._store.found(self._names(numbers), surely=error is None)
+            absent = await self._settle_all(numbers, found, written=True)
+            while absent and isinstance(error, Rejected) and (late := await self._look_again(absent[0])):
+                absent = await self._settle_all(absent, late, written=True)
         except (Rejected, Transient) as unread:
-            self._all(numbers, _unknown(unread))
+            self._all([number for number in numbers if number not in self._outcomes], _unknown(unread))
             return []
-        return await self._settle_all(numbers, found, written=True)
+        return absent
 
-    async def _settle_all(self, numbers: Sequence[int], found: Mapping[str, Item], *, written: bool) -> list[int]:
+    async def _look_again(self, number: int) -> Mapping[str, Item | None]:
+        """It would be the one at fault; but a listing may be late."""
+        return await self._store.found(self._names([number]), surely=True)
+
+    def _names(self, numbers: Sequence[int]) -> list[str]:
+        return [self._items[number]["name"] for number in numbers]
+
+    async def _settle_all(
+        self, numbers: Sequence[int], found: Mapping[str, Item | None], *, written: bool
+    ) -> list[int]:
         """Returns the numbers of those that are not there. `written`: by us, just now."""
         names = {number: self._items[number]["name"] for number in numbers}
         async with task_group() as group:
@@ -115,14 +123,17 @@ class Bulk:
                     group.start_soon(self._settle, number, found[name], written)
         return [number for number, name in names.items() if name not in found]
 
-    async def _settle(self, number: int, found: Item, written: bool) -> None:
+    async def _settle(self, number: int, found: Item | None, written: bool) -> None:
         item = self._items[number]
         name = item["name"]
+        if found is None:  # it is there, and the key may not read it
+            self._outcomes[number] = _left_out()
+            return
         try:
-            fields = [field for field in differences(prompt_of(item), prompt_of(found)) if field not in _NOT_COMPARED]
-            if written and fields and _DROPPED.issuperset(fields) and item.get("version") == found.get("version"):
+            fields = differences_of(item, found)
+            if written and dropped_of(item, found) and item.get("version") == found.get("version"):
                 await self._store.delete(name)
-                self._outcomes[number] = _dropped(fields)
+                self._outcomes[number] = Failed(error="loss", message=dropped_says(fields), retriable=True)
             elif fields:
                 self._outcomes[number] = _taken(fields)
             else:
@@ -158,14 +169,6 @@ def _not_looked_up(error: AnswerError) -> Failed:
 def _left_out() -> Failed:
     message = "no update permission: the bulk left it out without a word, so somebody else has a prompt of that name"
     return Failed(error="no_update_permission", message=message, retriable=True)
-
-
-def _dropped(fields: Sequence[str]) -> Failed:
-    names = ", ".join(fields)
-    message = (
-        f"{names}: this older server dropped it, and the replica was taken back; leave it out in rewrite.parameters"
-    )
-    return Failed(error="loss", message=message, retriable=True)
 
 
 def _taken(fields: Sequence[str]) -> Failed:

@@ -6,10 +6,11 @@ first colon because models have colons too; tags belong to the name and not to a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from engine.digest import differences
 from engine.errors import Rejected
 from engine.model import MARK_KEY, Json, Prompt, Replica, Row, Version
 from engine.wire import encode
@@ -19,6 +20,8 @@ COLLECTION_TAG: Final = "collection"
 SAMPLING: Final = ("temperature", "topP", "responseFormat", "stopWords")
 """Parameters that have a place; older servers drop them."""
 FIRST_VERSION: Final = 1
+_DROPPED: Final = frozenset(f"parameters.{name}" for name in SAMPLING)
+_TAGS: Final = frozenset({"metadata", "collection"})
 _SLASHES: Final = frozenset("/\\")
 _SERVER_OWNED: Final = frozenset(
     "version variables createTime updateTime createdOn updatedOn createdBy updatedBy ownerApp".split()
@@ -121,6 +124,25 @@ def _time(value: Json) -> str | None:
         return None
     moment = datetime.fromtimestamp(value / 1000, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# ---- what was asked for and what is there ----------------------------------------------------------------------------
+
+
+def differences_of(item: Item, found: Item) -> list[str]:
+    """The fields in which a prompt is not as it was sent, but for tags, which a bulk need not store."""
+    return [name for name in differences(prompt_of(item), prompt_of(found)) if name not in _TAGS]
+
+
+def dropped_of(item: Item, found: Item) -> list[str]:
+    """The same, when it is only what older servers drop; else nothing."""
+    fields = differences_of(item, found)
+    return fields if _DROPPED.issuperset(fields) else []
+
+
+def dropped_says(fields: Sequence[str]) -> str:
+    """What to do about it."""
+    return f"{', '.join(fields)}: this older server dropped it, so that was taken back; use rewrite.parameters.drop"
 
 
 # ---- to the registry -------------------------------------------------------------------------------------------------
