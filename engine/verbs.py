@@ -130,19 +130,20 @@ async def rollback_migration(
             await flow.halt.guard(_settle_doubts(job, flow, options.chosen))
         undos = undoing(read_made(migration.ledger, options.chosen), which)
         if undos and not dry_run:
-            _ask(options, told(undos))
+            _ask(options, told(undos, history=job.target.can.history))
         done = await rollback(job, flow, undos, dry_run=dry_run)
         return replace(done, in_doubt=len(_doubtful(flow))) if dry_run else done
 
 
-def told(undos: Sequence[Undo]) -> str:
+def told(undos: Sequence[Undo], *, history: bool) -> str:
     """What a rollback will do, in one or two sentences."""
     deletes = sum(undo.action == "delete" for undo in undos)
     parts = []
     if deletes:
         parts.append(f"{deletes} replicas are deleted: applications that already call these replicas will break.")
     if restores := len(undos) - deletes:
-        parts.append(f"{restores} prompts get back the version that was published before.")
+        back = "get back the version that was published before" if history else "stay: they have no earlier version"
+        parts.append(f"{restores} prompts {back}.")
     return " ".join(parts)
 
 

@@ -164,7 +164,8 @@ class _Pair:
         wait = 0.25
         while True:
             verified = await (self._once(source) if source is not None else self._alone())
-            if verified.result in ("same", "source_changed") or self.clock() + wait > written + STALE_S:
+            settled = verified.result in ("same", "source_changed") or not self.job.target.can.asked
+            if settled or self.clock() + wait > written + STALE_S:
                 return verified
             await anyio.sleep(wait)
             wait *= 2

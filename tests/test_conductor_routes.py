@@ -402,3 +402,52 @@ def test_neither_secret_nor_token_nor_text_turns_up(right: bool, tmp_path: Path)
     for hidden in (given, key, registry.api_key, TEXT, "eyJhbGciOi"):  # a token begins so
         assert hidden not in told
         assert hidden[:16] not in told
+
+
+@pytest.mark.parametrize("fault", ["reset_after", "500", "429"])
+def test_lost_answers_double_nothing(fault: str, tmp_path: Path, registry: Served) -> None:
+    source, target = Portkey(registry), Conductor(registry)
+    for number in range(40):
+        source.add(f"p{number}", "Hello <name>")
+    registry.ask(lambda sandbox: sandbox.faults.plan(fault, method="POST", path_end="/prompts/", times=4))
+    way = route(tmp_path, registry, source, target, limits={**LIMITS, "batch": 5})
+    if (ended := way.run()).code:
+        ended = way.run()
+    assert ended.code == 0
+    assert target.texts() == source.texts()
+    assert {one["version"] for one in target.prompts().values()} == {1}
+    assert way.ask("verify").code == 0
+
+
+def test_every_field_that_portkey_has_a_place_for_arrives_from_conductor(tmp_path: Path, registry: Served) -> None:
+    source, target = Conductor(registry), Portkey(registry, "copy")
+    sampling = {"temperature": 0.5, "topP": 0.25, "stopWords": ["a"], "responseFormat": "json"}
+    source.add("full", "Hello <name>", tags={"team": "ops", "collection": COLLECTION}, description="d", **sampling)
+    registry.ask(lambda sandbox: sandbox.add_conductor_prompt("literal", "Hello {{name}}"))
+    source.add("several", "Hello", integrations=[f"{PROVIDER}:{MODEL}", "openai-prod:gpt-4o"])
+    way = route(tmp_path, registry, source, target)
+    assert (way.run().code, set(target.prompts())) == (1, {"full"})
+    assert {name: error for name, (error, _) in failures(way).items()} == {
+        "literal": "untranslatable",
+        "several": "loss",
+    }
+    made = target.prompts()["full"]
+    assert (made["string"], made["model"], made["virtual_key"]) == ("Hello {{name}}", MODEL, PROVIDER)
+    assert made["parameters"] == {
+        "temperature": 0.5,
+        "top_p": 0.25,
+        "stop": ["a"],
+        "response_format": {"type": "json_object"},
+        "model": MODEL,
+    }
+    assert (made["template_metadata"]["team"], made["prompt_version_description"]) == ("ops", "d")
+
+
+def test_a_plan_groups_what_changes_alike_whatever_the_texts(tmp_path: Path, registry: Served) -> None:
+    source = Portkey(registry)
+    for number in range(5):
+        source.add(f"p{number}", f"Hello <name>, this is {number}")
+    shown = route(tmp_path, registry, source, Conductor(registry)).ask("plan").out
+    assert "create 5: p4, p3, p2 and 2 more" in shown
+    assert "string: changed" in shown
+    assert "{{name}}, {{ name }}" in shown  # the table of the way

@@ -659,3 +659,10 @@ async def test_nothing_is_written_before_the_run_is_told(tmp_path: Path) -> None
 
         await files.create([files.encode(replica_of(prompt()))], sending)
     assert seen == [[]]
+
+
+@pytest.mark.parametrize("where", ["prompts", "prompts.jsonl"])
+async def test_a_target_that_is_not_there_yet_is_empty_to_who_only_looks(where: str, tmp_path: Path) -> None:
+    async with connect(path=tmp_path / where, name="target", writes=False) as files:
+        assert [page.rows async for page in files.pages()] == [[]]
+    assert list(tmp_path.iterdir()) == []

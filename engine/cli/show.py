@@ -89,8 +89,13 @@ def _alike(prompts: Iterable[Planned]) -> list[list[Planned]]:
 
 
 def _shown(prompt: Planned) -> list[str]:
-    changes = [change for change in prompt.changes if change["field"] != "name"]
-    return [f"{change['field']}: {_value(change['before'])} -> {_value(change['after'])}" for change in changes]
+    return [_change(change) for change in prompt.changes if change["field"] != "name"]
+
+
+def _change(change: Mapping[str, Any]) -> str:
+    if change["field"] == "string":  # of texts there are only digests, and no two are alike
+        return "string: changed"
+    return f"{change['field']}: {_value(change['before'])} -> {_value(change['after'])}"
 
 
 def _value(value: Any) -> str:

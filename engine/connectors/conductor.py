@@ -35,6 +35,7 @@ from engine.http import Client, Limits, open_client
 from engine.model import (
     Abilities,
     Catalog,
+    Failed,
     Finding,
     Outcome,
     Page,
@@ -266,7 +267,7 @@ class Conductor:
 
     # ---- an update ---------------------------------------------------------------------------------------------------
 
-    async def _update(self, target_id: str, body: bytes, sending: Sending) -> Updated:
+    async def _update(self, target_id: str, body: bytes, sending: Sending) -> Updated | Failed:
         item = decode(body)
         if item["name"] != target_id:
             message = f"{target_id!r} cannot be renamed to {item['name']!r}: in Conductor the name is the prompt"
@@ -285,9 +286,9 @@ class Conductor:
         except (Rejected, Transient) as error:
             raise UnknownOutcome(f"it was answered, and could not be looked at: {error}", error=error.error) from error
         if made is None:
-            raise Rejected(_not_permitted(target_id), error="no_update_permission")
+            return Failed(error="no_update_permission", message=_not_permitted(target_id), retriable=True)
         if dropped:
-            raise Rejected(dropped_says(dropped), error="loss")
+            return Failed(error="loss", message=dropped_says(dropped), retriable=True)
         return Updated(version_id=str(number))
 
     async def _history(self, name: str) -> list[Item]:

@@ -173,7 +173,7 @@ def _check_name(name: str) -> None:
     """Names stand in paths, where servers refuse a slash, escaped or not."""
     if not name.strip() or name != name.strip() or name in (".", "..") or not name.isprintable() or _SLASHES & {*name}:
         raise Rejected(
-            f"the name {name!r} cannot stand in a path of Conductor: give it another one by rewrite.name",
+            f"the name {name!r} cannot stand in a path of Conductor: use rewrite.name, as with {{slug}}",
             error="bad_name",
         )
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from engine.errors import Exists, Rejected, Transient, UnknownOutcome
-from engine.model import Created, Failed, Outcome, Unknown, Updated
+from engine.model import Failed, Outcome, Unknown
 
 
-async def outcome(write: Awaitable[Created | Updated]) -> Outcome:
+async def outcome(write: Awaitable[Outcome]) -> Outcome:
     """The outcome of one create or update; Stop goes through, and so does everything that is a bug."""
     try:
         return await write
