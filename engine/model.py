@@ -298,6 +298,8 @@ class Abilities:
     """It is a service: what is read or written there is a request."""
     own_ids: bool = True
     """No prompt of another workspace has the id of one of these; else an id is a name, which others may have too."""
+    twins: bool = True
+    """Several prompts may have one name."""
     labels: bool = True
     """Versions carry labels."""
     history: bool = True

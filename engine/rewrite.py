@@ -122,17 +122,19 @@ def place(row: Row, rules: Sequence[Rule], ends: Ends) -> Placement | None:
     return Placement(name, collection.value)
 
 
-def clashes(placements: Iterable[tuple[Row, Placement]]) -> set[str]:
+def clashes(placements: Iterable[tuple[Row, Placement]], *, twins: bool = True) -> set[str]:
     """Source ids of the prompts whose replicas would share a name in one collection though their own names differ.
 
-    Prompts that share a name at the source already are no clash.
+    Prompts that share a name at the source already are no clash. Without `twins` the target has each name once.
     """
     first: dict[Placement, Row] = {}
     shared: dict[Placement, list[Row]] = {}  # a list for each of all the others would be most of the memory
     for row, placement in placements:
-        if (other := first.setdefault(placement, row)) is not row:
-            shared.setdefault(placement, [other]).append(row)
-    return {row.id for rows in shared.values() if len({row.name for row in rows}) > 1 for row in rows}
+        where = placement if twins else replace(placement, collection=None)
+        if (other := first.setdefault(where, row)) is not row:
+            shared.setdefault(where, [other]).append(row)
+    clashing = [rows for rows in shared.values() if not twins or len({row.name for row in rows}) > 1]
+    return {row.id for rows in clashing for row in rows}
 
 
 def free_name(name: str, taken: Collection[str]) -> str:

@@ -112,7 +112,7 @@ async def judge(
         state=state,
         found=found,
         there=_by_id(target_rows) if len(pending) < len(rows) else {},
-        clashing=clashes([*placed, *_made(state, rows, target_rows)]),
+        clashing=clashes([*placed, *_made(state, rows, target_rows)], twins=job.target.can.twins),
         taken=_taken(target_rows, placed) if job.on_existing == "rename" else set(),
         now=now,
         retry_failed=retry_failed,

@@ -443,6 +443,17 @@ def test_every_field_that_portkey_has_a_place_for_arrives_from_conductor(tmp_pat
     assert (made["template_metadata"]["team"], made["prompt_version_description"]) == ("ops", "d")
 
 
+def test_prompts_of_one_name_are_a_clash_where_names_are_unique(tmp_path: Path, registry: Served) -> None:
+    for text in ("one", "the other"):
+        registry.ask(partial(Sandbox.add_prompt, name="twin", string=text, model=MODEL, collection=COLLECTION))
+    Portkey(registry).registry.ask(partial(Sandbox.add_prompt, name="alone", model=MODEL, collection=COLLECTION))
+    way = route(tmp_path, registry, Portkey(registry), Conductor(registry))
+    ended = way.run()
+    assert (ended.code, did(ended)) == (1, {"created": 1, "conflicts": 2})
+    assert {line["reason"] for line in lines(way.ledger) if line["kind"] == "conflict"} == {"name_clash"}
+    assert set(Conductor(registry).prompts()) == {"alone"}
+
+
 def test_a_plan_groups_what_changes_alike_whatever_the_texts(tmp_path: Path, registry: Served) -> None:
     source = Portkey(registry)
     for number in range(5):

@@ -110,7 +110,13 @@ class Conductor:
     """One cluster of Orkes Conductor."""
 
     can = Abilities(
-        dialects=frozenset({"conductor"}), own_ids=False, labels=False, stages=False, retracts=True, marks=False
+        dialects=frozenset({"conductor"}),
+        own_ids=False,
+        twins=False,
+        labels=False,
+        stages=False,
+        retracts=True,
+        marks=False,
     )
     fields: Collection[str] = frozenset(
         "name text collection model provider parameters metadata description integrations".split()
