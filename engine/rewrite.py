@@ -20,6 +20,14 @@ from engine.translate import translate
 
 ALWAYS: Final = Rule().when
 NO_CHANGE: Final = ParameterRules()
+_NOTHING: Final[Mapping[str, Json]] = {
+    **dict.fromkeys(("collection", "model", "provider", "functions", "tools", "tool_choice", "description")),
+    "parameters": {},
+    "metadata": {},
+    "raw": False,
+    "integrations": (),
+}
+"""What a field of Prompt holds that has no value."""
 _PLACEHOLDER: Final = re.compile(r"\{(name|id|slug|model|collection)\}")
 _PARTIAL_TAG: Final = re.compile(r"(\{\{\s*>\s*)([^\s{}>@]+)((?:\s*@[^\s{}]*)?\s*\}\})")  # not {{>>Private}}
 
@@ -107,7 +115,7 @@ def rewrite(prompt: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collectio
     )
     if prompt.dialect not in ends.dialects:
         done = _translated(done, _last(rule.messages for rule in applied) or "refuse", ends)
-    return replace(done, losses=_losses(done, fields))
+    return replace(done, losses=_losses(done, fields), prompt=_placed_in(done.prompt, fields))
 
 
 def place(row: Row, rules: Sequence[Rule], ends: Ends) -> Placement | None:
@@ -140,6 +148,12 @@ def clashes(placements: Iterable[tuple[Row, Placement]], *, twins: bool = True) 
 def free_name(name: str, taken: Collection[str]) -> str:
     """The first of `name-2`, `name-3`, ... that is not taken."""
     return next(free for number in count(2) if (free := f"{name}-{number}") not in taken)
+
+
+def _placed_in(prompt: Prompt, fields: Collection[str]) -> Prompt:
+    """Without what has no place there: with a loss that is accepted, this is what arrives."""
+    lost = {name: _NOTHING[name] for name in filled(prompt) if name not in fields}
+    return replace(prompt, **lost) if lost else prompt
 
 
 def _translated(done: Rewritten, messages: str, ends: Ends) -> Rewritten:

@@ -443,6 +443,23 @@ def test_every_field_that_portkey_has_a_place_for_arrives_from_conductor(tmp_pat
     assert (made["template_metadata"]["team"], made["prompt_version_description"]) == ("ops", "d")
 
 
+def test_a_loss_that_is_accepted_is_no_difference_later(tmp_path: Path, registry: Served) -> None:
+    source, target = Portkey(registry), Conductor(registry)
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    more: Prompt = {"model": MODEL, "collection": COLLECTION, "tools": tools, "tool_choice": "auto"}
+    registry.ask(partial(Sandbox.add_prompt, name="p", string="Hello {{name}}", **more))
+    way = route(tmp_path, registry, source, target)
+    assert way.run().code == 1
+    assert "tool_choice, tools would be lost" in failures(way)["p"][1]
+    way = route(tmp_path, registry, source, target, allow_loss=["tools", "tool_choice"])
+    assert did(way.run()) == {"created": 1}
+    assert way.ask("verify").code == 0
+    assert did(way.run()) == {"unchanged": 1}
+    source.edit("p", "Changed <name>")
+    assert did(way.run()) == {"updated": 1}
+    assert (way.ask("verify").code, target.texts()) == (0, {"p": "Changed <name>"})
+
+
 def test_prompts_of_one_name_are_a_clash_where_names_are_unique(tmp_path: Path, registry: Served) -> None:
     for text in ("one", "the other"):
         registry.ask(partial(Sandbox.add_prompt, name="twin", string=text, model=MODEL, collection=COLLECTION))
