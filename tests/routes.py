@@ -195,12 +195,12 @@ class Lines:
 
     def add(self, name: str, text: str) -> None:
         fields = {"name": name, "collection": COLLECTION, "model": MODEL, "provider": PROVIDER}
-        self._write([*self._lines(), {"id": f"id-{name}", **fields, "text": mustache(text)}])
+        self._write([*self._lines(), {"id": f"id-{name}", **fields, "string": mustache(text)}])
 
     def edit(self, name: str, text: str) -> None:
         lines = self._lines()
         (line,) = (line for line in lines if line["name"] == name)
-        line["text"] = dollars(text) if line.get("dialect") == "conductor" else mustache(text)
+        line["string"] = dollars(text) if line.get("dialect") == "conductor" else mustache(text)
         line.pop("digest", None)
         self._write(lines)
 

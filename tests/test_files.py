@@ -471,7 +471,7 @@ async def test_an_update_leaves_one_line(tmp_path: Path) -> None:
         assert len(path.read_bytes().splitlines()) == 3
         half = path.read_bytes()
     told = [json.loads(line) for line in path.read_bytes().splitlines()]
-    assert [(line["id"], line["text"], "replaces" in line) for line in told] == [
+    assert [(line["id"], line["string"], "replaces" in line) for line in told] == [
         ("a", "new", False),
         ("b", "Hello {{name}}", False),
     ]
@@ -531,7 +531,7 @@ async def test_lines_that_cannot_be_taken_are_all_named(tmp_path: Path) -> None:
 
 async def test_a_hand_written_line_without_a_digest_is_read(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    path.write_text('{"id": "a", "name": "n", "text": "Hi {{who}}"}\r\n')
+    path.write_text('{"id": "a", "name": "n", "string": "Hi {{who}}"}\r\n')
     async with connect(path=path, name="source", writes=False) as files:
         found = await files.fetch("a")
     assert (found.name, found.text, set(found.variables)) == ("n", "Hi {{who}}", {"who"})

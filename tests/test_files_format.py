@@ -227,7 +227,7 @@ def test_a_template_stands_in_the_file_as_it_is() -> None:
 @pytest.mark.parametrize("text", ["a\0b", "\ud83d alone"])
 def test_a_text_that_no_text_file_can_hold_is_a_json_string(text: str) -> None:
     content = markdown(prompt(text))
-    assert content.endswith(f"text: {json.dumps(text)}\n---\n")
+    assert content.endswith(f"string: {json.dumps(text)}\n---\n")
     assert read(content).text == text
 
 
@@ -304,7 +304,7 @@ BROKEN: Final[dict[str, tuple[bytes, int]]] = {
     "a number that is none": (b"---\nname: a\nparameters:\n  a: .nan\n---\n", 4),
     "not UTF-8 in front": (b"---\nname: \xff\n---\n", 2),
     "not UTF-8 below": (b"---\nname: a\n---\nx\n\xff", 5),
-    "two texts": (b'---\nname: a\ntext: "b"\n---\nsecret', 3),
+    "two texts": (b'---\nname: a\nstring: "b"\n---\nsecret', 3),
     "text before the first message": (b"---\nname: a\nchat: spaced\n---\nsecret", 5),
     "an unknown layout": (b"---\nname: a\nchat: secret\n---\n--- user ---\nx", 3),
     "a message that is no JSON": (
@@ -329,7 +329,7 @@ def test_what_an_editor_on_windows_saves_is_read() -> None:
 
 def test_an_edited_line_is_refused_until_its_digest_is_taken_out() -> None:
     line = to_line(Document(prompt=prompt()))
-    told = json.loads(line) | {"text": "secret"}
+    told = json.loads(line) | {"string": "secret"}
     with pytest.raises(Unreadable, match="take out `digest`") as caught:
         from_line(json.dumps(told).encode(), 7)
     assert caught.value.line == 7

@@ -45,7 +45,7 @@ _KEYS: Final = {
 _LINE_KEYS: Final = {
     "id": "id",
     **_KEYS,
-    "text": "text",
+    "string": "text",
     "updated_at": "updated_at",
     "variables": "variables",
     "inputs": "inputs",
@@ -118,7 +118,7 @@ def to_markdown(document: Document) -> bytes:
     elif _stands_as_it_is(prompt.text):
         body = prompt.text
     else:
-        front["text"] = prompt.text
+        front["string"] = prompt.text
     return f"---\n{write_yaml(front)}---\n{body}".encode()
 
 
@@ -131,15 +131,15 @@ def from_markdown(content: bytes, prompt_id: str) -> Document:
     begin = content.count(b"\n", 0, found.end()) + 1
     body = _decoded(content[found.end() :], begin)
     values, lines = dict(front.values), front.lines
-    chat, text = values.pop("chat", None), values.pop("text", None)
+    chat, text = values.pop("chat", None), values.pop("string", None)
     if text is not None:
         if not isinstance(text, str) or chat is not None or body.strip():
-            line = lines["text"]
-            raise Unreadable(line, "has a `text` that is no text, or stands beside `chat` or a text below: keep one")
+            line = lines["string"]
+            raise Unreadable(line, "has a `string` that is no text, or stands beside `chat` or a text below: keep one")
         body = text
     elif chat is not None:
         body = _from_sections(chat, body, lines["chat"], begin)
-    return Document(prompt=_prompt({**values, "id": prompt_id, "text": body}, lines, 1, _KEYS))
+    return Document(prompt=_prompt({**values, "id": prompt_id, "string": body}, lines, 1, _KEYS))
 
 
 def _front(text: str) -> Front:
@@ -261,7 +261,7 @@ def to_line(document: Document) -> bytes:
     if SPLIT_PAIR.search(prompt.text):
         raise ValueError("a text with a surrogate pair in two characters, which would come back as one")
     values = {key: value for key, value in _values(prompt, _LINE_KEYS) if value is not None}
-    values = {key: value for key, value in values.items() if value or key in ("id", "name", "text") or key in _FREE}
+    values = {key: value for key, value in values.items() if value or key in ("id", "name", "string") or key in _FREE}
     told = {**values, **({"replaces": True} if document.replaces else {}), "digest": digest(prompt)}
     return wire.encode(told) + b"\n"
 
@@ -314,15 +314,16 @@ def _of_inputs(inputs: Inputs) -> dict[str, Json]:
 def _prompt(values: Mapping[str, Json], lines: Mapping[str, int], first_line: int, keys: Mapping[str, str]) -> Prompt:
     """A prompt of checked values; those that are null count as not there."""
     for key, value in values.items():
-        if key not in keys and key not in ("id", "text"):
+        if key not in keys and key not in ("id", "string"):
             known = ", ".join(keys)
             raise Unreadable(lines.get(key, first_line), f"has a key that is none of {known}")
         if value is not None and not _fits(key, value):
             raise Unreadable(lines.get(key, first_line), f"has a `{key}` of another kind than it should")
-    for key in ("id", "name", "text"):
+    for key in ("id", "name", "string"):
         if values.get(key) is None:
             raise Unreadable(first_line, f"is no prompt: it has no `{key}`")
-    fields: dict[str, Any] = {keys.get(key, key): value for key, value in values.items() if value is not None}
+    named = {**keys, "id": "id", "string": "text"}
+    fields: dict[str, Any] = {named[key]: value for key, value in values.items() if value is not None}
     dialect: Dialect = fields.get("dialect", "portkey")
     shown = _TAGS[dialect].findall(fields["text"])
     fields["variables"] = frozenset({*fields.get("variables", ()), *shown})
