@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from engine.cases import Case
+from engine.connectors.memory import Memory
 from engine.errors import Gone, Rejected, Stop, Transient
 from engine.model import Catalog, Choice, Completion, Json, Named, ParameterRules, Prompt, Rule
 from engine.render import Rendered, compare, may_differ_of
@@ -158,7 +159,7 @@ ENDS = Ends(same=True, source=Catalog(providers=PROVIDERS), target=Catalog(provi
 def allowed(**rules: Any) -> frozenset[str]:
     parameters = {"max_tokens": 9, "thinking": {"budget": 1}}
     prompt = Prompt(id="p1", name="n", text="t", model="m1", provider="old", parameters=parameters)
-    return may_differ_of(rewrite(prompt, [Rule(**rules)], ENDS, {"model"}))
+    return may_differ_of(rewrite(prompt, [Rule(**rules)], ENDS, Memory.fields))
 
 
 def anything(value: str) -> Choice:
