@@ -28,17 +28,14 @@ class Adoption:
 
 async def examine(job: Job, row: Row, match: Match) -> Adoption | None:
     """None: without digests in its mark nobody can say whether it was edited, and it is not what we would make now."""
-    try:
-        source = await job.source.fetch(row.id, job.select.version)
-    except (Rejected, Transient):  # then only the mark speaks for it
-        source = None
+    source = await _source(job, row)  # None: only the mark speaks for it
     if match.mark.replica_digest is None:
         return _compared(job, match, source)
     edited = match.digest != match.mark.replica_digest
     changed = source is not None and digest(source) != match.mark.source_digest
     notes = ((EDITED,) if edited else ()) + ((CHANGED,) if changed else ())
     same = source is not None and not changed and _would_make(job, match, source) == match.mark.replica_digest
-    labelled = source is not None and bool(source.labels) and job.target.can.labels
+    labelled = source is not None and job.labels_follow(source)
     return Adoption(match=match, source=source if same else None, labelled=labelled, notes=notes)
 
 
@@ -46,16 +43,23 @@ async def is_unfinished(job: Job, row: Row, found: Prompt) -> bool:
     """Whether a prompt without a mark is what a create leaves behind that was killed before its second call: what we
     would make now, but for tags that are still missing.
     """
-    try:
-        source = await job.source.fetch(row.id, job.select.version)
-    except (Rejected, Transient):
+    source = await _source(job, row)
+    prepared = prepare(job, source, name=found.name) if source is not None else None
+    if prepared is None or isinstance(prepared, Failed):
         return False
-    prepared = prepare(job, source, name=found.name)
-    if isinstance(prepared, Failed) or not _BY_TAGS.issuperset(differences(prepared.replica.prompt, found)):
+    if not _BY_TAGS.issuperset(differences(prepared.replica.prompt, found)):
         return False
     wanted = prepared.replica.prompt
     tags = all(wanted.metadata.get(key) == value for key, value in found.metadata.items())
     return tags and found.collection in (None, wanted.collection)
+
+
+async def _source(job: Job, row: Row) -> Prompt | None:
+    """None: it cannot be read now."""
+    try:
+        return await job.source.fetch(row.id, job.select.version)
+    except (Rejected, Transient):
+        return None
 
 
 def _would_make(job: Job, match: Match, source: Prompt) -> str | None:
@@ -65,11 +69,10 @@ def _would_make(job: Job, match: Match, source: Prompt) -> str | None:
 
 
 def _compared(job: Job, match: Match, source: Prompt | None) -> Adoption | None:
-    prepared = prepare(job, source, name=match.row.name) if source is not None else None
-    if prepared is None or isinstance(prepared, Failed):
+    if source is None:
         return None
-    mark = prepared.replica.mark
-    if match.digest != mark.replica_digest:
+    prepared = prepare(job, source, name=match.row.name)
+    if isinstance(prepared, Failed) or match.digest != prepared.replica.mark.replica_digest:
         return None
-    labelled = source is not None and bool(source.labels) and job.target.can.labels
-    return Adoption(match=replace(match, mark=mark), source=source, labelled=labelled, notes=())
+    ours = replace(match, mark=prepared.replica.mark)
+    return Adoption(match=ours, source=source, labelled=job.labels_follow(source), notes=())

@@ -13,6 +13,7 @@ from typing import Final
 
 import anyio
 
+from engine.disk import write_all
 from engine.errors import Rejected, Stop
 from engine.model import Json, Prompt
 from engine.wire import encode
@@ -50,9 +51,7 @@ class Copies:
         try:
             size = os.fstat(fd).st_size
             torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-            rest = memoryview(b"\n" + line if torn else line)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
+            write_all(fd, b"\n" + line if torn else line)
             os.fdatasync(fd)
         finally:
             os.close(fd)

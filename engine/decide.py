@@ -94,7 +94,7 @@ class _Case:
         draft = prepare(job, prompt, name=self.task.name, mark_in=self.mark_in)
         if isinstance(draft, Failed):
             return self._failed(draft, prompt)
-        pending = self._has_labels(prompt) or job.select.version == "all"
+        pending = job.labels_follow(prompt) or job.select.version == "all"
         return Decision(action="create", draft=draft, pending=pending, notes=self._notes(draft), source=prompt)
 
     async def replica(self) -> Decision:
@@ -119,10 +119,8 @@ class _Case:
         if not self._is_ours(found) and not self._is_staged(replica):
             if record.was_made_as(mark.replica_digest):
                 return self._same(prompt, replica, mark, edited=True, note=EDITED)
-            if job.on_edited == "conflict":
-                return self._conflict("edited", record.target_id)
-            if job.on_edited == "keep":
-                return self._same(prompt, replica, edited=True, note=EDITED)
+            if (left := self._left_edited(prompt, replica)) is not None:
+                return left
         return await self._update(draft, prompt, replica)
 
     async def history(self) -> Decision:
@@ -141,10 +139,8 @@ class _Case:
         if not unsettled and not self._is_copied(prompt, replica):
             if not behind and record.was_made_from(digest(prompt)):
                 return self._same(prompt, replica, edited=True, note=EDITED)
-            if job.on_edited == "conflict":
-                return self._conflict("edited", record.target_id)
-            if job.on_edited == "keep":
-                return self._same(prompt, replica, edited=True, note=EDITED)
+            if (left := self._left_edited(prompt, replica)) is not None:
+                return left
         moved = job.publish and (prompt.version is None or copies.get(prompt.version) != replica.version)
         return self._finish(prompt) if behind or moved or unsettled else self._same(prompt, replica)
 
@@ -186,10 +182,6 @@ class _Case:
         assert self.record is not None  # only what was made is compared
         return self.record
 
-    def _has_labels(self, source: Prompt) -> bool:
-        """Labels that can follow."""
-        return bool(source.labels) and self.job.target.can.labels
-
     def _notes(self, draft: Draft) -> tuple[str, ...]:
         labels = draft.replica.source.labels
         if not labels or self.job.target.can.labels or "labels" in self.job.target.fields:
@@ -203,6 +195,14 @@ class _Case:
             return await self.job.target.fetch(target_id)
         except Gone:
             return None
+
+    def _left_edited(self, source: Prompt, replica: Prompt) -> Decision | None:
+        """What is changed and was edited by hand meanwhile, unless it is to be overwritten."""
+        if self.job.on_edited == "conflict":
+            return self._conflict("edited", self._record.target_id)
+        if self.job.on_edited == "keep":
+            return self._same(source, replica, edited=True, note=EDITED)
+        return None
 
     def _base(self) -> Original | None:
         """What the last update in place began with, also one in doubt."""
@@ -233,8 +233,10 @@ class _Case:
         """Whether the version that is published is one of those copied, under the name that it was given."""
         if self._is_ours(digest(replica)):
             return True
+        if replica.version not in self._record.rare.versions.values():
+            return False
         draft = prepare(self.job, source, name=self.task.name, mark_in=self.mark_in)
-        if isinstance(draft, Failed) or replica.version not in self._record.rare.versions.values():
+        if isinstance(draft, Failed):
             return False
         wanted = draft.replica.prompt
         return (replica.name, replica.collection) == (wanted.name, wanted.collection)
@@ -260,7 +262,7 @@ class _Case:
         notes = self._notes(draft)
         if newest not in (before.version, there):
             notes = (*notes, f"version {newest} is a newer draft; it stays in the history, nothing of it is copied")
-        pending = self._has_labels(source) and not job.in_place
+        pending = job.labels_follow(source) and not job.in_place
         return Decision(
             action="update", draft=draft.revising(revision, job.target), pending=pending, notes=notes, source=source
         )

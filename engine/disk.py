@@ -1,4 +1,4 @@
-"""Folders whose names are on the disk when these functions return. They raise OSError."""
+"""What the standard library leaves out about files that must be on the disk. Raises OSError."""
 
 from __future__ import annotations
 
@@ -21,3 +21,10 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def write_all(fd: int, content: bytes) -> None:
+    """Writes the whole of it. Raises OSError."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(fd, rest) :]

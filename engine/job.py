@@ -62,6 +62,10 @@ class Job:
         """See the function of that name."""
         return replicas_among(self.source, self.target, target_ids)
 
+    def labels_follow(self, source: Prompt) -> bool:
+        """Whether it has labels that its replica can carry."""
+        return bool(source.labels) and self.target.can.labels
+
     def is_replica(self, prompt: Prompt) -> bool:
         """Whether this migration made it: then it is no source, whatever it is called by now."""
         mark = read_mark(prompt.metadata, prompt.description)

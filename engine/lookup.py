@@ -77,9 +77,8 @@ async def look_up(
 ) -> Found:
     """Reads the target's prompts with these names, but for the `known` replicas, and sorts them by their marks.
 
-    A mark in a description names no migration: there the key must be one of `keys`, which are made when they are
-    needed. Raises Stop when one of them
-    cannot be read now.
+    A mark in a description or a tag names no migration: there the key must be one of `keys`, which are made when they
+    are needed. Raises Stop when a prompt cannot be read now.
     """
     candidates = [row for row in rows if row.id not in known and _is_named(row.name, names)]
     candidates.reverse()  # registries list newest first: that tells apart what was made in one second

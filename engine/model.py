@@ -288,6 +288,10 @@ Sending = Callable[[], Awaitable[None]]
 """Awaited once by `Target.create` when the rate limit has let the request through, before its first byte leaves."""
 
 
+async def no_intent() -> None:
+    """The `Sending` of a write that no ledger tells of, because it may be repeated."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abilities:
     """What a registry can do, so that no caller asks which one it is."""

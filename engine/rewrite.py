@@ -20,14 +20,7 @@ from engine.translate import translate
 
 ALWAYS: Final = Rule().when
 NO_CHANGE: Final = ParameterRules()
-_NOTHING: Final[Mapping[str, Json]] = {
-    **dict.fromkeys(("collection", "model", "provider", "functions", "tools", "tool_choice", "description")),
-    "parameters": {},
-    "metadata": {},
-    "raw": False,
-    "integrations": (),
-}
-"""What a field of Prompt holds that has no value."""
+_BLANK: Final = Prompt(id="", name="", text="")
 _PLACEHOLDER: Final = re.compile(r"\{(name|id|slug|model|collection)\}")
 _PARTIAL_TAG: Final = re.compile(r"(\{\{\s*>\s*)([^\s{}>@]+)((?:\s*@[^\s{}]*)?\s*\}\})")  # not {{>>Private}}
 
@@ -152,7 +145,7 @@ def free_name(name: str, taken: Collection[str]) -> str:
 
 def _placed_in(prompt: Prompt, fields: Collection[str]) -> Prompt:
     """Without what has no place there: with a loss that is accepted, this is what arrives."""
-    lost = {name: _NOTHING[name] for name in filled(prompt) if name not in fields}
+    lost = {name: getattr(_BLANK, name) for name in filled(prompt) if name not in fields}
     return replace(prompt, **lost) if lost else prompt
 
 

@@ -20,7 +20,7 @@ from engine.errors import Gone, Rejected, Transient
 from engine.flow import Flow
 from engine.job import Job
 from engine.made import Line, Made
-from engine.model import Prompt, Updated, Version
+from engine.model import Prompt, Updated, Version, no_intent
 from engine.tasks import task_group
 
 RESULTS: Final = ("deleted", "restored", "gone", "kept", "failed", "not_started")
@@ -199,7 +199,7 @@ class _Case:
         head = frozenset(name for name in ("name", "collection") if getattr(wanted, name) != getattr(current, name))
         if head and target.can.stages:
             replica = make_replica(current, wanted, migration=self.job.migration, registry="", mark_in="nowhere")
-            outcome = await target.update(current.id, target.encode_update(replica, head), _nothing)
+            outcome = await target.update(current.id, target.encode_update(replica, head), no_intent)
             if not isinstance(outcome, Updated):
                 raise Transient(f"its name and collection were not set back: {outcome}", error="not_restored")
 
@@ -222,7 +222,3 @@ class _Case:
             versions=versions,
             message=message,
         )
-
-
-async def _nothing() -> None:
-    """A name may be set twice: no intent is needed."""

@@ -266,9 +266,11 @@ async def _adopted(
         if prompt is not None:
             async with limiter:
                 unfinished = await is_unfinished(job, row, prompt)
-            record = judgement.state.records.get(row.id)
-            beside = judgement.beside(row, record, placements.get(row.id), matches[0].row)
-            examined[row.id] = Task(row=row, action="create", note=UNFINISHED) if unfinished else beside
+            if unfinished:
+                examined[row.id] = Task(row=row, action="create", note=UNFINISHED)
+            else:
+                record = judgement.state.records.get(row.id)
+                examined[row.id] = judgement.beside(row, record, placements.get(row.id), matches[0].row)
             return
         async with limiter:
             adoption = await examine(job, row, matches[0])

@@ -59,6 +59,7 @@ TABLE: Final[Mapping[tuple[Dialect, Dialect], Sequence[tuple[str, str]]]] = {
         ("literal {{", "refused: it would become a tag"),
         ("{ before a variable", "refused: it would become {{{name}}}"),
         ("a text that is a JSON list of messages", "refused: it would become a chat"),
+        # \\uXXXX is the usual notation of such an escape
         ('a text with \\n, \\" or \\uXXXX written out', "copied as it is, with a note"),
         ("temperature", "temperature"),
         ("topP", "top_p"),
@@ -296,6 +297,7 @@ def _escaped(prompt: Prompt) -> Iterator[str]:
         return
     signs = [r"\n"] if r"\n" in prompt.text and "\n" not in prompt.text else []
     signs += [r"\""] if r"\"" in prompt.text else []
+    # the notation of the table above, whatever the digits are
     signs += [r"\uXXXX"] if re.search(r"\\u[0-9a-fA-F]{4}", prompt.text) else []
     if signs:
         yield f"the text holds {', '.join(signs)} written out, as some clients store it: copied as it is, check it"

@@ -267,11 +267,15 @@ class Place:
 
     def kill(self, command: str, *flags: str, after: int) -> None:
         """Ends the command with kill -9 when it has written so many lines."""
+        assert self.killed(command, *flags, after=after)
+
+    def killed(self, command: str, *flags: str, after: int) -> bool:
+        """The same; False: it had ended before."""
         before = self.ledger.read_bytes().count(b"\n") if self.ledger.exists() else 0
         with started(command, self.path, *flags, cwd=self.path.parent, env=self.env) as process:
-            assert wait_for_lines(self.ledger, before + after, process)
+            in_time = wait_for_lines(self.ledger, before + after, process)
             process.kill()
-            assert process.wait() == -signal.SIGKILL
+            return process.wait() == -signal.SIGKILL and in_time
 
     def originals(self) -> list[dict[str, Any]]:
         """Every prompt that is no replica, as it is published."""

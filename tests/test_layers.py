@@ -64,7 +64,7 @@ ALLOWED = {
     "job": "model errors rewrite digest tasks",
     "entries": "model errors job rewrite",
     "lookup": "model errors job digest tasks",
-    "copies": "model errors wire",
+    "copies": "model errors wire disk",
     "interrupt": "errors job tasks",
     "made": "model chosen ledgerfile",
     "cases": "model errors config wire",

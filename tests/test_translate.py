@@ -192,7 +192,7 @@ def test_a_registry_that_finds_other_variables_speaks_another_grammar(prompt: Pr
     [
         (r"a\nb", r"\n"),
         (r"say \"x\"", r"\""),
-        (r"caf\u00e9", r"\uXXXX"),
+        (r"caf\u00e9", r"\uXXXX"),  # the notation of an escape, whatever its digits are
         (r"a\n\"b\"", r"\n, \""),
         ("a\\nb\nc", None),
         (r"\unknown \x", None),

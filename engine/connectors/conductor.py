@@ -26,6 +26,7 @@ from engine.connectors.conductor_format import (
     dropped_says,
     prompt_of,
     row_of,
+    tags_as_sent,
     tags_of,
     version_of,
 )
@@ -33,6 +34,7 @@ from engine.connectors.outcomes import outcome
 from engine.errors import Gone, Rejected, Stop, Transient, UnknownOutcome
 from engine.http import Client, Limits, open_client
 from engine.model import (
+    MARK_KEY,
     Abilities,
     Catalog,
     Failed,
@@ -44,6 +46,7 @@ from engine.model import (
     Sending,
     Updated,
     Version,
+    no_intent,
 )
 from engine.tasks import task_group
 from engine.throttle import Gate
@@ -52,6 +55,8 @@ from engine.wire import decode, encode
 TOKEN_HEADER: Final = "X-Authorization"
 LISTABLE: Final = 2_000
 """Prompts of a store that is read back by its listing: one call for a whole bulk. A larger one is read by name."""
+_SCRATCH_MARK: Final = (MARK_KEY, "0" * 16)
+_SCRATCH_SAMPLING: Final = {"temperature": 0.5, "topP": 0.5}
 _AI_MODELS: Final = {"type": "AI_MODEL"}
 
 
@@ -200,7 +205,7 @@ class Conductor:
         item = await self._client.read("retrieve", _path(target_id))
         kept = {name: item[name] for name in ("name", "template", "integrations", "version", *SAMPLING) if name in item}
         try:
-            await self.post([{**kept, "description": description}], _nothing)
+            await self.post([{**kept, "description": description}], no_intent)
         except UnknownOutcome as error:
             raise Transient(str(error), error=error.error) from error  # it may be repeated
         if (await self.fetch(target_id)).description != (description or None):
@@ -213,13 +218,12 @@ class Conductor:
     async def write_test(self, collection: str | None) -> AsyncIterator[Finding]:
         """Creates a scratch prompt in two versions, reads it back and deletes it."""
         name = f"promptferry-write-test-{uuid4().hex[:8]}"
-        tags = [{"key": "promptferry", "value": "0" * 16}]
         first = {"name": name, "template": "Hello ${name}", "description": "", "integrations": [], "version": 1}
         try:
-            await self.post([{**first, "tags": tags, "temperature": 0.5, "topP": 0.5}], _nothing)
+            await self.post([{**first, "tags": tags_as_sent([_SCRATCH_MARK]), **_SCRATCH_SAMPLING}], no_intent)
             async for finding in self._tested(name):
                 yield finding
-            await self.post([{**first, "template": "Hello", "version": 2}], _nothing)
+            await self.post([{**first, "template": "Hello", "version": 2}], no_intent)
             numbers = [version.number for version in await self.versions(name)]
             yield _finding(numbers == [1, 2], "an update makes a version of its own", f"it has the versions {numbers}")
         except (Rejected, Transient, UnknownOutcome) as error:
@@ -248,10 +252,10 @@ class Conductor:
 
     async def tag(self, name: str, tags: Collection[Tag]) -> None:
         """Adds tags."""
-        await self._client.repeatable("tag", "PUT", f"{_path(name)}/tags", _encoded_tags(tags))
+        await self._client.repeatable("tag", "PUT", f"{_path(name)}/tags", encode(tags_as_sent(tags)))
 
     async def _untag(self, name: str, tags: Collection[Tag]) -> None:
-        await self._client.repeatable("untag", "DELETE", f"{_path(name)}/tags", _encoded_tags(tags))
+        await self._client.repeatable("untag", "DELETE", f"{_path(name)}/tags", encode(tags_as_sent(tags)))
 
     async def _by_name(self, names: Sequence[str]) -> dict[str, Item | None]:
         found: dict[str, Item | None] = {}
@@ -279,9 +283,7 @@ class Conductor:
             message = f"{target_id!r} cannot be renamed to {item['name']!r}: in Conductor the name is the prompt"
             raise Rejected(message, error="renamed")
         number = (await self.versions(target_id))[-1].number + 1
-        await self._client.create(
-            "bulk", "POST", "/prompts/", encode([{**item, "version": number}]), sending, blank=True
-        )
+        await self.post([{**item, "version": number}], sending)
         try:
             made = next((one for one in await self._history(target_id) if version_of(one).number == number), None)
             dropped = dropped_of(item, made) if made is not None else []
@@ -327,12 +329,12 @@ class Conductor:
 
     async def _tested(self, name: str) -> AsyncIterator[Finding]:
         found = await self.fetch(name)
-        kept = set(found.parameters) >= {"temperature", "topP"}
+        kept = found.parameters.keys() >= _SCRATCH_SAMPLING.keys()
         yield _finding(kept, "temperature and topP arrive", "temperature and topP are dropped: an older server")
-        if "promptferry" not in found.metadata:
-            await self.tag(name, [("promptferry", "0" * 16)])
+        if MARK_KEY not in found.metadata:
+            await self.tag(name, [_SCRATCH_MARK])
             found = await self.fetch(name)
-            yield _finding("promptferry" in found.metadata, "tags are set by a second call", "tags are not kept")
+            yield _finding(MARK_KEY in found.metadata, "tags are set by a second call", "tags are not kept")
         else:
             yield Finding(level="ok", where="target", text="a bulk stores tags")
 
@@ -355,11 +357,3 @@ def _path(name: str) -> str:
 
 def _numbered(body: bytes, version: int) -> bytes:
     return b'{"version":%d,%b' % (version, body[1:])
-
-
-def _encoded_tags(tags: Collection[Tag]) -> bytes:
-    return encode([{"key": key, "value": value} for key, value in sorted(tags)])
-
-
-async def _nothing() -> None:
-    """There is no intent to be written."""

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from engine.connectors.conductor_format import Item, Tag, differences_of, dropped_of, dropped_says, tags_of
 from engine.errors import AnswerError, Gone, Rejected, Transient, UnknownOutcome
-from engine.model import Created, Failed, Outcome, Sending, Unknown
+from engine.model import Created, Failed, Outcome, Sending, Unknown, no_intent
 from engine.tasks import task_group
 
 
@@ -88,7 +88,7 @@ class Bulk:
 
     async def _intend(self) -> None:
         """Once: the intents of all are durable before the first of these requests."""
-        sending, self._sending = self._sending, _nothing
+        sending, self._sending = self._sending, no_intent
         await sending()
 
     # ---- what was carried out ----------------------------------------------------------------------------------------
@@ -178,7 +178,3 @@ def _taken(fields: Sequence[str]) -> Failed:
 
 def _unknown(error: AnswerError) -> Unknown:
     return Unknown(error=error.error, message=str(error))
-
-
-async def _nothing() -> None:
-    """The intents are written already."""

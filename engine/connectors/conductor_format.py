@@ -160,13 +160,18 @@ def body_of(replica: Replica) -> bytes:
         "template": prompt.text,
         "description": prompt.description or "",
         "integrations": _pairs(prompt),
-        "tags": [{"key": key, "value": value} for key, value in sorted(set(_tags(prompt)))],
+        "tags": tags_as_sent(set(_tags(prompt))),
         **prompt.parameters,
     }
     try:
         return encode(item)
     except ValueError as error:
         raise Rejected(f"the prompt cannot be written as JSON without loss: {error}", error="not_encodable") from error
+
+
+def tags_as_sent(tags: Collection[Tag]) -> list[Item]:
+    """In the registry's own words, sorted."""
+    return [{"key": key, "value": value} for key, value in sorted(tags)]
 
 
 def _check_name(name: str) -> None:

@@ -31,9 +31,8 @@ from engine.connectors.files_store import (
     not_read,
     row_of,
     stopped,
-    write_all,
 )
-from engine.disk import make_folder, sync_folder
+from engine.disk import make_folder, sync_folder, write_all
 from engine.errors import ConfigError, Problem, Rejected, Transient
 from engine.model import Row
 

@@ -29,9 +29,8 @@ from engine.connectors.files_store import (
     missing,
     row_of,
     stopped,
-    write_all,
 )
-from engine.disk import make_folder, sync_folder
+from engine.disk import make_folder, sync_folder, write_all
 from engine.errors import ConfigError, Problem, Rejected, Transient
 from engine.log import log
 from engine.model import Prompt, Row

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -124,13 +123,6 @@ def lock(fd: int, path: Path) -> None:
     except BlockingIOError:
         message = f"{path}: another run is writing there"
         raise Stop("disk", message, next="Wait until it ends, then run the same command again.") from None
-
-
-def write_all(fd: int, content: bytes) -> None:
-    """Writes the whole of it. Raises OSError."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
 
 
 def missing(path: Path, name: str) -> ConfigError:

@@ -16,7 +16,7 @@ import anyio
 
 from engine.errors import AnswerError, Exists, Gone, Rejected, Stop
 from engine.http import Client
-from engine.model import MARK_KEY, Finding, Json
+from engine.model import MARK_KEY, Finding, Json, no_intent
 from engine.wire import encode
 
 POLLS: Final = 8
@@ -73,7 +73,7 @@ class Probe:
     async def _change(self, prompt_id: str) -> Finding:
         """A new version, and how long reads of the latest one stay behind."""
         body = encode({**self.workspace, "patch": True, "string": "Goodbye {{name}}"})
-        await self.client.create("update", "PUT", self._path(prompt_id), body, _nothing)
+        await self.client.create("update", "PUT", self._path(prompt_id), body, no_intent)
         found, polls = await self._poll(prompt_id, _says("Goodbye {{name}}"), version="latest")
         if not _says("Goodbye {{name}}")(found):
             return _note("a change was accepted, and reads do not show it after half a minute")
@@ -138,7 +138,7 @@ class Probe:
             **changes,
         }
         body = encode({key: value for key, value in fields.items() if value is not None})
-        answer = await self.client.create("create", "POST", "/prompts", body, _nothing)
+        answer = await self.client.create("create", "POST", "/prompts", body, no_intent)
         self.left.append(answer["id"])
         return str(answer["id"])
 
@@ -189,10 +189,6 @@ class Probe:
 
     def _path(self, prompt_id: str) -> str:
         return f"/prompts/{quote(prompt_id, safe='')}"
-
-
-async def _nothing() -> None:
-    """Scratch prompts stand in no ledger: they are deleted again, and named when they cannot be."""
 
 
 def _says(text: str) -> Callable[[Mapping[str, Any]], bool]:
