@@ -54,7 +54,7 @@ async def walk(read: ReadPage, what: str, keep: Callable[[Json], T], created: Ca
         seen, settled = await _once(read, size, what, totals, keep)
         if settled and (_newest_first(map(created, seen.values())) or seen.keys() == before):
             return list(seen.values())
-    raise _short(what, len(seen), totals, same=seen.keys() == before)
+    raise _not_whole(what, len(seen), totals, same=seen.keys() == before)
 
 
 async def walk_raw(read: ReadPage, what: str) -> list[Json]:
@@ -143,15 +143,22 @@ def _newest_first(times: Iterable[Json]) -> bool:
     return all(isinstance(time, str) for time in found) and all(newer >= older for newer, older in pairwise(found))
 
 
-def _short(what: str, found: int, totals: set[int], *, same: bool) -> Stop:
+def _not_whole(what: str, found: int, totals: set[int], *, same: bool) -> Stop:
     """Why the walks did not give the whole; `same`: the last two found the same rows."""
     said = " then ".join(str(total) for total in sorted(totals))
-    if len(totals) > 1 or not same:
+    if len(totals) > 1 or not same or found in totals:
         return Stop(
             "registry_down",
-            f"the listing of {what} did not hold still: {WALKS} walks found {found} of {said}; "
+            f"the listing of {what} did not hold still: {WALKS} walks found {found}, and the registry claimed {said}; "
             "somebody is creating or deleting meanwhile",
             next="Run it again when nobody else is changing this workspace.",
+        )
+    if found > max(totals):
+        return Stop(
+            "check_failed",
+            f"the listing of {what} is longer than it says: {WALKS} walks found {found} or more, "
+            f"and the registry claims {said}",
+            next="Ask the registry's operator why its total is less than its rows; nothing was taken for the whole.",
         )
     return Stop(
         "check_failed",
