@@ -27,6 +27,7 @@ class Figures:
 
     stage: str
     done: int
+    """Prompts, as are `total` and `failed`."""
     total: int
     failed: int
     rate: float
@@ -65,16 +66,16 @@ async def progress_lines(live: Live) -> None:
         log.info(
             "run.progress",
             stage=now.stage,
-            done=now.done,
-            total=now.total,
-            failed=now.failed,
-            rate=float(f"{now.rate:.3g}"),
+            prompts_done=now.done,
+            prompts=now.total,
+            prompts_failed=now.failed,
+            requests_per_s=float(f"{now.rate:.3g}"),
             pause=now.pause,
         )
 
 
 async def live_display(live: Live, console: Console | None = None) -> None:
-    """A bar with the count, the rate, what failed and the time left, until it is cancelled."""
+    """A bar with the count of prompts, the rate of requests, what failed and the time left, until it is cancelled."""
     progress = progress_bar(console)
     with progress:
         task = progress.add_task(live.migration, total=None, note="", rate="")
@@ -90,14 +91,17 @@ def progress_bar(console: Console | None = None) -> Progress:
     """The columns of the display; on stderr unless there is another console."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     return Progress(
         TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),
         MofNCompleteColumn(),
+        TextColumn("prompts"),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", table_column=Column(ratio=2, no_wrap=True, overflow="ellipsis")),
+        expand=True,  # what a narrow terminal has no room for is cut off bar and note, and not off the figures
         console=console or Console(file=sys.stderr),
     )
 
@@ -110,6 +114,6 @@ def show(progress: Progress, task: object, now: Figures) -> None:
         task,  # type: ignore[arg-type]  # rich's TaskID, an int by another name
         completed=now.done,
         total=now.total or None,
-        rate=f"{now.rate:.3g}/s",
+        rate=f"{now.rate:.3g} requests/s",
         note=" · ".join(note for note in notes if note),
     )
