@@ -20,7 +20,7 @@ from engine.errors import Gone, Rejected, Transient
 from engine.flow import Flow
 from engine.job import Job
 from engine.made import Line, Made
-from engine.model import Prompt, Updated, Version, no_intent
+from engine.model import Failed, Prompt, Updated, Version, no_intent
 from engine.tasks import task_group
 
 RESULTS: Final = ("deleted", "restored", "gone", "kept", "failed", "not_started")
@@ -59,12 +59,15 @@ class Rollback:
     counts: Mapping[str, int]
     dry_run: bool
     in_doubt: int = 0
-    """Creates whose answer was lost; none unless `dry_run`, for they are looked up first."""
+    """Creates whose answer was lost. Without `dry_run` they are looked up first, and these are left, because nobody can
+    tell whether what is there is what was made.
+    """
 
     @property
     def whole(self) -> bool:
         """Nothing was kept or left."""
-        return not any(self.counts[name] for name in ("kept", "failed", "not_started"))
+        left = self.in_doubt and not self.dry_run
+        return not left and not any(self.counts[name] for name in ("kept", "failed", "not_started"))
 
     def to_json(self) -> dict[str, Any]:
         """The object of `rollback --json`."""
@@ -201,7 +204,11 @@ class _Case:
             replica = make_replica(current, wanted, migration=self.job.migration, registry="", mark_in="nowhere")
             outcome = await target.update(current.id, target.encode_update(replica, head), no_intent)
             if not isinstance(outcome, Updated):
-                raise Transient(f"its name and collection were not set back: {outcome}", error="not_restored")
+                unsent = isinstance(outcome, Failed) and outcome.error == "not_sent"
+                raise Transient(
+                    f"its name and collection were not set back: {outcome}",
+                    error="not_sent" if unsent else "not_restored",
+                )
 
     def _back_to(self) -> dict[str, Any]:
         """What the writes that stay had made."""

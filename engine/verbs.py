@@ -126,13 +126,11 @@ async def rollback_migration(
     """Takes back what was done, or what one run did (`last`: the newest). Raises Stop and ConfigError."""
     async with _opened(migration, options, writes=not dry_run) as (job, flow, _):
         which = _run_named(migration.ledger, run)
-        if not dry_run:
-            await flow.halt.guard(_settle_doubts(job, flow, options.chosen))
+        left = len(_doubtful(flow)) if dry_run else await flow.halt.guard(_settle_doubts(job, flow, options.chosen))
         undos = undoing(read_made(migration.ledger, options.chosen), which)
         if undos and not dry_run:
             _ask(options, told(undos, history=job.target.can.history))
-        done = await rollback(job, flow, undos, dry_run=dry_run)
-        return replace(done, in_doubt=len(_doubtful(flow))) if dry_run else done
+        return replace(await rollback(job, flow, undos, dry_run=dry_run), in_doubt=left)
 
 
 def told(undos: Sequence[Undo], *, history: bool) -> str:
@@ -199,11 +197,13 @@ def _doubtful(flow: Flow) -> dict[str, Record]:
     return {one: record for one, record in flow.state.records.items() if record.doubtful and not record.made}
 
 
-async def _settle_doubts(job: Job, flow: Flow, chosen: Chosen) -> None:
-    """Looks up the creates whose answer was lost: what is there is taken over, what is not was never made."""
+async def _settle_doubts(job: Job, flow: Flow, chosen: Chosen) -> int:
+    """Looks up the creates whose answer was lost: what is there is taken over, what is not was never made. Returns how
+    many are left, because nobody can tell whether what is there is what was made.
+    """
     doubtful = _doubtful(flow)
     if not doubtful:
-        return
+        return 0
     due = max(record.since for record in doubtful.values()) + 2 * job.settle
     await flow.halt.pause(due - flow.clock())
     listed, _ = await rows_of(job.source)
@@ -214,6 +214,7 @@ async def _settle_doubts(job: Job, flow: Flow, chosen: Chosen) -> None:
     tasks, _ = await judge(job, flow.state, rows, target_rows, now=flow.clock())
     adopting = [task for task in tasks if task.action == "adopt"]
     await settle(job, flow, adopting)
-    for task in tasks:
-        if task.action == "create":
-            await flow.record(entries.rolled_back({"source_id": task.row.id}, None, "absent"))
+    absent = [task for task in tasks if task.action == "create"]
+    for task in absent:
+        await flow.record(entries.rolled_back({"source_id": task.row.id}, None, "absent"))
+    return len(tasks) - len(adopting) - len(absent)

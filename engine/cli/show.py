@@ -185,7 +185,9 @@ def rolled_back(done: Rollback) -> str:
         elif done.dry_run:
             lines.append(f"{result} {one.name} ({one.target_id})")
     if done.in_doubt:
-        lines.append(f"{done.in_doubt} creates are in doubt: without --dry-run they are looked up first")
+        first = "without --dry-run they are looked up first"
+        left = "prompts of their names are there, and nobody can tell whether they are what was made: look at them"
+        lines.append(f"{done.in_doubt} creates are in doubt: {first if done.dry_run else left}")
     would = "would be: " if done.dry_run else ""
     return "\n".join([*lines, f"{would}{told(done.counts, 'nothing to take back')}"])
 
