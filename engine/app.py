@@ -10,7 +10,7 @@ import hashlib
 import secrets
 import socket
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,7 +105,8 @@ class _Run:
     survey: Survey | None = None
     chosen: set[str] = field(default_factory=set)
     replicas: set[str] = field(default_factory=set)
-    limited: bool = False
+    left: set[str] = field(default_factory=set)
+    """Beyond --limit."""
     started: float = field(default_factory=time.monotonic)
 
 
@@ -181,8 +182,9 @@ async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, list[Task]]:
     if found.tasks and not run.chosen:
         found.notes.append(f"--only, --collection and --ids-file take none of the {len(found.tasks)} selected prompts")
     tasks = [task for task in found.tasks if task.action in ("create", "update") and task.row.id in run.chosen]
-    run.limited = run.options.limit is not None and len(tasks) > run.options.limit
-    return job, tasks[: run.options.limit]
+    taken = tasks[: run.options.limit]
+    run.left = {task.row.id for task in tasks[len(taken) :]}
+    return job, taken
 
 
 async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None:
@@ -279,19 +281,32 @@ def _selected(run: _Run) -> list[str]:
     return [task.row.id for task in tasks if task.row.id not in run.replicas]
 
 
-def _books(run: _Run) -> tuple[dict[str, int], dict[str, int]]:
+def _due(run: _Run) -> set[str]:
+    """The chosen prompts for which there was something to do."""
+    tasks = run.survey.tasks if run.survey is not None else []
+    return {task.row.id for task in tasks if task.due and task.row.id in run.chosen} - run.replicas
+
+
+def _books(run: _Run, selected: Iterable[str], due: Collection[str]) -> tuple[dict[str, int], dict[str, int]]:
     if run.survey is None:
         return report.nothing()
-    return report.books(run.state, _selected(run), listed=run.survey.listed, run=run.id)
+    return report.books(run.state, selected, due, listed=run.survey.listed, run=run.id)
 
 
 def _summary(run: _Run) -> Summary:
-    counts, this_run = _books(run)
-    chosen, _ = report.books(run.state, (one for one in _selected(run) if one in run.chosen), listed=0, run=run.id)
-    stop = run.halt.stop
-    problem = report.lost_track(chosen, stop=stop, limited=run.limited)
+    selected, due = _selected(run), _due(run)
+    counts, this_run = _books(run, selected, due)
+    chosen, _ = _books(run, (one for one in selected if one in run.chosen), due)
+    stop, limited = run.halt.stop, bool(run.left)
+    lost = report.untold(run.state, due - run.left, run.id)
+    problem = report.lost_track(chosen, lost, stop=stop, limited=limited)
     exit_code, reason, next_ = report.verdict(
-        chosen, stop=stop, limited=run.limited, problem=problem, mode=_outcome_of(run.migration)
+        chosen,
+        stop=stop,
+        limited=limited,
+        problem=problem,
+        kept=any(_is_kept(run, one) for one in run.chosen),
+        mode=_outcome_of(run.migration),
     )
     return Summary(
         migration=run.migration.name,
@@ -310,6 +325,12 @@ def _summary(run: _Run) -> Summary:
         ledger=str(run.migration.ledger),
         notes=tuple(run.survey.notes) if run.survey is not None else (),
     )
+
+
+def _is_kept(run: _Run, source_id: str) -> bool:
+    """Whether it failed so that a plain run leaves it alone."""
+    record = run.state.records.get(source_id)
+    return record is not None and record.status == "failed" and not record.retriable
 
 
 def _outcome_of(migration: Migration) -> str:

@@ -15,10 +15,10 @@ from engine import entries
 from engine.digest import MarkIn, changed_fields, digest
 from engine.entries import UPDATE
 from engine.errors import AnswerError, Gone, Rejected, Transient
-from engine.job import Draft, Job, Revision, prepare
+from engine.job import Draft, Job, Revision, digest_of, prepare
 from engine.ledger import Original, Record
 from engine.model import Entry, Failed, Json, Mark, Prompt, Version
-from engine.survey import Task
+from engine.survey import Task, renamed
 
 Action = Literal["create", "update", "finish", "unchanged", "skip", "conflict", "failed", "replica"]
 
@@ -55,7 +55,7 @@ async def decide(job: Job, task: Task, record: Record | None, *, now: float, mar
     try:
         return case.as_planned(await _decided(case))
     except Gone:
-        entry = entries.skipped(case.whose, "gone")
+        entry = entries.skipped(case.whose, "gone", **(UPDATE if task.action == "update" else {}))
         return Decision(action="skip", entry=entry, notes=("gone",))
     except (Rejected, Transient) as error:
         return case.refused(error)
@@ -63,6 +63,8 @@ async def decide(job: Job, task: Task, record: Record | None, *, now: float, mar
 
 async def _decided(case: _Case) -> Decision:
     job = case.job
+    if case.task.failure is not None:
+        return case.failed(case.task.failure, None, of_update=True)
     if case.task.action == "create":
         return await case.create()
     if job.in_place:
@@ -93,7 +95,7 @@ class _Case:
             return Decision(action="replica")
         draft = prepare(job, prompt, name=self.task.name, mark_in=self.mark_in)
         if isinstance(draft, Failed):
-            return self._failed(draft, prompt)
+            return self.failed(draft, prompt)
         pending = job.labels_follow(prompt) or job.select.version == "all"
         return Decision(action="create", draft=draft, pending=pending, notes=self._notes(draft), source=prompt)
 
@@ -105,7 +107,7 @@ class _Case:
         prompt = await job.source.fetch(self.task.row.id, job.select.version)
         draft = prepare(job, prompt, name=self.task.name, mark_in=self.mark_in)
         if isinstance(draft, Failed):
-            return self._failed(draft, prompt)
+            return self.failed(draft, prompt)
         mark = draft.replica.mark
         settled = not record.doubtful and not record.rare.pending
         if settled and record.was_made_from(mark.source_digest) and record.was_made_as(mark.replica_digest):
@@ -158,7 +160,7 @@ class _Case:
         original = await self._original(prompt, base, fetched=untouched or not ours)
         draft = prepare(job, original)
         if isinstance(draft, Failed):
-            return self._failed(draft, prompt, of_update=True)
+            return self.failed(draft, prompt, of_update=True)
         mark = draft.replica.mark
         if not doubtful and (found == mark.replica_digest or (made and self._record.was_made_as(mark.replica_digest))):
             return self._same(prompt, prompt, mark)
@@ -249,6 +251,8 @@ class _Case:
     async def _update(self, draft: Draft, source: Prompt, before: Prompt) -> Decision:
         """`before`: what is there now."""
         job = self.job
+        if (refused := renamed(job, before.name, draft.replica.prompt.name)) is not None:
+            return self.failed(refused, source, of_update=True)
         versions = await job.target.versions(before.id)
         newest = versions[-1].number if versions else before.version
         fields = self._fields(draft, source, before, newest)
@@ -347,16 +351,23 @@ class _Case:
         entry = entries.conflict(self.whose, reason, target_id, **UPDATE)
         return Decision(action="conflict", entry=entry, notes=(reason,))
 
-    def _failed(self, failure: Failed, source: Prompt, *, of_update: bool = False) -> Decision:
+    def failed(self, failure: Failed, source: Prompt | None, *, of_update: bool = False) -> Decision:
+        """`source`: None: it was not read."""
         op = UPDATE if of_update or (self.record is not None and self.record.made) else {}
-        entry = entries.failed(self.whose, "rewrite", failure, **op)
+        entry = entries.failed(self.whose, "rewrite", failure, self._failed_with(source), **op)
         return Decision(action="failed", entry=entry, failure=failure, source=source)
 
     def refused(self, error: AnswerError) -> Decision:
         """A read that was not answered as it should be."""
         failure = entries.failure(error, retriable=isinstance(error, Transient))
         op = UPDATE if self.task.action == "update" else {}
-        return Decision(action="failed", entry=entries.failed(self.whose, "fetch", failure, **op), failure=failure)
+        entry = entries.failed(self.whose, "fetch", failure, self._failed_with(None), **op)
+        return Decision(action="failed", entry=entry, failure=failure)
+
+    def _failed_with(self, source: Prompt | None) -> Mapping[str, Json]:
+        if self.job.select.version == "all":
+            source = None  # more versions than this one decide
+        return entries.seen(self.task.row.updated_at, digest_of(source) if source is not None else None, self.now)
 
 
 def _patchable(changed: frozenset[str], wanted: Prompt) -> bool:

@@ -9,7 +9,7 @@ from typing import Final
 
 from engine.errors import AnswerError
 from engine.job import Draft, Revision
-from engine.model import Created, Entry, Failed, Json, Mark, Named, Outcome, Prompt, Row, Unknown, Updated
+from engine.model import Created, Entry, Failed, Json, Mark, Named, Outcome, Prompt, Row, Unknown
 from engine.selection import find
 
 MESSAGE_BYTES: Final = 500
@@ -65,10 +65,18 @@ def _update_intended(draft: Draft, revision: Revision) -> dict[str, Json]:
     return {**_before(revision), **versions, "replica_digest": draft.replica.mark.replica_digest}
 
 
-def of(whose: Mapping[str, Json], draft: Draft, outcome: Outcome, *, now: float, pending: bool = False) -> Entry | None:
-    """What became of a create or update; None: an update was answered, and its version is still to be looked at.
+def of(
+    whose: Mapping[str, Json],
+    draft: Draft,
+    outcome: Outcome,
+    *,
+    now: float,
+    seen: Mapping[str, Json],
+    pending: bool = False,
+) -> Entry:
+    """What became of a create, or of an update that did not arrive: of one that did, the version is looked at first.
 
-    `pending`: labels or the rest of the history follow.
+    `pending`: labels or the rest of the history follow. `seen`: see `failed`.
     """
     op = UPDATE if draft.revision is not None else {}
     stage = "update" if op else "create"
@@ -76,14 +84,14 @@ def of(whose: Mapping[str, Json], draft: Draft, outcome: Outcome, *, now: float,
         case Failed(exists=True) if not op:  # 409: the look-up tells ours from somebody else's
             return Entry("unknown", {**whose, **op, "stage": stage, "error": EXISTS})
         case Failed():
-            return failed(whose, stage, outcome, **op)
+            return failed(whose, stage, outcome, seen, **op)
         case Unknown():
             return Entry("unknown", {**whose, **op, "stage": stage, "error": outcome.error})
-        case Created():
+        case Created() if not op:
             made = {"target_id": outcome.target_id, "target_slug": outcome.target_slug, "how": "response"}
             return Entry("created", {**whose, **_copied(draft, now), **made, **({"pending": True} if pending else {})})
-        case Updated():
-            return None
+        case _:
+            raise RuntimeError(f"the {stage} of a prompt ended as {type(outcome).__name__}")
 
 
 def updated(
@@ -197,8 +205,21 @@ def adopted(
     )
 
 
-def failed(whose: Mapping[str, Json], stage: str, failure: Failed, *, op: str | None = None) -> Entry:
-    """Surely no effect on the target. `op`: `update`, when it was one of a replica that is there."""
+def seen(updated_at: str | None, source_digest: str | None, now: float) -> dict[str, Json]:
+    """The source that something failed with: its time of change as it was listed, and its digest, where it was read.
+
+    Where there is a digest, a time that does not tell later changes apart is left out.
+    """
+    at = updated_at if source_digest is None else compared_at(updated_at, now)
+    return {"source_updated_at": at, "source_digest": source_digest}
+
+
+def failed(
+    whose: Mapping[str, Json], stage: str, failure: Failed, seen: Mapping[str, Json], *, op: str | None = None
+) -> Entry:
+    """Surely no effect on the target. `seen`: what of the source must change before a plain run takes it up again,
+    unless it is retriable. `op`: `update`, when it was one of a replica that is there.
+    """
     return Entry(
         "failed",
         {
@@ -210,6 +231,7 @@ def failed(whose: Mapping[str, Json], stage: str, failure: Failed, *, op: str | 
             "code": failure.code,
             "message": short(failure.message),
             "retriable": failure.retriable,
+            **seen,
         },
     )
 
@@ -219,9 +241,10 @@ def failure(error: AnswerError, *, retriable: bool) -> Failed:
     return Failed(error=error.error, message=str(error), status=error.status, code=error.code, retriable=retriable)
 
 
-def skipped(whose: Mapping[str, Json], reason: str) -> Entry:
-    """Nothing is to be done for this prompt."""
-    return Entry("skipped", {**whose, "reason": reason})
+def skipped(whose: Mapping[str, Json], reason: str, *, op: str | None = None) -> Entry:
+    """Nothing is to be done for this prompt. `op`: as in `failed`."""
+    more = {"op": op} if op is not None else {}
+    return Entry("skipped", {**whose, **more, "reason": reason})
 
 
 def conflict(whose: Mapping[str, Json], reason: str, target_id: str | None, *, op: str | None = None) -> Entry:

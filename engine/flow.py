@@ -15,7 +15,7 @@ from engine.errors import EngineError, Stop, Transient
 from engine.job import Draft, Halt
 from engine.ledger import State
 from engine.log import log
-from engine.model import Entry, Json, Target
+from engine.model import Entry, Failed, Json, Outcome, Target
 from engine.sink import Sink
 from engine.survey import Task
 
@@ -125,9 +125,10 @@ class Flow:
         """The fold of the ledger so far."""
         return self.sink.state
 
-    def dropped(self, error: EngineError) -> bool:
+    def dropped(self, failure: EngineError | Outcome) -> bool:
         """Whether this is only what was not sent any more because the run was asked to end."""
-        return self.halt.stop is not None and isinstance(error, Transient) and error.error == "not_sent"
+        unsent = isinstance(failure, Transient | Failed) and failure.error == "not_sent"
+        return self.halt.stop is not None and unsent
 
     async def record(self, *entries: Entry) -> None:
         """Durable when it returns. Raises Stop when the disk fails."""
@@ -148,6 +149,6 @@ class Flow:
                 Stop(
                     "too_many_failures",
                     f"{failures} of {taken} prompts taken up in this run failed, more than --max-failures allows",
-                    next="See why with `promptferry status --failed`, mend it, and run it again.",
+                    next="See why with `promptferry status --failed`, mend it, and run it again with --retry-failed.",
                 )
             )

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import anyio
 
-from engine.digest import MarkIn, key_of, make_replica, read_mark
+from engine.digest import MarkIn, digest, key_of, make_replica, read_mark
 from engine.errors import Rejected, Stop
 from engine.model import Failed, Mark, Prompt, Replica, Rule, Select, Source, Target
 from engine.rewrite import Ends, Rewritten, rewrite
@@ -133,6 +133,14 @@ def _prepare(job: Job, prompt: Prompt, name: str | None, mark_in: MarkIn) -> Dra
     where: MarkIn = "nowhere" if job.in_place else mark_in
     replica = make_replica(prompt, rewritten.prompt, migration=job.migration, registry=job.registry, mark_in=where)
     return Draft(replica=replica, body=job.target.encode(replica), rewritten=rewritten)
+
+
+def digest_of(prompt: Prompt) -> str | None:
+    """None: it is nested too deep to have one."""
+    try:
+        return digest(prompt)
+    except RecursionError:
+        return None
 
 
 def replicas_among(source: Source, target: Target, target_ids: Collection[str]) -> Collection[str]:

@@ -233,6 +233,17 @@ class Rare:
 _NOTHING_RARE: Final = Rare()
 
 
+class Failure(NamedTuple):
+    """What a prompt failed with: it is worth another try when one of these has changed. None: not known."""
+
+    rules: str | None
+    """Digest of the rewrite."""
+    updated_at: str | None
+    """The source's time of change."""
+    digest: str | None
+    """Of the source."""
+
+
 @dataclass(slots=True)
 class Record:
     """What the ledger knows of one prompt of the source."""
@@ -253,6 +264,9 @@ class Record:
     """Of the source that it was made from and of the replica as it was made, half of each."""
     doubt: Doubt | None = None
     rare: Rare = _NOTHING_RARE
+    told: str = ""
+    """The run that last said what became of it; of what was compared and found the same, not the one that made it."""
+    failure: Failure | None = None
 
     @property
     def doubtful(self) -> bool:
@@ -410,6 +424,8 @@ class State:
     def _settle(self, record: Record, kind: Status, line: Mapping[str, Json]) -> None:
         if not record.made or record.doubtful or line.get("op") == "update":
             self._say(record, kind, line)  # of what is there already, this speaks of an update that had no effect
+            if kind == "failed":
+                record.failure = Failure(self.rewrites, line.get("source_updated_at"), line.get("source_digest"))
 
     def _roll_back(self, record: Record, line: Mapping[str, Json]) -> None:
         target_id = line.get("target_id") or record.target_id
@@ -452,6 +468,9 @@ class State:
         reason = line.get("reason") or line.get("error")
         record.reason = sys.intern(str(reason)) if reason else None
         record.retriable = bool(line.get("retriable"))
+        record.failure = None
+        if status != "intent":
+            record.told = record.run
         if status in ("created", "updated"):
             record.doubt = None
 

@@ -312,6 +312,8 @@ class Abilities:
     """A new version is not the published one until somebody says so."""
     retracts: bool = False
     """A version can be taken out of the history."""
+    renames: bool = True
+    """A prompt that is there can get another name."""
     marks: bool = True
     """A create carries its mark; else that is a second call, and a replica without mark may be left behind."""
 

@@ -27,17 +27,15 @@ READ_BACK_TRIES: Final = 6
 Write = Callable[[Sending], Awaitable[list[Outcome]]]
 
 
-async def post(job: Job, flow: Flow, batch: Sequence[Ready]) -> list[Outcome]:
-    """Creates replicas; each outcome is durable before this returns."""
+async def post(job: Job, flow: Flow, batch: Sequence[Ready]) -> list[Outcome | None]:
+    """Creates replicas; each outcome is durable before this returns. None: as in `_send`."""
     bodies = [ready.draft.body for ready in batch]
-    outcomes = await _send(flow, batch, lambda sending: job.target.create(bodies, sending))
+    outcomes = await _send(job, flow, batch, lambda sending: job.target.create(bodies, sending))
     made = [
-        entry
-        for ready, outcome in zip(batch, outcomes, strict=False)
-        if (entry := entries.of(ready.whose, ready.draft, outcome, now=flow.clock(), pending=ready.pending))
+        _told(job, flow, ready, outcome) for ready, outcome in zip(batch, outcomes, strict=True) if outcome is not None
     ]
     await flow.record(*made)
-    for ready, outcome in zip(batch, outcomes, strict=False):
+    for ready, outcome in zip(batch, outcomes, strict=True):
         if ready.pending and isinstance(outcome, Created):
             await _finish_new(job, flow, ready, outcome)
     return outcomes
@@ -52,7 +50,7 @@ async def _finish_new(job: Job, flow: Flow, ready: Ready, made: Created) -> None
         await _label(job, flow, made.target_id, made.version_id, ready.draft.replica.source.labels)
         await flow.record(entries.finished(ready.whose, made.target_id, None, now=flow.clock()))
     except (Rejected, Transient) as error:
-        await _refused(flow, ready.whose, "finish", error)
+        await _refused(flow, ready.whose, "finish", error, _seen(job, flow, ready))
 
 
 async def revise(job: Job, flow: Flow, ready: Ready) -> None:
@@ -79,7 +77,7 @@ async def revise(job: Job, flow: Flow, ready: Ready) -> None:
         )
         await flow.record(after)
     except (Rejected, Transient) as error:
-        await _refused(flow, ready.whose, "update", error)
+        await _refused(flow, ready.whose, "update", error, _seen(job, flow, ready))
         return
     if ready.pending:
         await finish(job, flow, ready.task, ready.whose)
@@ -95,14 +93,16 @@ async def finish(job: Job, flow: Flow, task: Task, whose: Mapping[str, Json]) ->
         else:
             await _label_replica(job, flow, task, whose, target_id)
     except (Rejected, Transient) as error:
-        await _refused(flow, whose, "finish", error)
+        await _refused(flow, whose, "finish", error, _listed(flow, task))
 
 
 # ---- one request -----------------------------------------------------------------------------------------------------
 
 
-async def _send(flow: Flow, batch: Sequence[Ready], write: Write) -> list[Outcome]:
-    """Each intent is durable before the first byte leaves. Empty: the run was asked to end before this was sent."""
+async def _send(job: Job, flow: Flow, batch: Sequence[Ready], write: Write) -> list[Outcome | None]:
+    """Each intent is durable before the first byte leaves. None: the run was asked to end before this one was sent, so
+    it is as it was; whatever else comes before an intent is an outcome like any other.
+    """
     intended = False
 
     async def sending() -> None:
@@ -116,15 +116,38 @@ async def _send(flow: Flow, batch: Sequence[Ready], write: Write) -> list[Outcom
         # surely no effect: nothing is in doubt; of a bulk, a part may have been carried out
         if intended and len(batch) == 1 and isinstance(stop.__cause__, (Rejected, Transient)):
             failure = entries.failure(stop.__cause__, retriable=True)
-            await flow.record(*(_failed(ready, failure) for ready in batch))
+            await flow.record(*(_told(job, flow, ready, failure) for ready in batch))
         raise
-    return outcomes if intended else []
+    if len(outcomes) != len(batch):
+        raise RuntimeError(f"{len(batch)} prompts were sent, and the target told what became of {len(outcomes)}")
+    return [outcome if intended or not _unsent(flow, outcome) else None for outcome in outcomes]
 
 
-def _failed(ready: Ready, failure: Failed) -> Entry:
-    if ready.draft.revision is None:
-        return entries.failed(ready.whose, "create", failure)
-    return entries.failed(ready.whose, "update", failure, **UPDATE)
+def _unsent(flow: Flow, outcome: Outcome) -> bool:
+    """Of what came back though no intent was written: whether it is only that the run was asked to end."""
+    if not isinstance(outcome, Failed):
+        raise RuntimeError(f"a prompt was sent before its intent was written: {type(outcome).__name__}")
+    return flow.dropped(outcome)
+
+
+def _told(job: Job, flow: Flow, ready: Ready, outcome: Outcome) -> Entry:
+    """What the ledger says of it."""
+    seen = _seen(job, flow, ready)
+    return entries.of(ready.whose, ready.draft, outcome, now=flow.clock(), seen=seen, pending=ready.pending)
+
+
+def _seen(job: Job, flow: Flow, ready: Ready) -> dict[str, Json]:
+    """The source, should this fail with it."""
+    if job.select.version == "all":
+        return _listed(flow, ready.task)
+    there, made_from = ready.draft.revision, ready.draft.replica.mark.source_digest
+    found = digest(there.before) if job.in_place and there is not None else made_from
+    return entries.seen(ready.task.row.updated_at, found, flow.clock())
+
+
+def _listed(flow: Flow, task: Task) -> dict[str, Json]:
+    """The same, where more versions than one decide, or none was read."""
+    return entries.seen(task.row.updated_at, None, flow.clock())
 
 
 def _attempt(flow: Flow, ready: Ready) -> int:
@@ -141,41 +164,48 @@ def _head_only(revision: Revision) -> bool:
     return revision.fields is not None and revision.fields <= HEAD
 
 
-async def _refused(flow: Flow, whose: Mapping[str, Json], stage: str, error: AnswerError) -> None:
+async def _refused(
+    flow: Flow, whose: Mapping[str, Json], stage: str, error: AnswerError, seen: Mapping[str, Json]
+) -> None:
     if flow.dropped(error):
         return
     failure = entries.failure(error, retriable=isinstance(error, Transient))
-    await flow.record(entries.failed(whose, stage, failure, **UPDATE))
+    await flow.record(entries.failed(whose, stage, failure, seen, **UPDATE))
 
 
 # ---- an update -------------------------------------------------------------------------------------------------------
 
 
 async def _put_and_prove(job: Job, flow: Flow, ready: Ready) -> int | None:
-    """The number of the version that holds what is wanted; None when there is none, and the ledger says why."""
+    """The number of the version that holds what is wanted; None when there is none, and the ledger says why, or the run
+    was asked to end.
+    """
     outcome = await _put(job, flow, ready)
     partial = _revision(ready.draft).fields is not None
     if partial and isinstance(outcome, Failed) and outcome.status == 400:  # a back end that does not know `patch`
         ready = _whole(job, ready)
         outcome = await _put(job, flow, ready)
-    if outcome is None:
-        return None
     if not isinstance(outcome, Updated):
-        entry = entries.of(ready.whose, ready.draft, outcome, now=flow.clock())
-        assert entry is not None  # only an answered update has none
-        await flow.record(entry)
+        await _not_made(job, flow, ready, outcome)
         return None
     number, wrong = await _proved(job, flow, ready, outcome)
     if wrong and _revision(ready.draft).fields is not None and not _head_only(_revision(ready.draft)):
         # somebody's draft came in between, and the registry filled ours from it
         ready = _whole(job, ready)
         outcome = await _put(job, flow, ready)
-        if isinstance(outcome, Updated):
-            number, wrong = await _proved(job, flow, ready, outcome)
+        if not isinstance(outcome, Updated):
+            await _not_made(job, flow, ready, outcome)
+            return None
+        number, wrong = await _proved(job, flow, ready, outcome)
     if number is None or wrong:
-        await flow.record(_differs(ready, number, wrong))
+        await flow.record(_differs(job, flow, ready, number, wrong))
         return None
     return number
+
+
+async def _not_made(job: Job, flow: Flow, ready: Ready, outcome: Outcome | None) -> None:
+    if outcome is not None:
+        await flow.record(_told(job, flow, ready, outcome))
 
 
 async def _put(job: Job, flow: Flow, ready: Ready) -> Outcome | None:
@@ -184,8 +214,8 @@ async def _put(job: Job, flow: Flow, ready: Ready) -> Outcome | None:
     async def write(sending: Sending) -> list[Outcome]:
         return [await job.target.update(_revision(ready.draft).target_id, ready.draft.body, sending)]
 
-    outcomes = await _send(flow, [ready], write)
-    return outcomes[0] if outcomes else None
+    (outcome,) = await _send(job, flow, [ready], write)
+    return outcome
 
 
 def _whole(job: Job, ready: Ready) -> Ready:
@@ -223,10 +253,11 @@ def _number(versions: Sequence[Version], made: Updated, revision: Revision) -> i
     return None
 
 
-def _differs(ready: Ready, number: int | None, wrong: Sequence[str]) -> Entry:
+def _differs(job: Job, flow: Flow, ready: Ready, number: int | None, wrong: Sequence[str]) -> Entry:
     what = "its new version is not in the list of versions" if number is None else f"version {number} is not as wanted"
     message = f"{what} ({', '.join(wrong)}); it was not published"
-    return entries.failed(ready.whose, "read_back", Failed(error="differs", message=message), **UPDATE)
+    failure = Failed(error="differs", message=message)
+    return entries.failed(ready.whose, "read_back", failure, _seen(job, flow, ready), **UPDATE)
 
 
 # ---- labels and histories --------------------------------------------------------------------------------------------
@@ -239,6 +270,10 @@ async def _label_replica(job: Job, flow: Flow, task: Task, whose: Mapping[str, J
         if record.was_made_as(digest(await job.target.fetch(target_id, str(version.number)))):
             await _label(job, flow, target_id, version.id, source.labels)
             break
+    else:
+        if source.labels:
+            names = ", ".join(source.labels)
+            raise Rejected(f"no version of it is as it was made, so these labels stay behind: {names}", error="differs")
     await flow.record(entries.finished(whose, target_id, None, now=flow.clock()))
 
 
@@ -271,7 +306,8 @@ class _History:
             prompt = await job.source.fetch(row.id, str(version.number))
             draft = prepare(job, prompt, name=self.task.name, mark_in=self.flow.mark_in)
             if isinstance(draft, Failed):
-                await self.flow.record(entries.failed(self.whose, "rewrite", draft, **UPDATE))
+                seen = _listed(self.flow, self.task)
+                await self.flow.record(entries.failed(self.whose, "rewrite", draft, seen, **UPDATE))
                 return
             drafts[version.number] = draft
             if version.number not in self.numbers and not await self._bring(version.number, draft, before, spare):

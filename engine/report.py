@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -34,6 +34,9 @@ _OUTCOME_OF: Final = {
     "unknown": "unresolved",
 }
 
+
+_NAMED: Final = 3
+"""Ids that a sentence names."""
 
 END_FIELDS: Final = (
     "reason",
@@ -83,23 +86,33 @@ class Summary:
         return self.to_json()[name]
 
 
-def outcome_of(record: Record | None, run: str | None) -> str:
-    """What became of one selected prompt, seen from this run (None: from no run)."""
+def outcome_of(record: Record | None, run: str | None, *, due: bool = False) -> str:
+    """What became of one selected prompt, seen from this run (None: from no run).
+
+    `due`: the run had something to do for it. Then what an earlier run made is unchanged only if this one says so.
+    """
     if record is None or record.status not in _OUTCOME_OF:
         return "not_started"
     outcome = _OUTCOME_OF[record.status]
-    if outcome in ("created", "updated") and record.run != run:
-        return "unchanged"
-    return outcome
+    if outcome in ("created", "updated"):
+        if record.rare.pending:
+            return "unresolved"  # it is there, and not whole
+        outcome = outcome if record.run == run else "unchanged"
+    return "not_started" if due and outcome == "unchanged" and record.told != run else outcome
 
 
-def books(state: State, selected: Iterable[str], *, listed: int, run: str) -> tuple[dict[str, int], dict[str, int]]:
-    """`counts` over every selected prompt, and `this_run`: what this run itself did, found unchanged, or left."""
+def books(
+    state: State, selected: Iterable[str], due: Collection[str] = (), *, listed: int, run: str
+) -> tuple[dict[str, int], dict[str, int]]:
+    """`counts` over every selected prompt, and `this_run`: what this run itself did, found unchanged, or left.
+
+    `due`: those for which this run had something to do; of the others no line is needed.
+    """
     counts: Counter[str] = Counter()
     this_run: Counter[str] = Counter()
     for source_id in selected:
         record = state.records.get(source_id)
-        outcome = outcome_of(record, run)
+        outcome = outcome_of(record, run, due=source_id in due)
         counts[outcome] += 1
         if outcome in ("unchanged", "not_started") or (record is not None and record.run == run):
             this_run[outcome] += 1
@@ -112,35 +125,55 @@ def nothing() -> tuple[dict[str, int], dict[str, int]]:
     return {"listed": 0, "selected": 0} | dict.fromkeys(OUTCOMES, 0), dict.fromkeys(OUTCOMES, 0)
 
 
-def lost_track(chosen: Mapping[str, int], *, stop: Stop | None, limited: bool) -> str | None:
-    """What is wrong with the books, if anything is: a run that ends by itself has an outcome for every prompt."""
-    if stop is not None or limited or not chosen["not_started"]:
+def untold(state: State, taken: Iterable[str], run: str) -> list[str]:
+    """Those of the prompts taken up of which this run does not say what became of them, doubts (unresolved) aside."""
+    records = ((source_id, state.records.get(source_id)) for source_id in taken)
+    return [one for one, record in records if record is None or not (record.told == run or record.doubtful)]
+
+
+def lost_track(chosen: Mapping[str, int], lost: Sequence[str] = (), *, stop: Stop | None, limited: bool) -> str | None:
+    """What is wrong with the books, if anything is: a run that ends by itself has an outcome for every prompt.
+
+    `lost`: see `untold`, which does not trust the counts.
+    """
+    count = max(len(lost), 0 if limited else chosen["not_started"])
+    if stop is not None or not count:
         return None
-    return f"the books do not balance: {chosen['not_started']} prompts were taken up and have no outcome"
+    among = f" (among them {', '.join(lost[:_NAMED])})" if lost else ""
+    return f"the books do not balance: {count} prompts were taken up and have no outcome{among}"
 
 
 def verdict(
-    chosen: Mapping[str, int], *, stop: Stop | None, limited: bool, problem: str | None, mode: str = "replicate"
+    chosen: Mapping[str, int],
+    *,
+    stop: Stop | None,
+    limited: bool,
+    problem: str | None,
+    kept: bool = False,
+    mode: str = "replicate",
 ) -> tuple[int, str, str]:
-    """Exit code, reason, and what to do now. `chosen` are the counts of the prompts that this run was about; `mode`:
-    replicate | staged | in place.
+    """Exit code, reason, and what to do now. `chosen` are the counts of the prompts that this run was about; `kept`:
+    some of them failed so that a plain run leaves them alone until something changes; `mode`: replicate | staged | in
+    place.
     """
     if stop is not None:
         return stop.exit_code, stop.reason, stop.next
     if problem is not None:
         return EXIT_ACT, "failures", "Report this with the ledger: the numbers above cannot be trusted."
-    if sentence := _open(chosen):
+    if sentence := _open(chosen, kept=kept):
         return EXIT_UNFINISHED, "failures", sentence
     if limited:
         return EXIT_OK, "limit", "Run the same command again for the rest."
     return EXIT_OK, "done", _done(chosen, mode)
 
 
-def _open(counts: Mapping[str, int]) -> str:
+def _open(counts: Mapping[str, int], *, kept: bool) -> str:
     """What a person can do about what did not arrive."""
     parts = []
     if counts["failed"]:
         parts.append("see why prompts failed with `promptferry status --failed`, mend it, and run it again")
+        if kept:
+            parts[-1] += ", with --retry-failed where neither the prompt nor the rewrite changed"
     if counts["conflicts"]:
         parts.append("rename or remove what is in the way of the conflicts, or say what to do with on_existing")
     if counts["unresolved"]:

@@ -26,6 +26,8 @@ ID_FIELDS: Final = (
     "target_version",
 )
 GOES_ON: Final = "Wait for its end; if it was killed, run the same command again: it goes on where that one stopped."
+_AFTER: Final = ("verified", "published")
+"""Lines after a run that change nothing about what became of its prompts."""
 _FAILED_FIELDS: Final = {"source_id": "source_id", "name": "source_name", "stage": "stage", "error": "error"}
 
 
@@ -38,6 +40,8 @@ class _Read:
     listed: Mapping[str, Json] = field(default_factory=dict)
     end: Mapping[str, Json] = field(default_factory=dict)
     """Of the newest run; empty while it goes on."""
+    final: bool = False
+    """Nothing was written since that end that changes its books."""
     failed: dict[str, Mapping[str, Json]] = field(default_factory=dict)
     verified: dict[str, str] = field(default_factory=dict)
     """Of replicas that were verified since they were last written: the result."""
@@ -54,14 +58,15 @@ def _read(path: Path, chosen: Chosen) -> _Read:
         found.last = line["ts"]
         source_id = line.get("source_id")
         if line["kind"] == "run":
-            found.run, found.first, found.end = line, line["ts"], {}
+            found.run, found.first, found.end, found.final = line, line["ts"], {}, False
         elif line["kind"] == "end":
-            found.end = line
+            found.end, found.final = line, True
         elif line["kind"] == "listed":
             found.listed = line
         elif source_id is not None:
             if chosen.takes_line(line):
                 found.picked.add(source_id)
+            found.final &= line["kind"] in _AFTER
             found.failed.pop(source_id, None)
             if line["kind"] == "failed":
                 found.failed[source_id] = line
@@ -142,7 +147,12 @@ def read_status(path: Path, chosen: Chosen) -> Status:
 
 
 def _counts(found: _Read, run: str | None, chosen: Chosen) -> tuple[dict[str, int], dict[str, int]]:
-    """Of the chosen; prompts that no line speaks of are known by number only, when all are asked for."""
+    """Of the chosen; prompts that no line speaks of are known by number only, when all are asked for.
+
+    Which of those made earlier a run did not come to is known to the books that it ended with.
+    """
+    if chosen.everything and found.final and "this_run" in found.end:
+        return dict(found.end["counts"]), dict(found.end["this_run"])
     picked = [record for one, record in found.state.records.items() if one in found.picked]
     counts = Counter(outcome_of(record, run) for record in picked)
     this_run = Counter(outcome_of(record, run) for record in picked if record.run == run)

@@ -16,24 +16,26 @@ import anyio
 from engine.adopt import CHANGED, EDITED, Adoption, examine, is_unfinished
 from engine.entries import EXISTS
 from engine.errors import Rejected, Transient
-from engine.job import Job
-from engine.ledger import Record, State
+from engine.job import Job, digest_of
+from engine.ledger import Failure, Record, State
 from engine.lookup import Found, Match, look_up, numbered, rows_of
-from engine.model import Row
+from engine.model import Failed, Row
 from engine.rewrite import Placement, clashes, free_name, place, rewrite
 from engine.selection import selects
 from engine.tasks import task_group
 
 UNFINISHED: Final = "a prompt equal to it is there already, without a mark: it is taken over"
 EDITED_BEFORE: Final = "its replica was edited by hand; it stays as it is"
+_OPEN: Final = ("conflict", "failed", "skipped", "rolled_back")
+"""What a made prompt may be called while something is still to be done for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One selected prompt and what is to be done: create | update | adopt | unchanged | skip | conflict | keep | wait.
 
-    `update`: to be compared, and updated where something changed. `keep`: failed for good in an earlier run. `wait`:
-    a write in doubt whose settle time is not over.
+    `update`: to be compared, and updated where something changed. `keep`: failed for good in an earlier run, and
+    neither its source nor the rules changed since. `wait`: a write in doubt whose settle time is not over.
     """
 
     row: Row
@@ -46,6 +48,13 @@ class Task:
     note: str | None = None
     look: str = ""
     """`replica`: only the replica's time of change is new."""
+    failure: Failed | None = None
+    """Why it cannot be done, where the rows tell already."""
+
+    @property
+    def due(self) -> bool:
+        """Whether a run that takes it up has to say what became of it."""
+        return self.action not in ("unchanged", "keep", "wait")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +105,9 @@ async def judge(
 ) -> tuple[list[Task], set[str]]:
     """A task for each row, and the ids of the target's prompts that are replicas of this migration."""
     target_rows = list(target_rows)
+    again = {row.id for row in rows} if retry_failed else await _mended(job, state, rows)
     if job.in_place:
-        in_place = _Judgement(job=job, state=state, there=_by_id(target_rows), now=now, retry_failed=retry_failed)
+        in_place = _Judgement(job=job, state=state, there=_by_id(target_rows), now=now, again=again)
         return [in_place.compared(row, state.records.get(row.id)) for row in rows], set()
     pending = [row for row in rows if not _settled(state.records.get(row.id))]
     placements = await _place(job, pending)
@@ -115,7 +125,7 @@ async def judge(
         clashing=clashes([*placed, *_made(state, rows, target_rows)], twins=job.target.can.twins),
         taken=_taken(target_rows, placed) if job.on_existing == "rename" else set(),
         now=now,
-        retry_failed=retry_failed,
+        again=again,
     )
     tasks = [judgement.task(row, placements.get(row.id)) for row in rows]
     return await _adopted(judgement, tasks, placements), replicas
@@ -161,6 +171,42 @@ async def _place(job: Job, rows: Sequence[Row]) -> dict[str, Placement | None]:
     return placements
 
 
+async def _mended(job: Job, state: State, rows: Sequence[Row]) -> set[str]:
+    """Ids of the prompts that failed for good, and whose source or rules are not what they failed with. A definition is
+    read only where times of change do not tell.
+    """
+    records = [(row, state.records.get(row.id)) for row in rows]
+    failed = [(row, record.failure) for row, record in records if record and record.failure and not record.retriable]
+    told = [(row, failure, _is_mended(job, row, failure)) for row, failure in failed]
+    mended = {row.id for row, _, is_mended in told if is_mended}
+    limiter = anyio.CapacityLimiter(job.concurrency)
+
+    async def read(row: Row, failure: Failure) -> None:
+        async with limiter:
+            try:
+                found = digest_of(await job.source.fetch(row.id, job.select.version))
+            except (Rejected, Transient):
+                return  # it would fail again
+        if found != failure.digest:
+            mended.add(row.id)
+
+    async with task_group() as group:
+        for row, failure, is_mended in told:
+            if is_mended is None:
+                group.start_soon(read, row, failure)
+    return mended
+
+
+def _is_mended(job: Job, row: Row, failure: Failure) -> bool | None:
+    """None: only its definition can tell."""
+    if failure.rules is not None and failure.rules != job.rewrites:
+        return True
+    known = failure.updated_at is not None
+    if failure.digest is None:
+        return known and row.updated_at != failure.updated_at
+    return False if known and row.updated_at == failure.updated_at else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Judgement:
     """All that decides about one prompt."""
@@ -170,7 +216,8 @@ class _Judgement:
     there: Mapping[str, Row]
     """The target's prompts by id."""
     now: float
-    retry_failed: bool
+    again: Collection[str]
+    """Ids of the failed prompts that are taken up though they are not retriable."""
     found: Found = field(default_factory=Found)
     clashing: Collection[str] = ()
     taken: set[str] = field(default_factory=set)
@@ -184,7 +231,7 @@ class _Judgement:
         if record is not None and record.doubtful and not self._refused_name(record):
             if self.now < record.since + 2 * self.job.settle:
                 return Task(row=row, action="wait", reason="its create is in doubt and is looked up first")
-        elif record is not None and record.status == "failed" and not (record.retriable or self.retry_failed):
+        elif record is not None and self._is_kept(row, record):
             return Task(row=row, action="keep", reason=record.reason)
         if row.id in self.clashing:
             return Task(row=row, action="conflict", reason="name_clash")
@@ -193,10 +240,10 @@ class _Judgement:
     def compared(self, row: Row, record: Record | None) -> Task:
         """What is there already, and in mode update every prompt: nothing is read that cannot have changed."""
         if record is None:
-            return Task(row=row, action="update", target_id=row.id)
+            return self._update(row, row)
         if record.doubtful and self.now < record.since + 2 * self.job.settle:
             return Task(row=row, action="wait", reason="its update is in doubt and is looked up first")
-        if record.status == "failed" and not (record.retriable or self.retry_failed):
+        if self._is_kept(row, record):
             return Task(row=row, action="keep", reason=record.reason)
         same = row.updated_at is not None and row.updated_at == record.updated_at and record.rules == self.job.rewrites
         return self._changed(row, record, same=same)
@@ -204,22 +251,33 @@ class _Judgement:
     def _changed(self, row: Row, record: Record, *, same: bool) -> Task:
         target_id = record.target_id or row.id
         replica = self.there.get(target_id)
-        open_ = record.doubtful or record.rare.pending or record.status in ("conflict", "failed", "rolled_back")
-        if replica is None or (self.job.on_change == "skip" and record.made and not open_):
+        open_ = record.doubtful or record.rare.pending or record.status in _OPEN
+        if not open_ and (replica is None or (self.job.on_change == "skip" and record.made)):
             return Task(row=row, action="unchanged", target_id=target_id)
+        if replica is None:
+            return Task(row=row, action="update", target_id=target_id)
         if open_ or not same:
-            name = replica.name if self._is_renamed(row, replica) else None
-            return Task(row=row, action="update", target_id=target_id, name=name)
+            return self._update(row, replica)
         if self.job.in_place or record.rare.edited or _untouched(replica, record):
             return Task(
                 row=row, action="unchanged", target_id=target_id, note=EDITED_BEFORE if record.rare.edited else None
             )
         return Task(row=row, action="update", target_id=target_id, look="replica")
 
-    def _is_renamed(self, row: Row, replica: Row) -> bool:
-        """It got a number behind its name, because the name was taken."""
-        placement = place(row, self.job.rules, self.job.ends) if self.job.on_existing == "rename" else None
-        return placement is not None and numbered(replica.name) == placement.name
+    def _update(self, row: Row, there: Row) -> Task:
+        job = self.job
+        task = Task(row=row, action="update", target_id=there.id)
+        placement = (
+            place(row, job.rules, job.ends) if job.on_existing == "rename" or not job.target.can.renames else None
+        )
+        if placement is None:
+            return task
+        if job.on_existing == "rename" and numbered(there.name) == placement.name:
+            return replace(task, name=there.name)  # it got a number behind its name, because the name was taken
+        return replace(task, failure=renamed(job, there.name, placement.name))
+
+    def _is_kept(self, row: Row, record: Record) -> bool:
+        return record.status == "failed" and not record.retriable and row.id not in self.again
 
     def _refused_name(self, record: Record) -> bool:
         """The registry said 409: there is nothing to wait for."""
@@ -244,6 +302,17 @@ class _Judgement:
             self.taken.add(name)
             return Task(row=row, action="create", name=name, note=f"{placement.name!r} is taken; named {name!r}")
         return Task(row=row, action="conflict", reason="exists", target_id=other.id)
+
+
+def renamed(job: Job, there: str, wanted: str) -> Failed | None:
+    """Why a prompt that is there cannot be what is wanted, where it would need another name and cannot get one."""
+    if job.target.can.renames or there == wanted:
+        return None
+    message = f"it is called {there!r}, would become {wanted!r}, and this target renames no prompt: it stays as it is. "
+    message += "Let rewrite.name or one of rewrite.rules give it the name that it has"
+    if not job.in_place:
+        message += "; to have it under the new one, take it back with `promptferry rollback --only`, then run again"
+    return Failed(error="renamed", message=message, retriable=True)
 
 
 def _untouched(replica: Row, record: Record) -> bool:

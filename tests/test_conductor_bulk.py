@@ -103,15 +103,16 @@ def names_of(*numbers: int) -> set[str]:
 
 
 async def carried_out(shelf: Shelf, items: Sequence[Item]) -> list[Outcome]:
-    """What became of the items; `sending` is awaited exactly once, and before anything is written."""
+    """What became of the items; `sending` is awaited once, before anything is written, or nothing was done."""
 
     async def sending() -> None:
         shelf.log.append("sending")
 
     outcomes = await Bulk(shelf, items, sending).carry_out()
     assert len(outcomes) == len(items)
-    assert shelf.log.count("sending") == 1
-    assert next(call for call in shelf.log if call != "found") == "sending"
+    done = [call for call in shelf.log if call != "found"]
+    assert done.count("sending") == min(1, len(done))
+    assert done[:1] == ["sending"] or {type(outcome) for outcome in outcomes} == {Failed}
     return outcomes
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.ledger import Chain, Record, State, encode, judge, mismatch, seal, timestamp
+from engine.ledger import Chain, Failure, Record, State, encode, judge, mismatch, seal, timestamp
 from engine.model import Entry, Json
 
 NOON = 1_795_176_000.0
@@ -260,10 +260,10 @@ def test_name_and_time_are_kept_only_while_in_doubt() -> None:
     doubtful = folded(intent("a", attempt=2), unknown("a")).records["a"]
     assert (doubtful.name, doubtful.since, doubtful.attempt, doubtful.reason) == ("a-replica", NOON, 2, "timeout")
     settled = folded(intent("a", attempt=2), unknown("a"), created("a", "A")).records["a"]
-    assert settled == Record("created", "A", "r1", updated_at="2026-01-01")
+    assert settled == Record("created", "A", "r1", updated_at="2026-01-01", told="r1")
     assert (settled.name, settled.since) == (None, 0.0)
     assert folded(failed("a", retriable=True)).records["a"] == Record(
-        "failed", run="r1", retriable=True, reason="http_400"
+        "failed", run="r1", retriable=True, reason="http_400", told="r1", failure=Failure(None, None, None)
     )
 
 

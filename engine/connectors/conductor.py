@@ -121,6 +121,7 @@ class Conductor:
         labels=False,
         stages=False,
         retracts=True,
+        renames=False,
         marks=False,
     )
     fields: Collection[str] = frozenset(

@@ -49,8 +49,7 @@ class Bulk:
         numbers = range(len(self._items))
         try:
             found = await self._store.found(self._names(numbers), surely=False)
-        except (Rejected, Transient) as unread:
-            await self._intend()
+        except (Rejected, Transient) as unread:  # nothing is sent, so there is no intent either
             self._all(numbers, _not_looked_up(unread))
             return []
         if found:
