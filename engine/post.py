@@ -50,7 +50,7 @@ async def _finish_new(job: Job, flow: Flow, ready: Ready, made: Created) -> None
         await _label(job, flow, made.target_id, made.version_id, ready.draft.replica.source.labels)
         await flow.record(entries.finished(ready.whose, made.target_id, None, now=flow.clock()))
     except (Rejected, Transient) as error:
-        await _refused(flow, ready.whose, "finish", error, _seen(job, flow, ready))
+        await _refused(flow, ready.whose, "finish", error, _listed(flow, ready.task))
 
 
 async def revise(job: Job, flow: Flow, ready: Ready) -> None:
@@ -146,7 +146,7 @@ def _seen(job: Job, flow: Flow, ready: Ready) -> dict[str, Json]:
 
 
 def _listed(flow: Flow, task: Task) -> dict[str, Json]:
-    """The same, where more versions than one decide, or none was read."""
+    """The same, where more than the content of one version decides."""
     return entries.seen(task.row.updated_at, None, flow.clock())
 
 
