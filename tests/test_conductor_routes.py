@@ -338,6 +338,22 @@ def test_an_update_is_a_version_that_is_taken_out_again(tmp_path: Path, registry
     assert target.prompts() == first
 
 
+def test_a_rollback_says_which_create_it_could_not_settle(tmp_path: Path, registry: Served) -> None:
+    """Its answer was lost and somebody edited it since; a tag holds no digest that could tell."""
+    source, target = Portkey(registry), Conductor(registry)
+    source.add("p0", "Hello <who>")
+    way = route(tmp_path, registry, source, target)
+    way.run()
+    known = way.ledger.read_bytes().splitlines(keepends=True)
+    before = [json.loads(line)["kind"] for line in known].index("created")
+    way.ledger.write_bytes(b"".join(known[:before]))
+    target.edit("p0", "By hand for <who>")
+    back = way.ask("rollback", "--yes", "--json")
+    assert (back.code, back.json["prompts"], back.json["in_doubt"]) == (1, [], 1)
+    assert "1 creates are in doubt" in way.ask("rollback", "--yes").out
+    assert target.texts() == {"p0": "By hand for <who>"}
+
+
 def test_prompts_changed_where_they_stand_and_back(tmp_path: Path, registry: Served) -> None:
     target = Conductor(registry)
     for name in ("p0", "p1", "p2"):

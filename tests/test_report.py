@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.errors import STOP_EXIT, Stop
 from engine.ledger import Record, State
-from engine.report import OUTCOMES, Summary, books, lost_track, nothing, outcome_of, to_text, verdict
+from engine.report import OUTCOMES, Summary, books, lost_track, nothing, outcome_of, to_text, untold, verdict
 
 RUN = "run-2"
 
@@ -117,6 +117,33 @@ def test_lost_track_wins_over_failures_and_is_never_0() -> None:
     assert (code, reason) == (4, "failures")
     assert "Report this" in next_
     assert "1 prompts" in (lost_track(counts(not_started=1), stop=None, limited=False) or "")
+
+
+def test_what_is_taken_up_and_not_told_is_caught_whatever_the_counts_say() -> None:
+    told: dict[str, Record | None] = {
+        "said": Record(status="created", run="run-1", told=RUN),
+        "in doubt": Record(status="intent", run="run-1", told="run-1"),
+        "a": Record(status="created", run="run-1", told="run-1"),
+        "b": None,
+        "not taken up": Record(status="created", run="run-1", told="run-1"),
+    }
+    state, taken = state_of(told), [one for one in told if one != "not taken up"]
+    lost = untold(state, taken, RUN)
+    assert lost == ["a", "b"]
+    whole, _ = books(state, told, taken, listed=5, run=RUN)
+    assert whole == counts(listed=5, selected=5, unchanged=2, unresolved=1, not_started=2)
+    for limited in (False, True):
+        problem = lost_track(counts(unchanged=5), lost, stop=None, limited=limited)
+        assert problem == "the books do not balance: 2 prompts were taken up and have no outcome (among them a, b)"
+        assert verdict(counts(unchanged=5), stop=None, limited=limited, problem=problem)[0] == 4
+    assert lost_track(whole, lost, stop=STOP, limited=False) is None
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_flag_is_named_where_it_is_needed(kept: bool) -> None:
+    _, _, next_ = verdict(counts(failed=1), stop=None, limited=False, problem=None, kept=kept)
+    assert ("--retry-failed" in next_) is kept
+    assert next_.count(".") == 1
 
 
 @pytest.mark.parametrize("limited", [True, False])

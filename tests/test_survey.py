@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.digest import make_replica
-from engine.errors import Rejected, Stop, Transient
+from engine.errors import Gone, Rejected, Stop, Transient
 from engine.job import Job
 from engine.ledger import State, timestamp
-from engine.model import Rule, Select, When
+from engine.model import Entry, Rule, Select, When
+from engine.sink import Sink
 from engine.survey import Survey, Task, survey
 
 NOW = 1_800_000_000.0
@@ -331,6 +332,40 @@ async def test_what_changed_meanwhile_is_counted_and_left_alone(ledger: Path) ->
     assert ran.survey.orphaned == 1
     assert any(note.startswith("1 sources changed") for note in ran.survey.notes)
     assert any(note.startswith("1 replicas of earlier runs are no longer") for note in ran.survey.notes)
+
+
+@pytest.mark.parametrize("kind", ["failed", "conflict", "unknown"])
+async def test_what_was_open_when_its_replica_went_away_is_settled(kind: str, ledger: Path) -> None:
+    there = memory(prompt("a"))
+    first = await run(job_of(there), ledger)
+    state = first.flow.state
+    told(state, kind, "a", op="update", reason="edited", retriable=True, ts=NOW - 100)
+    del there.prompts[str(state.records["a"].target_id)]
+    assert actions(await surveyed(job_of(there), state)) == {"a": "update"}
+    await lines_added(ledger, {"kind": kind, "source_id": "a", "op": "update", "reason": "edited", "retriable": True})
+    ran = await run(job_of(there), ledger)
+    assert (ran.status("a"), ran.flow.state.records["a"].told) == ("created", "run-2")
+    assert actions(await surveyed(job_of(there), ran.flow.state)) == {"a": "unchanged"}
+
+
+async def lines_added(ledger: Path, *lines: dict[str, Any]) -> None:
+    sink = Sink.open(ledger, run="run-1", clock=lambda: 1_700_000_000.0)
+    async with sink:
+        await sink.record(*(Entry(line.pop("kind"), line) for line in lines))
+    sink.close()
+
+
+async def test_a_made_prompt_whose_source_goes_away_meanwhile_is_skipped_and_looked_at_again(ledger: Path) -> None:
+    async def on_fetch(prompt_id: str) -> None:
+        if prompt_id == "a":
+            raise Gone("it is gone", error="gone", status=404)
+
+    there = memory(prompt("a"))
+    await run(job_of(there), ledger)
+    there.prompts["a"] = replace(there.prompts["a"], updated_at="2026-01-03T00:00:00Z", text="new")
+    ran = await run(job_of(Wrapped(there, on_fetch=on_fetch)), ledger)
+    assert (ran.status("a"), ran.flow.state.records["a"].made) == ("skipped", True)
+    assert (await run(job_of(there), ledger)).status("a") == "updated"
 
 
 # ---- any workspace ---------------------------------------------------------------------------------------------------

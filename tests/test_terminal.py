@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -13,11 +14,14 @@ import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from e2e import COMMAND, TIMEOUT, Served, environment, replicas, served, write_migration
+from rich.console import Console
 
+from engine.app import Live
+from engine.cli.display import Figures, progress_bar, progress_lines, show
 from engine.sandbox import SandboxOptions
 
 PROMPTS: Final = 12
@@ -97,7 +101,7 @@ def test_yes_goes_on_to_a_summary_that_can_be_read(tmp_path: Path, registry: Ser
         assert len(registry.prompts()) == PROMPTS
         screen.type(b"y\n")
         assert screen.end() == 0
-    assert f"{PROMPTS}/{PROMPTS}" in screen.shown
+    assert re.search(rf"{PROMPTS}/{PROMPTS} prompts [0-9.e+]+ requests/s", COLOUR.sub("", screen.shown))
     assert f"{PROMPTS}  created" in screen.shown
     assert "\x1b[?25l" in screen.shown  # the live display hides the cursor ...
     assert screen.shown.rfind("\x1b[?25h") > screen.shown.rfind("\x1b[?25l")  # ... and gives it back
@@ -148,6 +152,39 @@ def test_ctrl_c_in_the_middle_ends_with_a_summary(tmp_path: Path, registry: Serv
     assert "goes on where this run stopped" in screen.shown
     assert "Traceback" not in screen.shown
     assert 2 <= len(replicas(registry.prompts())) < PROMPTS
+
+
+@pytest.mark.parametrize("columns", [80, 96, 200])
+def test_a_narrow_display_cuts_its_note_and_not_its_figures(columns: int) -> None:
+    console = Console(width=columns, force_terminal=True, no_color=True, file=io.StringIO())
+    progress = progress_bar(console)
+    task = progress.add_task("claude-37-to-35-bedrock", total=None, note="", rate="")
+    pause = "paused 40 s: the target answered 429"
+    show(progress, task, Figures("migrating", done=406, total=947, failed=2, rate=128.4, pause=pause))
+    with console.capture() as shown:
+        console.print(progress.get_renderable())
+    (line,) = COLOUR.sub("", shown.get()).splitlines()
+    assert " 406/947 prompts 128 requests/s " in line
+    assert " 2 failed" in line
+    assert (pause in line) is (columns == 200)
+
+
+async def test_a_line_of_progress_says_what_its_figures_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[dict[str, Any]] = []
+
+    class Ended(Exception):
+        pass
+
+    async def once(seconds: float) -> None:
+        if said:
+            raise Ended
+
+    monkeypatch.setattr("engine.cli.display.anyio.sleep", once)
+    monkeypatch.setattr("engine.cli.display.log.info", lambda event, **fields: said.append({"event": event, **fields}))
+    with pytest.raises(Ended):
+        await progress_lines(Live("m"))
+    (line,) = said
+    assert line.keys() == {"event", "stage", "prompts_done", "prompts", "prompts_failed", "requests_per_s", "pause"}
 
 
 def test_init_asks_for_what_was_not_given(tmp_path: Path) -> None:

@@ -232,6 +232,20 @@ async def test_what_is_no_listing_stops_and_names_it(answer: Any) -> None:
     assert "base_url" in caught.value.next
 
 
+async def test_more_rows_than_claimed_are_not_called_short() -> None:
+    stopped = await stop(Server(250, total=lambda count, page: 120))
+    assert stopped.reason == "check_failed"
+    assert "is longer than it says: 4 walks found 200 or more, and the registry claims 120" in str(stopped)
+    assert "short" not in f"{stopped}{stopped.next}"
+
+
+async def test_rows_that_come_and_go_are_not_called_short() -> None:
+    """As many as are claimed, and every time others."""
+    stopped = await stop(Server(250, newest_first=False, meanwhile=lambda server, _: replaced(0)(server)))
+    assert "did not hold still: 4 walks found" in str(stopped)
+    assert "the registry claimed 250;" in str(stopped)
+
+
 # ---- other people ----------------------------------------------------------------------------------------------------
 
 
