@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
@@ -12,6 +11,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from engine.model import MARK_KEY, Json, Mark, Prompt, Replica
+from engine.numbers import Number, dumps, fragment
 
 CONTENT: Final = (
     "name",
@@ -54,7 +54,8 @@ def content(prompt: Prompt) -> dict[str, Json]:
 
     Without a mark of any migration. A field that is null, empty or false is left out, and so is a null among the
     parameters or the metadata, as registries give back either; deeper in, a null is content. 1.0 is 1: registries
-    written in JavaScript give it back so. A number that lost digits is another one.
+    written in JavaScript give it back so, and so are all forms in which one number is written; what an int or a float
+    is, is said as these always were. A number that lost digits is another one.
     """
     return {name: _normal(value) for name, value in _values(prompt).items() if value}
 
@@ -143,14 +144,17 @@ def _normal(value: Json) -> Any:
         return {key: inner if isinstance(inner, str) else _normal(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_normal(inner) for inner in value]
+    if isinstance(value, Number):
+        same = value.plain()
+        return value.canonical() if same is None else _normal(same)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _encode(value: Json) -> bytes:
     try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        return orjson.dumps(value, default=fragment, option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError:  # lone surrogates and integers above 64 bits
-        text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        text = dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         return text.encode("utf-8", "surrogatepass")
 
 

@@ -11,8 +11,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
+from engine.numbers import Number
+
 Json = Any
-"""A decoded JSON value: None, bool, int, float, str, list or dict of the same."""
+"""A decoded JSON value: None, bool, int, float, Number (what these two cannot say), str, list or dict of the same."""
 
 MARK_KEY: Final = "promptferry"
 """The key of `Prompt.metadata` under which a replica carries its `Mark`, or the mark's key alone."""
@@ -162,8 +164,8 @@ Choice = tuple[tuple[str, str], ...]
 class Clamp:
     """Bounds of a number."""
 
-    min: float | None = None
-    max: float | None = None
+    min: Number | float | None = None
+    max: Number | float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from engine.model import Clamp, Json, ParameterRules
+from engine.numbers import Number, number
 
 
 def change_parameters(
@@ -93,17 +94,19 @@ def _rename(values: dict[str, Json], old: str, new: str) -> bool:
 
 def _clamp(values: dict[str, Json], way: tuple[str, ...], bounds: Clamp) -> None:
     holder = _holder(values, way)
-    if holder is not None and isinstance(value := holder[way[-1]], int | float) and not isinstance(value, bool):
-        holder[way[-1]] = _bounded(value, bounds)
-
-
-def _bounded(value: float, bounds: Clamp) -> float:
-    whole = isinstance(value, int)
+    if holder is None or isinstance(value := holder[way[-1]], bool) or not isinstance(value, int | float | Number):
+        return
     if bounds.min is not None and value < bounds.min:
-        value = math.ceil(bounds.min) if whole else float(bounds.min)
+        value = holder[way[-1]] = _alike(value, bounds.min, math.ceil)
     if bounds.max is not None and value > bounds.max:
-        value = math.floor(bounds.max) if whole else float(bounds.max)
-    return value
+        holder[way[-1]] = _alike(value, bounds.max, math.floor)
+
+
+def _alike(value: Number | float, bound: Number | float, whole: Callable[[Number | float], int]) -> Number | float:
+    """The bound, as an integer where the value was one, else with a fraction."""
+    if isinstance(value, int) or (isinstance(value, Number) and value.is_whole):
+        return whole(bound)
+    return number(f"{bound}.0") if isinstance(bound, int) else bound
 
 
 def _put(values: dict[str, Json], way: tuple[str, ...], value: Json) -> None:

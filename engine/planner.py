@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,7 +15,7 @@ from engine.digest import changed_fields, user_name
 from engine.errors import Rejected, Transient
 from engine.job import Draft, Job
 from engine.ledger import Record, State
-from engine.model import Dialect
+from engine.model import Dialect, Json
 from engine.rewrite import Change, Rewritten, rewrite
 from engine.selection import find
 from engine.survey import Survey, Task
@@ -190,11 +191,23 @@ def _changes(decision: Decision, rewritten: Rewritten | None) -> Sequence[Mappin
         return []
     revision = decision.draft.revision if decision.draft is not None else None
     compared = rewritten if revision is None else replace(rewritten, source=revision.before)
-    found = [asdict(change) for change in compared.changes]
+    found = [
+        {"field": change.field, "before": _told(change.before), "after": _told(change.after)}
+        for change in compared.changes
+    ]
     if revision is None:
         return found
     others = sorted(changed_fields(revision.before, rewritten.prompt) & _NOT_REWRITTEN)
     return [*found, *(asdict(Change(user_name(name), "as it is", "as at the source")) for name in others)]
+
+
+def _told(value: Json) -> Json:
+    """NaN and Infinity, which files may hold and JSON may not, as words."""
+    if isinstance(value, dict):
+        return {key: _told(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_told(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _requests(job: Job, decision: Decision) -> int:

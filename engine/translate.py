@@ -14,6 +14,7 @@ from itertools import zip_longest
 from typing import Final
 
 from engine.model import MARK_KEY, Dialect, Inputs, Json, Prompt
+from engine.numbers import Number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -400,7 +401,7 @@ def _plain(message: Mapping[str, Json]) -> bool:
 
 
 def _number(value: Json) -> Json:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return value if isinstance(value, int | float | Number) and not isinstance(value, bool) else None
 
 
 def _texts(value: Json) -> Json:

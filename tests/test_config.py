@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from engine.config import Migration, json_schema, load_migration, read_ids, seconds
 from engine.errors import ConfigError, Problem
 from engine.model import Clamp, ParameterRules, Rule, Select, When
+from engine.numbers import Number
 from engine.starter import starter
 
 CANARY = "sk-canary-4711"
@@ -132,6 +133,36 @@ rewrite:
     assert isinstance(general.parameters.clamp[0][1].max, int)
     assert opus == Rule(when=When(model="*opus*", has=("tools", "partials")), name="{slug}-opus")
     assert sales == Rule(when=When(name="a*", collection="sales"), collection=(("s*", "new"),))
+
+
+def test_numbers_of_more_digits_than_a_float_has_are_kept_in_rules_and_rounded_in_limits(load: Load) -> None:
+    parameters = "clamp: {a: 0.12345678901234567890, b: {min: 1e-400, max: 1}}, set: {c: [-.1000000000000000055]}"
+    limits = "limits: {rate: 33.333333333333333333, share: 0.50000000000000000001, timeout: 12.345678901234567890}"
+    migration = load(f"{HEAD}rewrite: {{parameters: {{{parameters}}}}}\n{limits}\n")
+    assert repr(migration.rules()[0].parameters.clamp) == repr(
+        (("a", Clamp(max=Number("0.12345678901234567890"))), ("b", Clamp(min=Number("1e-400"), max=1)))
+    )
+    assert repr(migration.rules()[0].parameters.set) == repr((("c", [Number("-0.1000000000000000055")]),))
+    told = migration.limits
+    assert (told.rate, told.share, told.timeout) == (33.333333333333336, 0.5, 12.345678901234567)
+    assert len(migration.rules_digest()) == 64
+
+
+def test_bounds_are_in_order_down_to_the_last_digit(problems: Problems) -> None:
+    clamp = "{a: {min: 0.1000000000000000055, max: 0.1}}"
+    found = problems(f"{HEAD}rewrite: {{parameters: {{clamp: {clamp}}}}}\n")
+    assert "min must not be above max" in found["rewrite.parameters.clamp.a"].message
+
+
+def test_rules_that_could_be_read_before_have_the_digest_that_they_had(load: Load) -> None:
+    rules = """
+rewrite:
+  parameters:
+    clamp: {a: 1.50, b: {min: 1e-3, max: 1E+2}}
+    set: {a: 1.0, b: 1.50, c: [1e2, 1e23, 0.00001], d: 123456789012345678901234567890}
+"""
+    expected = "a910b515e978d9973dbc4f29d11c005e317a8abd185bb7c4203f42fc973432cb"
+    assert load(HEAD + rules).rules_digest() == expected
 
 
 def test_selection(load: Load, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from engine.digest import canonical, differences, digest, key_of, make_replica, read_mark
 from engine.model import Mark, Prompt
+from engine.wire import decode
 
 PROMPT = Prompt(
     id="p-1",
@@ -115,6 +116,77 @@ def test_values_that_are_not_the_same_stay_apart(one: Any, other: Any) -> None:
     first, second = (replace(PROMPT, parameters={"x": value}) for value in (one, other))
     assert digest(first) != digest(second)
     assert differences(first, second) in (("parameters.x",), ("parameters.x.a",))
+
+
+@pytest.mark.parametrize(
+    "alike",
+    [
+        ("1.0", "1", "1E0", "1.00", "10e-1", "0.1e1"),
+        ("0", "-0", "0.0", "-0.0", "0e5", "-0.000e-400"),
+        ("1.5", "1.50", "15e-1", "0.15E+1"),
+        ("100", "1E+2", "1e2", "100.0"),
+        ("123456789012345678901234567890", "1.2345678901234567890123456789e29", "123456789012345678901234567890.0"),
+        ("0.1000000000000000055", "0.10000000000000000550", "1000000000000000055e-19"),
+        ("1e-400", "10e-401", "0.1E-399", f"0.{'0' * 399}1"),
+        ("1e400", "10e399", f"1{'0' * 400}", f"1{'0' * 400}.0"),
+        ("1e5000", "10e4999", f"1{'0' * 5000}"),
+        ("1e99999999999999999999", "10e99999999999999999998"),
+        ("1e23", "1.0E+23", "10e22"),
+    ],
+)
+def test_all_forms_of_a_number_are_the_same_content(alike: tuple[str, ...]) -> None:
+    first, *others = (replace(PROMPT, parameters=decode(f'{{"x":[{text}]}}'.encode())) for text in alike)
+    for other in others:
+        assert digest(other) == digest(first)
+        assert differences(first, other) == ()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("0.1", "0.1000000000000000055511151231257827"),
+        ("0.12345678901234567890", "0.12345678901234568"),
+        ("1e-400", "0"),
+        ("1e-400", "-1e-400"),
+        ("1e400", "1e401"),
+        ("9007199254740993.0", "9007199254740992.0"),
+        ("3.141592653589793238462643383279", "3.141592653589793"),
+        ("3.141592653589793238462643383279", '"3.141592653589793238462643383279"'),
+    ],
+)
+def test_numbers_that_are_not_the_same_stay_apart(one: str, other: str) -> None:
+    first, second = (replace(PROMPT, parameters=decode(f'{{"x":{text}}}'.encode())) for text in (one, other))
+    assert digest(first) != digest(second)
+    assert differences(first, second) == ("parameters.x",)
+
+
+def plainly(body: str) -> Any:
+    """As these numbers were read before any was kept as it is written: what ledgers and marks were made of."""
+    return json.loads(body)
+
+
+@given(
+    st.lists(
+        st.integers(-(2**70), 2**70).map(str)
+        | st.floats(allow_nan=False, allow_infinity=False).map(repr)
+        | st.decimals(allow_nan=False, allow_infinity=False, places=3).map(lambda one: f"{one:f}"[:15].rstrip("."))
+        | st.builds("{}{}e{}".format, st.sampled_from(["", "-"]), st.integers(0, 999), st.integers(-300, 290))
+    )
+)
+def test_what_could_be_read_before_has_the_digest_that_it_had(numbers: list[str]) -> None:
+    body = f'{{"x":[{",".join(numbers)}]}}'
+    found, before = (replace(PROMPT, parameters=value) for value in (decode(body.encode()), plainly(body)))
+    assert digest(found) == digest(before)
+
+
+def test_the_digest_of_old_ledgers() -> None:
+    """As the version before this one made it."""
+    body = (
+        '{"a":1.50,"b":1e2,"c":[1E+2,1e23,-0,-0.0,0.00001,1e-7,1.0],'
+        '"d":{"x":0.30000000000000004,"y":18446744073709551616}}'
+    )
+    prompt = Prompt(id="p", name="n", text="t", parameters=decode(body.encode()))
+    assert digest(prompt) == "a5d8ece80d2e723c1077be1f6f95570c64a76d0e72a8ec38806676c75ce91b67"
 
 
 texts = st.text(st.characters(exclude_categories=()), max_size=8)  # lone surrogates too

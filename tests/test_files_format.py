@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -25,6 +26,7 @@ from engine.connectors.files_format import (
 from engine.connectors.files_yaml import MOST_DEEP, read_yaml, write_yaml
 from engine.digest import differences
 from engine.model import Inputs, Prompt
+from engine.numbers import Number, dumps, number
 
 DATA: Final = Path(__file__).parents[2] / "shared" / "data" / "real-prompts.jsonl"
 
@@ -62,7 +64,8 @@ words = st.sampled_from(
     "null Null ~ true FALSE yes no 1 -1 1.0 1e5 0x1F 0o7 .5 .inf .nan 2026-01-01 --- ... = << # ? -".split()
 )
 any_text = texts | many_lines | words
-numbers = st.integers(-(2**200), 2**200) | st.floats(allow_nan=False, allow_infinity=False)
+long_numbers = st.decimals(allow_nan=False, allow_infinity=False).map(lambda one: number(str(one).replace("E", "e")))
+numbers = st.integers(-(2**200), 2**200) | st.floats(allow_nan=False, allow_infinity=False) | long_numbers
 values = st.recursive(
     st.none() | st.booleans() | numbers | any_text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
@@ -134,7 +137,7 @@ messages = st.lists(
     max_size=3,
 )
 chats = st.builds(
-    lambda told, indent, ascii_only: json.dumps(told, indent=indent, ensure_ascii=ascii_only),
+    lambda told, indent, ascii_only: dumps(told, indent=indent, ensure_ascii=ascii_only),
     messages,
     st.sampled_from([None, 2, 4]),
     st.booleans(),
@@ -244,6 +247,13 @@ CHATS: Final = {
 }
 
 
+def test_numbers_in_the_messages_of_a_chat_stand_as_they_are_written() -> None:
+    text = '[{"role": "user", "content": "x", "n": [1e2, 1.50, 0.12345678901234567890, -0, 1e-400]}]'
+    content = markdown(prompt(text))
+    assert "\nchat: spaced\n---\n--- message as JSON ---\n" in content
+    assert read(content).text == text
+
+
 @pytest.mark.parametrize(("layout", "text"), CHATS.items(), ids=CHATS)
 def test_a_chat_stands_in_sections(layout: str, text: str) -> None:
     content = markdown(prompt(text))
@@ -262,7 +272,6 @@ def test_the_sections_of_a_chat_can_be_read_and_edited() -> None:
     "text",
     [
         '[{"role":"user", "content":"x"}]',
-        '[{"role": "user", "content": "x", "n": 1e2}]',
         '[{"role": "user", "role": "user", "content": "x"}]',
         '[{"role": "user", "content": "a\\n--- user ---\\nb"}]',
         '[{"role": "user", "content": "\\ud83d"}]',
@@ -294,14 +303,15 @@ BROKEN: Final[dict[str, tuple[bytes, int]]] = {
     "no end of it": (b"---\nname: a\n", 1),
     "no name": (b"---\nmodel: x\n---\n", 1),
     "a key nobody knows": (b"---\nname: a\nmodle: secret\n---\n", 3),
-    "a number for a text": (b"---\nname: a\nmodel: 4\n---\n", 3),
+    "a map for a text": (b"---\nname: a\nmodel: {secret: 4}\n---\n", 3),
+    "a text for a number": (b'---\nname: a\nsource_version: "4"\n---\n', 3),
     "a text for a map": (b"---\nname: a\nparameters: secret\n---\n", 3),
     "another dialect": (b"---\nname: a\ndialect: secret\n---\n", 3),
     "not YAML": (b"---\nname: a\nmodel: {secret\n---\n", 4),
     "a key twice": (b"---\nname: a\nname: secret\n---\n", 3),
     "an alias": (b"---\nname: &x a\nmodel: *x\n---\n", 2),
     "a tag": (b"---\nname: !secret a\n---\n", 2),
-    "a number that is none": (b"---\nname: a\nparameters:\n  a: .nan\n---\n", 4),
+    "a number that nobody can count to": (b"---\nname: a\nparameters:\n  a: 1e" + b"9" * 4301 + b"\n---\n", 4),
     "not UTF-8 in front": (b"---\nname: \xff\n---\n", 2),
     "not UTF-8 below": (b"---\nname: a\n---\nx\n\xff", 5),
     "two texts": (b'---\nname: a\nstring: "b"\n---\nsecret', 3),
@@ -320,6 +330,72 @@ def test_a_file_that_is_no_prompt_is_refused_by_line_and_never_quoted(content: b
         read(content)
     assert caught.value.line == line
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "word", ["4e2", "123", "0123456", "1.50", "true", "0x1F", ".inf", "2024-01-01", "-0", "=", "yes"]
+)
+def test_a_name_or_a_model_that_looks_like_something_else_is_a_text(word: str) -> None:
+    keys = ("name", "slug", "collection", "model", "provider", "version_description", "string")
+    front = "".join(f"{key}: {word}\n" for key in keys)
+    found = read(f"---\n{front}integrations: [{word}]\nlabels:\n  - {word}\n---\n")
+    assert {found.name, found.slug, found.collection, found.model, found.provider, found.description} == {word}
+    assert (found.text, found.integrations, found.labels) == (word, (word,), (word,))
+
+
+def test_a_null_is_nothing_even_where_a_text_is_due() -> None:
+    found = read("---\nname: a\nmodel: null\nprovider: ~\ncollection:\n---\nHi")
+    assert (found.model, found.provider, found.collection) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("0.12345678901234567890", Number("0.12345678901234567890")),
+        ("1e-400", Number("1e-400")),
+        ("12e4567", Number("12e4567")),
+        ("4e2", Number("4e2")),
+        ("1.50", Number("1.50")),
+        ("-0", Number("-0")),
+        ("+1", 1),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("0x1F", 31),
+        ("0o17", 15),
+        ("9" * 4400, Number("9" * 4400)),
+        (".inf", math.inf),
+        ("-.INF", -math.inf),
+        (".nan", math.nan),
+        *(
+            (text, text)
+            for text in ("0123456", "007", "01e5", "00.5", "1_000", "12:30", "2024-01-01", "yes", "no", "on")
+        ),
+        *((text, text) for text in ("off", "NaN", "Infinity", "0b11", "1e5x", "-.nan", "=", "<<", "0o8", "2e")),
+        ('"1e5"', "1e5"),
+        ("'null'", "null"),
+        ("null", None),
+        ("~", None),
+        ("True", True),
+    ],
+)
+def test_what_a_person_writes_is_read_by_yaml_1_2_and_nothing_of_it_is_lost(written: str, value: Any) -> None:
+    """But for zeros in front, which YAML would drop: they are part of a commit hash or a zip code."""
+    found = read(f"---\nname: a\nmetadata: {{k: {written}}}\n---\n")
+    assert as_written(found.metadata["k"]) == as_written(value)
+
+
+def test_a_number_in_a_message_that_somebody_edits_is_kept() -> None:
+    content = '---\nname: a\nchat: compact\n---\n--- message as JSON ---\n{"n": [0.12345678901234567890, 1.50]}\n'
+    assert read(content).text == '[{"n":[0.12345678901234567890,1.50]}]'
+
+
+def test_a_line_keeps_numbers_as_they_are_written_and_says_which_it_cannot() -> None:
+    line = b'{"id":"a","name":"b","string":"","parameters":{"x":0.12345678901234567890,"y":NaN}}'
+    found = from_line(line, 7).prompt
+    assert as_written(found.parameters) == "{'x': 0.12345678901234567890, 'y': nan}"
+    with pytest.raises(Unreadable, match="a number that cannot be kept") as caught:
+        from_line(line.replace(b"NaN", b"1e" + b"9" * 4301), 7)
+    assert caught.value.line == 7
 
 
 def test_what_an_editor_on_windows_saves_is_read() -> None:

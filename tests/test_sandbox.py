@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_the_codec_keeps_values(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"[]", b"{", b'{"a": 1e999}', b'{"a": NaN}', b"\xff", b'{"a":' * 100_000, b'{"a": ' + b"9" * 5000 + b"}"],
+    [b"", b"[]", b"{", b'{"a": NaN}', b'{"a": -Infinity}', b"\xff", b'{"a":' * 100_000],
 )
 async def test_what_cannot_be_kept_is_refused(raw: bytes) -> None:
     async with api() as portkey:
@@ -87,6 +88,25 @@ async def test_what_cannot_be_kept_is_refused(raw: bytes) -> None:
             answer = await response.json()
             assert code(answer) == "AB01"
             assert answer["data"]["message"].startswith("the body")
+
+
+async def test_numbers_are_given_back_byte_for_byte() -> None:
+    numbers = ["1.50", "1E+2", "-0", "1e-400", "1e999", "0.1000000000000000055511151231257827", "9" * 5000]
+    sent = "[" + ", ".join(numbers) + "]"
+    async with api() as portkey:
+        body = json.dumps(await portkey.body(parameters={"n": 0, "s": "\ud800"})).replace('"n": 0', f'"n": {sent}')
+        headers = {"x-portkey-api-key": portkey.key}
+        url = portkey.sandbox.base_url + "/prompts"
+        async with portkey.session.post(url, data=body.encode(), headers=headers) as response:
+            assert response.status == 200
+            made = (await response.json())["id"]
+        async with portkey.session.get(f"{url}/{made}", headers=headers) as response:
+            assert sent in await response.text()
+        rendered = portkey.session.post(f"{url}/{made}/render", data=b'{"variables":{"name":1.50}}', headers=headers)
+        async with rendered as response:
+            text = await response.text()
+    assert sent in text
+    assert '"Hi"' in text
 
 
 async def test_create_is_strict() -> None:

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BeforeValidator, PlainValidator, SecretStr,
 
 from engine.config.yamlfile import read_text
 from engine.model import Json
+from engine.numbers import Number
 
 COMMAND_SECONDS: Final = 30.0
 """How long a command that prints a secret may take."""
@@ -222,8 +223,14 @@ Url = Annotated[str, BeforeValidator(_expanded), AfterValidator(_url)]
 # ---- times and paths -------------------------------------------------------------------------------------------------
 
 
+def rounded(value: Json) -> Json:
+    """A number with more digits than a float has, as a float: where it is only measured by."""
+    return float(value) if isinstance(value, Number) else value
+
+
 def seconds(value: Json) -> float:
     """Seconds in a number, or in a text such as `90s`, `15m`, `2h`. Raises ValueError unless above zero."""
+    value = rounded(value)
     if isinstance(value, str) and (match := _TIME.fullmatch(value)):
         value = float(match[1]) * _UNITS[match[2]]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LONGEST:

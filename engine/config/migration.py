@@ -6,7 +6,6 @@ The attributes of `Migration` and its parts are named as the keys of the file.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -40,8 +39,10 @@ from engine.config.fields import (
     Url,
     Workspace,
     is_sandbox,
+    rounded,
 )
 from engine.model import Clamp, Json, ParameterRules, Rule, Select, When
+from engine.numbers import Number, dumps
 
 PORTKEY_URL: Final = "https://api.portkey.ai/v1"
 
@@ -50,15 +51,15 @@ _DECIDES_CONTENT: Final = {"rewrite", "allow_loss"}
 _DECIDES_RESULT: Final = {"select", "rewrite", "allow_loss", "on_existing", "on_change", "on_edited", "publish"}
 
 
-def _number(value: Json) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+def _number(value: Json) -> int | float | Number:
+    if isinstance(value, bool) or not isinstance(value, int | float | Number):
         raise ValueError("must be a number")
     return value
 
 
 # Integers stay integers: what is clamped to them must not become 8192.0.
-_Number = Annotated[int | float, PlainValidator(_number, json_schema_input_type=float)]
-_Rate = Annotated[float, Field(strict=True, gt=0)]
+_Number = Annotated[int | float | Number, PlainValidator(_number, json_schema_input_type=float)]
+_Rate = Annotated[float, BeforeValidator(rounded), Field(strict=True, gt=0)]
 
 
 class _Part(BaseModel):
@@ -200,7 +201,7 @@ class Bounds(_Part):
 
 
 def _upper_bound(value: Json) -> Json:
-    if isinstance(value, bool) or not isinstance(value, int | float | dict):
+    if isinstance(value, bool) or not isinstance(value, int | float | Number | dict):
         raise ValueError("must be a number, the upper bound, or {min: , max: }")
     return value if isinstance(value, dict) else {"max": value}
 
@@ -292,7 +293,7 @@ class Limits(_Part):
     )
     reads: _Rate | None = Field(default=None, description="Most reads a second, below rate.")
     writes: _Rate | None = Field(default=None, description="Most writes a second, below rate.")
-    share: Annotated[float, Field(strict=True, gt=0, le=1)] = Field(
+    share: Annotated[float, BeforeValidator(rounded), Field(strict=True, gt=0, le=1)] = Field(
         default=0.9, description="How much of a limit that was found is used; the rest is for live traffic."
     )
     concurrency: StrictInt = Field(default=64, ge=1, description="Most requests in flight.")
@@ -473,7 +474,7 @@ class Migration(_Part):
 
     def _digest_of(self, keys: set[str]) -> str:
         deciding = self.model_dump(include=keys, exclude={"select": {"ids_file", "version"}})
-        return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()
+        return hashlib.sha256(dumps(deciding).encode()).hexdigest()
 
 
 def _when(condition: Condition) -> When:

@@ -14,6 +14,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from engine.errors import ConfigError, Problem
 from engine.model import Json
+from engine.numbers import Number, yaml_number
 
 Place = tuple[str | int, ...]
 """Where a value stands: keys of maps and indexes of lists, outermost first."""
@@ -141,13 +142,22 @@ class _Reading:
             self._refuse(node, place, "a text that begins with ! needs quotes")
             return None
         try:
-            value: Json = self._scalars.construct_object(node)
+            value: Json = self._exactly(node)
         except ValueError:
             value = math.nan
         if isinstance(value, float) and not math.isfinite(value):
             self._refuse(node, place, "is not a number that can be used; put quotes around it if it is a text")
             return None
         return value
+
+    def _exactly(self, node: ScalarNode) -> Json:
+        """The value; of a number the written form only where a float would be another one: bounds and rates are plain.
+        Raises ValueError.
+        """
+        exact = yaml_number(node.value) if node.tag == f"{_TAG}float" else None
+        if isinstance(exact, Number) and exact.plain() is None:
+            return exact
+        return self._scalars.construct_object(node)
 
     def _text(self, node: ScalarNode, place: Place) -> str:
         """The text, with escapes such as those of JSON, where two make one character, put together."""

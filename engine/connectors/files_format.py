@@ -6,7 +6,6 @@ is, byte for byte; a chat in sections, where exactly its own bytes can be made o
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from engine import wire
 from engine.connectors.files_yaml import SPLIT_PAIR, Front, Unreadable, read_yaml, write_yaml
 from engine.digest import digest
 from engine.model import Dialect, Inputs, Json, Prompt
+from engine.numbers import dumps, loads
 
 __all__ = ["Document", "Unreadable", "file_stem", "from_line", "from_markdown", "hash_of", "to_line", "to_markdown"]
 
@@ -55,6 +55,8 @@ _LINE_KEYS: Final = {
 _MAPS: Final = frozenset({"parameters", "metadata", "extra", "inputs"})
 _LISTS: Final = frozenset({"integrations", "labels", "variables", "notes"})
 _FREE: Final = frozenset({"tools", "tool_choice", "functions"})
+_TEXTS: Final = _KEYS.keys() - _MAPS - _FREE - {"raw", "source_version"} | {"string"}
+"""Keys whose values, or what a list of them holds, are texts."""
 _DIALECTS: Final = ("portkey", "conductor")
 
 _FRONT: Final = re.compile(rb"(?:\xef\xbb\xbf)?---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.S | re.M)
@@ -145,7 +147,7 @@ def from_markdown(content: bytes, prompt_id: str) -> Document:
 def _front(text: str) -> Front:
     """Front matter that begins in the second line of its file."""
     try:
-        front = read_yaml(text)
+        front = read_yaml(text, texts=_TEXTS)
     except Unreadable as error:
         raise Unreadable(error.line + 1, error.message) from None
     return replace(front, lines={key: line + 1 for key, line in front.lines.items()})
@@ -184,7 +186,7 @@ def _to_sections(text: str) -> tuple[str, str] | None:
     if not text.startswith("["):
         return None
     try:
-        messages = json.loads(text)
+        messages = loads(text)
         if not messages or not all(isinstance(message, dict) for message in messages):
             return None
         layout = next((words for words in _layouts(text) if _dumped(messages, words) == text), None)
@@ -206,7 +208,7 @@ def _layouts(text: str) -> Iterator[str]:
 
 def _dumped(messages: list[Json], words: str) -> str:
     layout, *more = words.split()
-    return json.dumps(messages, ensure_ascii=_ASCII in more, **_LAYOUTS[layout])
+    return dumps(messages, ensure_ascii=_ASCII in more, **_LAYOUTS[layout])
 
 
 def _section(message: dict[str, Json], *, content_first: bool) -> str:
@@ -218,7 +220,7 @@ def _section(message: dict[str, Json], *, content_first: bool) -> str:
         match content:
             case [{"type": "text", "text": str(text)} as part] if list(part) == ["type", "text"]:
                 return f"--- {role}, in a list ---\n{text}\n"
-    return f"--- message as JSON ---\n{json.dumps(message, ensure_ascii=False, indent=2)}\n"
+    return f"--- message as JSON ---\n{dumps(message, ensure_ascii=False, indent=2)}\n"
 
 
 def _from_sections(words: Json, body: str, line: int, begin: int) -> str:
@@ -241,7 +243,7 @@ def _message(body: str, head: re.Match[str], end: int, *, content_first: bool, b
     text = body[head.end() + 1 : end].removesuffix("\n")
     if head[3] is not None:
         try:
-            return json.loads(text)
+            return loads(text)
         except (ValueError, RecursionError):
             line = begin + body.count("\n", 0, head.start())
             raise Unreadable(line, "has a message that is not JSON") from None
@@ -269,7 +271,9 @@ def to_line(document: Document) -> bytes:
 def from_line(line: bytes, number: int) -> Document:
     """The prompt of a line. Raises Unreadable with `number`; no message holds any of the content."""
     try:
-        values = wire.decode(line)
+        values = wire.decode(line, finite=False)  # a number that no registry takes fails its prompt alone, and by name
+    except wire.NotKept:
+        raise Unreadable(number, "has a number that cannot be kept; put quotes around it if it is a text") from None
     except ValueError:
         raise Unreadable(number, "is no JSON") from None
     if not isinstance(values, dict) or not isinstance(prompt_id := values.get("id"), str) or not prompt_id:

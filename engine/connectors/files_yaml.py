@@ -1,7 +1,8 @@
 """JSON values as YAML 1.2 in block style, and back. Pure.
 
 Written by hand, so that the same values are the same bytes whatever library is installed; read by ruamel.yaml, because
-people edit it. Every number, text and key comes back as it was: kinds are told by the JSON rules, not by guesses.
+people edit it. Every number, text and key comes back as it was: kinds are told by the JSON rules, not by guesses, and
+numbers are kept as they are written (`engine.numbers`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from engine.model import Json
+from engine.numbers import NotKept, Number, dumps, yaml_number
 
 MOST_DEEP: Final = 64
 """Values nested deeper than this are not written: a reader could not follow."""
@@ -35,11 +37,8 @@ _NOT_PRINTED: Final = re.compile(
 """What YAML readers refuse, take for the end of a line, or do not show."""
 _BLOCK: Final = re.compile(r"[^\s][^\n]*(?:\n[^\n]*)*\n[^\n]*[^\s\n]\n?")
 """Several lines that stand in a literal block: no blank at their start, and no blank line at their end."""
-_JSON_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
-_INTEGER: Final = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT: Final = re.compile(
-    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
-)
+_IN_BASE: Final = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
+_NOT_FINITE: Final = re.compile(r"([-+]?)\.(inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _CONSTANTS: Final = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -124,8 +123,8 @@ def _scalar(value: Json) -> str:
         return _text(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("a number that is not finite")
-    if value is None or isinstance(value, bool | int | float):
-        return json.dumps(value)
+    if value is None or isinstance(value, bool | int | float | Number):
+        return dumps(value)
     if isinstance(value, Mapping | list | tuple) and not value:
         return "{}" if isinstance(value, Mapping) else "[]"
     raise TypeError(f"no JSON value: {type(value).__name__}")
@@ -142,15 +141,17 @@ def _text(text: str) -> str:
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def read_yaml(text: str) -> Front:
-    """The mapping that `text` holds. Raises Unreadable."""
+def read_yaml(text: str, *, texts: Collection[str] = ()) -> Front:
+    """The mapping that `text` holds. `texts`: outermost keys whose scalars are texts, whatever they look like, but for
+    null: a model may be called 4e2. Raises Unreadable.
+    """
     try:
         root = YAML(typ="safe", pure=True).compose(text)
         if root is None:
             return Front(values={}, lines={})
         if not isinstance(root, MappingNode):
             raise Unreadable(root.start_mark.line + 1, "is no map of keys such as `name:`")
-        values = _read_mapping(root)
+        values = _read_mapping(root, texts)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = "is not YAML; put quotes around a text that holds any of {{ }} [ ] : # * ! % @"
@@ -162,7 +163,7 @@ def read_yaml(text: str) -> Front:
     return Front(values=values, lines={str(key.value): key.start_mark.line + 1 for key, _ in root.value})
 
 
-def _read_mapping(node: MappingNode) -> dict[str, Json]:
+def _read_mapping(node: MappingNode, texts: Collection[str] = ()) -> dict[str, Json]:
     values: dict[str, Json] = {}
     for key_node, value_node in node.value:
         if not isinstance(key_node, ScalarNode):
@@ -170,11 +171,11 @@ def _read_mapping(node: MappingNode) -> dict[str, Json]:
         key = _joined(key_node.value)
         if key in values:
             raise _unreadable(key_node, "has a key that stands in this map already; take one of them out")
-        values[key] = _read(value_node)
+        values[key] = _read(value_node, as_text=key in texts)
     return values
 
 
-def _read(node: Node) -> Json:
+def _read(node: Node, *, as_text: bool = False) -> Json:
     if node.anchor is not None:
         raise _unreadable(node, "has an anchor or an alias (& or *); write the value out, or put quotes around a text")
     if not str(node.tag).startswith("tag:yaml.org,2002:"):
@@ -182,31 +183,25 @@ def _read(node: Node) -> Json:
     if isinstance(node, MappingNode):
         return _read_mapping(node)
     if isinstance(node, SequenceNode):
-        return [_read(item) for item in node.value]
-    return _read_scalar(node)
+        return [_read(item, as_text=as_text) for item in node.value]
+    return _read_scalar(node, as_text)
 
 
-def _read_scalar(node: Any) -> Json:
+def _read_scalar(node: Any, as_text: bool) -> Json:
     text = node.value
-    if node.style is not None:
+    if node.style is not None or (as_text and _CONSTANTS.get(text, text) is not None):
         return _joined(text)
     if text in _CONSTANTS:
         return _CONSTANTS[text]
+    if _IN_BASE.fullmatch(text):
+        return int(text, 0)
+    if odd := _NOT_FINITE.fullmatch(text):  # no registry takes it: what holds it fails by itself, and by name
+        return float(f"{odd[1]}{odd[2]}") if odd[2] else math.nan
     try:
-        if number := _JSON_NUMBER.fullmatch(text):
-            return _finite(text, node) if number[1] or number[2] else int(text)
-        if _INTEGER.fullmatch(text):
-            return int(text, 8 if text.startswith("0o") else 16 if text.startswith("0x") else 10)
-    except ValueError:
-        raise _unreadable(node, "has a number that cannot be kept") from None
-    return _finite(text, node) if _FLOAT.fullmatch(text) else _joined(text)
-
-
-def _finite(text: str, node: Node) -> float:
-    number = math.inf if text[-1].isalpha() else float(text)  # .inf and .nan
-    if not math.isfinite(number):
-        raise _unreadable(node, "has a number that is not finite; put quotes around it if it is a text")
-    return number
+        number = yaml_number(text)
+    except NotKept:
+        raise _unreadable(node, "has a number that cannot be kept; put quotes around it if it is a text") from None
+    return _joined(text) if number is None else number
 
 
 def _joined(text: str) -> str:

@@ -1,16 +1,18 @@
 """JSON in and out, the refusals of the service, and the checks on what was sent.
 
-The JSON codec is the standard library's: integers of any size, floats, lone surrogates, NUL and U+2028 come back equal
-in value. What JSON cannot say again (an infinite number) is refused.
+Portkey's side keeps what it is sent: lone surrogates, NUL and U+2028 come back equal, numbers byte for byte. To
+Conductor numbers are doubles; one that is too large for that is refused.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, Final, NoReturn
 
+from engine.sandbox.numbers import dumps, loads
 from engine.sandbox.options import ErrorShape
 
 Json = Any
@@ -73,29 +75,28 @@ def error_body(shape: ErrorShape, status: int, code: str, message: str) -> dict[
 
 def encode(value: Json) -> str:
     """ASCII JSON text."""
-    return json.dumps(value, allow_nan=False)
+    return dumps(value, allow_nan=False)
 
 
 def decode(raw: bytes) -> dict[str, Json]:
-    """The JSON object in a request body; Refusal (400) when it is none."""
-    value = decode_any(raw)
+    """The JSON object in a request body, its numbers as they were written; Refusal (400) when it is none."""
+    value = _decoded(raw, partial(loads, constant=_no_constant))
     if not isinstance(value, dict):
         raise invalid("the body must be a JSON object")
     return value
 
 
 def decode_list(raw: bytes) -> list[Json]:
-    """The JSON array in a request body; Refusal (400) when it is none."""
-    value = decode_any(raw)
+    """The JSON array in a request body, its numbers as doubles; Refusal (400) when it is none."""
+    value = _decoded(raw, partial(json.loads, parse_constant=_no_constant, parse_float=_finite))
     if not isinstance(value, list):
         raise invalid("the body must be a JSON array")
     return value
 
 
-def decode_any(raw: bytes) -> Json:
-    """The JSON value in a request body; Refusal (400) when it is none."""
+def _decoded(raw: bytes, read: Callable[[bytes], Json]) -> Json:
     try:
-        return json.loads(raw, parse_constant=_no_constant, parse_float=_finite)
+        return read(raw)
     except (ValueError, RecursionError) as exc:
         raise invalid("the body is not JSON that this service can keep") from exc
 

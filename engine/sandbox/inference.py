@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -11,6 +10,7 @@ from aiohttp import web
 
 from engine.sandbox.answers import Json, check, encode, invalid
 from engine.sandbox.call import Call, pick
+from engine.sandbox.numbers import loads
 from engine.sandbox.store import Version
 from engine.sandbox.template import PartialText, fill, fill_all
 
@@ -60,7 +60,7 @@ def _filled(version: Version, variables: Mapping[str, Json], partial_text: Parti
     text: str = version.content["string"]
     if version.content["is_raw_template"]:
         try:
-            return {"messages": json.loads(fill(text, variables, partial_text))}
+            return {"messages": loads(fill(text, variables, partial_text))}
         except ValueError as exc:
             raise invalid("the raw template is not JSON with these variables") from exc
     messages = _messages(text)
@@ -71,7 +71,7 @@ def _filled(version: Version, variables: Mapping[str, Json], partial_text: Parti
 
 def _messages(text: str) -> list[Json] | None:
     try:
-        value = json.loads(text)
+        value = loads(text)
     except ValueError:
         return None
     is_chat = isinstance(value, list) and all(isinstance(item, dict) and "role" in item for item in value)

@@ -19,6 +19,7 @@ from typing import Final, Literal
 
 from engine.sandbox.answers import Json, encode
 from engine.sandbox.conductor_store import CONDUCTOR_SCHEMA, ConductorStore
+from engine.sandbox.numbers import loads
 
 Kind = Literal["prompt", "partial"]
 ThingKind = Literal["collection", "label", "provider", "integration"]
@@ -352,6 +353,6 @@ def _template(row: sqlite3.Row) -> Template:
 
 
 def _version(row: sqlite3.Row) -> Version:
-    content = json.loads(row["content"])
+    content = loads(row["content"])
     fields = {field: row[field] for field in ("id", "template", "number", "created_at")}
     return Version(content=content, **fields)

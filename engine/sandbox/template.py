@@ -8,13 +8,13 @@ the variable of that name; an unknown partial is empty.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 
 import mystace
 from mystace.tokenize import TokenTuple, TokenType
 
 from engine.sandbox.answers import Json, invalid
+from engine.sandbox.numbers import dumps
 
 PartialText = Callable[[str], str | None]
 """The text of a partial by `slug` or `slug@n`."""
@@ -98,7 +98,7 @@ def _partials(
 
 
 def _stringify(value: Json) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return value if isinstance(value, str) else dumps(value, separators=(",", ":"))
 
 
 def _as_it_is(text: str) -> str:
