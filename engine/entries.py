@@ -197,6 +197,11 @@ def adopted(
     )
 
 
+def moved(whose: Mapping[str, Json], was: str, target: Row) -> Entry:
+    """A prompt that an earlier run knew under the id `was`, and its replica as it is now, which may have moved too."""
+    return Entry("moved", {**whose, "was": was, "target_id": target.id, "target_slug": target.slug})
+
+
 def failed(whose: Mapping[str, Json], stage: str, failure: Failed, *, op: str | None = None) -> Entry:
     """Surely no effect on the target. `op`: `update`, when it was one of a replica that is there."""
     return Entry(
