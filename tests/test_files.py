@@ -63,11 +63,23 @@ async def export(path: Path, *sources: Prompt, migration: str = "m") -> list[str
         return await put(files, *sources, migration=migration)
 
 
-async def problems(path: Path, *, writes: bool = False) -> str:
+async def problems(path: Path, *, writes: bool = False, name: str = "target") -> str:
     with pytest.raises(ConfigError) as caught:
-        async with connect(path=path, name="source", writes=writes):
+        async with connect(path=path, name=name, writes=writes):
             pass
     return str(caught.value)
+
+
+async def failing(path: Path, *, writes: bool = False) -> dict[str, str]:
+    """Name -> what is wrong with it, of the prompts of a source that cannot be read."""
+    found = {}
+    async with connect(path=path, name="source", writes=writes) as files:
+        for row in await rows(files):
+            try:
+                await files.fetch(row.id)
+            except Rejected as error:
+                found[row.name] = str(error).replace(f"{path}/", "").replace(str(path), path.name)
+    return found
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -122,7 +134,7 @@ async def test_the_version_at_the_source_stays_known(tmp_path: Path, where: str)
 @BOTH
 async def test_what_is_not_there_is_made_only_to_be_written(tmp_path: Path, where: str) -> None:
     path = tmp_path / "deep" / where
-    told = await problems(path)
+    told = await problems(path, name="source")
     assert "is not there" in told
     assert str(path) in told
     assert not path.parent.exists()
@@ -340,7 +352,7 @@ async def test_a_file_of_that_name_in_another_case_is_not_met(tmp_path: Path) ->
     assert made.startswith("support~")
 
 
-@pytest.mark.parametrize("prompt_id", ["../x", "a/b", "..", ".", "", ".x", "a\0b", "a\\b", "x" * 400, "\ud83d"])
+@pytest.mark.parametrize("prompt_id", ["../x", "a/b", "a/../../x", "a/", "/x", "a//b", "a/.b", "..", ".", "", ".x", "a\0b", "a\\b", "x" * 400, "\ud83d"])
 async def test_no_id_leads_out_of_the_folder(tmp_path: Path, prompt_id: str) -> None:
     (tmp_path / "x.md").write_text("---\nname: x\n---\n")
     async with connect(path=tmp_path / "f", name="target", writes=True) as files:
@@ -366,6 +378,7 @@ async def test_a_link_that_leads_out_is_refused_by_name(tmp_path: Path) -> None:
         )
         assert (await put(files, prompt()))[0].startswith("prompt-p1~")
     assert "prompt-p1.md is a link" in await problems(folder)
+    assert "prompt-p1.md is a link" in (await failing(folder))["prompt-p1.md"]
     assert outside.read_text().endswith("secret")
 
 
@@ -388,22 +401,24 @@ async def test_files_that_are_no_prompts_are_named_with_their_lines(tmp_path: Pa
     (tmp_path / "b.md").write_text("---\nname: b\nmodle: secret\n---\n")
     (tmp_path / "c.md").symlink_to("nowhere")
     os.mkfifo(tmp_path / "d.md")
-    (tmp_path / "e.md").mkdir()
     told = await problems(tmp_path)
-    assert [line.partition(": ")[0].removeprefix(f"{tmp_path}/") for line in told.split("\n")] == [
-        *("a.md:1", "b.md:3", "c.md", "d.md", "e.md")
-    ]
+    places = ["a.md:1", "b.md:3", "c.md", "d.md"]
+    assert [line.partition(": ")[0].removeprefix(f"{tmp_path}/") for line in told.split("\n")] == places
     assert "secret" not in told
+    failed = await failing(tmp_path)
+    assert sorted(failed) == ["a.md", "b.md", "c.md", "d.md"]
+    assert sorted(message.partition(": ")[0] for message in failed.values()) == places
 
 
 async def test_a_file_whose_name_is_not_utf_8_is_named(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.md")).write_text("---\nname: x\n---\n")
     assert b"not UTF-8" in (await problems(tmp_path)).encode()
+    assert "not UTF-8" in (await failing(tmp_path))["'\\udcff.md'"]
 
 
 async def test_a_file_that_an_edit_breaks_meanwhile_stops_the_listing(tmp_path: Path) -> None:
     await export(tmp_path, prompt())
-    async with connect(path=tmp_path, name="source", writes=False) as files:
+    async with connect(path=tmp_path, name="target", writes=False) as files:
         (tmp_path / "prompt-p1.md").write_text("secret")
         with pytest.raises(Stop, match=r"prompt-p1\.md:1") as caught:
             await rows(files)

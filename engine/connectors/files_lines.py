@@ -94,7 +94,7 @@ class Lines:
         """The lines that are no prompts."""
         broken = [place.number for place in self._places.values() if place.problem is not None]
         told = several([f"{self.path.name}:{number}" for number in sorted(broken)])
-        return [f"{len(broken)} lines of the source are no prompts and fail by name: {told}"] if broken else []
+        return [f"lines that are no prompts, and fail by name ({len(broken)}): {told}"] if broken else []
 
     def collections(self) -> set[str]:
         """All that lines name."""

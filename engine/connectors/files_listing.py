@@ -158,13 +158,13 @@ class _Remarks:
         for words, names in (
             *passed,
             ("passed over, because a README is a prompt only with front matter", self.readmes),
-            ("no prompts, though their place says so, and fail by name", self.broken),
-            ("in a folder and name another collection than that, and what they name counts", self.elsewhere),
+            (f"that are no prompts, though they end in {ENDING}, and fail by name", self.broken),
+            ("that name another collection than their folder, and what they name counts", self.elsewhere),
             (_CHATS, self.chats),
-            ("groups of files that have one name inside, and each file is a prompt of its own", twins),
+            ("that have one name inside, and each file is a prompt of its own", twins),
         ):
             if names:
-                yield f"{len(names)} in the source's folder are {words}: {several(names)}"
+                yield f"files {words} ({len(names)}): {several(names)}"
 
 
 def collected(document: Document, folder: str | None) -> Document:
