@@ -310,4 +310,4 @@ async def test_a_replica_whose_file_a_person_renamed_is_found(tmp_path: Path, ne
     assert (tmp_path / "out" / new).read_text().endswith("---\nnew")
     move.ledger.unlink()
     await move.did()
-    assert len([path for path in (tmp_path / "out").rglob("*.md")]) == 1
+    assert len(list((tmp_path / "out").rglob("*.md"))) == 1
