@@ -10,9 +10,10 @@ import pytest
 from conftest import job_of, memory, run
 from e2e import promptferry, write_migration
 from test_files import failing, ids, nothing, problems, replica_of, rows
+from test_moved import Move
 
-from engine.connectors import files_tree
 from engine.connectors.files import connect
+from engine.connectors.files_store import TEMPORARY
 from engine.digest import make_replica
 from engine.errors import Gone, Rejected
 from engine.model import Catalog, Select, Updated
@@ -72,8 +73,9 @@ async def test_very_deep_folders_are_read(tmp_path: Path) -> None:
             os.mkdir("d", dir_fd=here)
             before, here = here, os.open("d", os.O_RDONLY, dir_fd=here)
             os.close(before)
-        with open(os.open("x.md", os.O_WRONLY | os.O_CREAT, dir_fd=here), "w") as file:
-            file.write("---\nname: x\n---\n")
+        file = os.open("x.md", os.O_WRONLY | os.O_CREAT, dir_fd=here)
+        os.write(file, b"---\nname: x\n---\n")
+        os.close(file)
     finally:
         os.close(here)
     assert await collections(tmp_path) == {f"{deep}/x": deep}
@@ -181,12 +183,12 @@ async def test_a_folder_that_nobody_may_read_fails_by_name(tmp_path: Path, monke
     written(tmp_path / "shut" / "a.md")
     scandir = os.scandir
 
-    def refusing(path: Path) -> object:
-        if path.name == "shut":
+    def refusing(path: Path | str) -> object:
+        if Path(path).name == "shut":
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
-    monkeypatch.setattr(files_tree.os, "scandir", refusing)
+    monkeypatch.setattr(os, "scandir", refusing)
     told = await failing(tmp_path)
     assert told == {"shut/": "shut: cannot be looked into (Permission denied): mend its rights"}
     assert sorted(await ids(tmp_path)) == ["good", "shut/"]
@@ -258,7 +260,7 @@ async def test_a_file_in_a_subfolder_is_changed_where_it_stands(tmp_path: Path) 
     path = tmp_path / "team" / "a.MD"
     written(path)
     written(tmp_path / "team" / "said.md", collection="team")
-    (tmp_path / "team" / f"{files_tree.TEMPORARY}1-1.tmp").touch()
+    (tmp_path / "team" / f"{TEMPORARY}1-1.tmp").touch()
     async with connect(path=tmp_path, name="source", writes=True) as files:
         for prompt_id in ("team/a", "team/said"):
             there = await files.fetch(prompt_id)
@@ -273,19 +275,14 @@ async def test_a_file_in_a_subfolder_is_changed_where_it_stands(tmp_path: Path) 
     assert sorted(file.name for file in path.parent.iterdir()) == ["a.MD", "said.md"]
 
 
-async def test_replicas_stay_in_the_folder_itself_whatever_their_source_lies_in(tmp_path: Path, ledger: Path) -> None:
+async def test_replicas_stay_in_the_folder_itself_whatever_their_source_lies_in(tmp_path: Path) -> None:
+    move = Move(tmp_path, target_path="out")
     for folder in ("a", "b"):
-        written(tmp_path / "in" / folder / "greet.md", name="greet", text=folder)
-    for _ in range(2):
-        async with (
-            connect(path=tmp_path / "in", name="source", writes=False) as source,
-            connect(path=tmp_path / "out", name="target", writes=True) as target,
-        ):
-            ran = await run(job_of(source, target, rules=()), ledger)
-            assert set(ran.statuses) == {"a/greet", "b/greet"}
-            found = {(await target.fetch(row.id)).text: row.collection for row in await rows(target)}
-        assert found == {"a": "a", "b": "b"}
-        assert len(list((tmp_path / "out").iterdir())) == 2
+        written(move.source / folder / "greet.md", name="greet", text=folder)
+    for outcome in ("created", "unchanged"):
+        assert await move.did() == {outcome: 2}
+        assert sorted((await collections(move.target)).values(), key=str) == ["a", "b"]
+        assert len(list(move.target.iterdir())) == 2
 
 
 async def test_prompts_are_selected_by_the_folder_that_they_lie_in(tmp_path: Path, ledger: Path) -> None:

@@ -14,7 +14,7 @@ from engine.cases import read_cases
 from engine.config import load_migration, read_ids
 from engine.errors import ConfigError
 from engine.planfile import read as read_plan
-from engine.textfile import NotText, read_text, repeated_key, text_of
+from engine.textfile import read_text, repeated_key, text_of
 
 BOM = b"\xef\xbb\xbf"
 CASE = '{"prompt": "p", "variables": {"who": "Zo\u00eb"}}\n'
@@ -25,9 +25,13 @@ PLAN = '{"promptferry_plan": 1, "rules": "r", "identity": {}, "prompts": [\n]}'
 
 def refusal(path: Path) -> str:
     """What each reader of a file of ours says of this one."""
-    reader = {".jsonl": read_cases, ".txt": read_ids, ".yaml": lambda file: load_migration(file, {})}[path.suffix]
     with pytest.raises(ConfigError) as caught:
-        reader(path)
+        if path.suffix == ".jsonl":
+            read_cases(path)
+        elif path.suffix == ".txt":
+            read_ids(path)
+        else:
+            load_migration(path, {})
     return str(caught.value)
 
 
@@ -79,8 +83,8 @@ def test_little_is_text_too(content: bytes) -> None:
 
 
 def test_what_is_no_file_is_said(tmp_path: Path) -> None:
-    for path, words in ((tmp_path, "is a folder"), (tmp_path / "nope", "no such file"), (tmp_path / "a\0b", "")):
-        with pytest.raises((NotText, ValueError), match=words):
+    for path, words in ((tmp_path, "is a folder"), (tmp_path / "nope", "no such file"), (tmp_path / "a\0b", "null")):
+        with pytest.raises(ValueError, match=words):
             read_text(path)
 
 
@@ -106,7 +110,8 @@ def dumped(value: Any, *, ascii_only: bool) -> str:
 
 @given(values, st.booleans())
 def test_every_key_that_stands_twice_in_an_object_is_found_and_no_other(value: Any, ascii_only: bool) -> None:
-    text, twice = dumped(value, ascii_only=ascii_only), []
+    text = dumped(value, ascii_only=ascii_only)
+    twice: list[str] = []
 
     def seen(pairs: list[tuple[str, Any]]) -> None:
         twice.extend(key for key, _ in pairs if [one for one, _ in pairs].count(key) > 1)
@@ -129,18 +134,10 @@ def test_a_case_with_a_key_twice_is_refused_by_line_and_key(tmp_path: Path) -> N
     assert "secret" not in told
 
 
+STEP = '{"source_id": "a", "action": "create", "source_digest": null, "replica_digest": null}'
 PLANS = {
-    "a key twice": (
-        '{"promptferry_plan": 1, "rules": "x",\n "rules": "r", "identity": {}, "prompts": []}',
-        "plan:2: rules",
-    ),
-    "a prompt twice": (
-        PLAN.replace(
-            "\n",
-            ", ".join([json.dumps(dict.fromkeys(("source_id", "action", "source_digest", "replica_digest"), "a"))] * 2),
-        ),
-        "a prompt twice",
-    ),
+    "a key twice": (PLAN.replace(' "identity"', '\n "rules": "r", "identity"'), "plan:2: rules"),
+    "a prompt twice": (PLAN.replace("\n", f"{STEP},\n{STEP}"), "a prompt twice"),
     "another encoding": (PLAN.encode("utf-16"), "plan:1: is UTF-16"),
     "too deep": ("[" * 100_000, "is no plan"),
 }
