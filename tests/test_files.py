@@ -547,6 +547,80 @@ async def test_lines_that_cannot_be_taken_are_all_named(tmp_path: Path) -> None:
     assert "line 1" in told[2]
 
 
+BAD: dict[bytes, str] = {
+    b'{"id": "x1", "name": "twice", "string": "", "string": ""}': "twice",
+    b'{"id": "x2", "name": "rounded", "string": "", "parameters": {"a": NaN}}': "no number",
+    b'{"id": "x3", "name": "not utf-8", "string": "\xff"}': "not utf-8",
+    b'{"id": "x4", "name": "a key", "strnig": ""}': "a key",
+    b'{"id": "x5", "name": "comma", "string": "",}': "comma",
+    b"secret": "p.jsonl:7",
+}
+
+
+async def test_a_line_that_is_no_prompt_fails_by_name_and_the_others_go(tmp_path: Path, ledger: Path) -> None:
+    path, target = tmp_path / "p.jsonl", memory()
+    path.write_bytes(
+        lines_of(prompt("a")) + b"".join(line + b"\n" for line in BAD) + b"\n" + lines_of(prompt("b")).rstrip()
+    )
+    told = await failing(path)
+    assert sorted(told) == sorted(BAD.values())
+    for number, name in enumerate(BAD.values(), start=2):
+        assert told[name].startswith(f"p.jsonl:{number}: ")
+        assert "secret" not in told[name]
+    assert "p.jsonl:2" in await problems(path)
+    async with connect(path=path, name="source", writes=False) as files:
+        assert (await files.catalog(set())).notes == [
+            "lines that are no prompts, and fail by name (6): "
+            "p.jsonl:2, p.jsonl:3, p.jsonl:4, p.jsonl:5, p.jsonl:6 and 1 more"
+        ]
+        ran = await run(job_of(files, target, rules=()), ledger)
+    assert ran.stop is None
+    assert sorted(one.name for one in target.prompts.values()) == ["prompt-a", "prompt-b"]
+    assert ran.status("x2") == "failed"
+
+
+async def test_lines_that_are_no_prompts_stay_as_they_are_when_the_others_are_changed(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(b"".join(line + b"\n" for line in BAD) + lines_of(prompt("b"), prompt("a")))
+    async with connect(path=path, name="source", writes=True) as files:
+        await files.describe("a", "changed")
+    assert set(path.read_bytes().splitlines()) >= set(BAD)
+    assert len(path.read_bytes().splitlines()) == len(BAD) + 2
+    assert len(await failing(path)) == len(BAD)
+
+
+@pytest.mark.parametrize("name", ["source", "target"])
+async def test_an_id_twice_is_an_error_that_names_both_lines(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(lines_of(prompt("a"), prompt("b"), prompt("a")))
+    assert f"{path}:3: has the id of line 1" in await problems(path, name=name)
+    path.write_bytes(b'{"id": "a", "name": "x", "n": 1}\n' + lines_of(prompt("a")))
+    assert f"{path}:" in await problems(path, name=name)
+
+
+async def test_a_byte_order_mark_is_no_part_of_a_line(tmp_path: Path) -> None:
+    path, mark = tmp_path / "p.jsonl", b"\xef\xbb\xbf"
+    path.write_bytes(mark + lines_of(prompt("b")) + b"\r\n" + mark + lines_of(prompt("a")).rstrip())
+    assert await ids(path) == ["a", "b"]
+    async with connect(path=path, name="target", writes=True) as files:
+        assert (await files.fetch("b")).text == "Hello {{name}}"
+        await files.describe("b", "changed")
+        await put(files, prompt("c"))
+    assert [json.loads(line)["id"] for line in path.read_bytes().splitlines()] == ["a", "b", "c"]
+    path.write_bytes(mark)
+    assert await ids(path) == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+@pytest.mark.parametrize("name", ["source", "target"])
+async def test_a_file_of_lines_in_another_encoding_is_refused_whole(tmp_path: Path, encoding: str, name: str) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(lines_of(prompt("a")).decode().encode(encoding))
+    told = await problems(path, name=name)
+    assert told.startswith(f"{path}:1: is UTF-")
+    assert told.endswith("save it as UTF-8 text")
+
+
 async def test_a_hand_written_line_without_a_digest_is_read(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"id": "a", "name": "n", "string": "Hi {{who}}"}\r\n')

@@ -26,13 +26,17 @@ PLAN = '{"promptferry_plan": 1, "rules": "r", "identity": {}, "prompts": [\n]}'
 def refusal(path: Path) -> str:
     """What each reader of a file of ours says of this one."""
     with pytest.raises(ConfigError) as caught:
-        if path.suffix == ".jsonl":
-            read_cases(path)
-        elif path.suffix == ".txt":
-            read_ids(path)
-        else:
-            load_migration(path, {})
+        read_by_its_reader(path)
     return str(caught.value)
+
+
+def read_by_its_reader(path: Path) -> None:
+    if path.suffix == ".jsonl":
+        read_cases(path)
+    elif path.suffix == ".txt":
+        read_ids(path)
+    else:
+        load_migration(path, {})
 
 
 FILES = pytest.mark.parametrize(

@@ -345,13 +345,17 @@ def named_in_line(line: bytes) -> tuple[str | None, str | None]:
     """Id and name of the prompt in a line that cannot be read, as far as they can be told."""
     text = line.decode(errors="replace")
     try:
-        told = json.loads(text, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_once)
+        told = json.loads(text, parse_int=_no, parse_float=_no, parse_constant=_no, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         begin = _BEGIN.match(text)
         told = dict(zip(("id", "name"), map(_unquoted, begin.groups()), strict=True)) if begin is not None else {}
     prompt_id, name = (told.get(key) if isinstance(told, dict) else None for key in ("id", "name"))
     sure = isinstance(prompt_id, str) and prompt_id and "\ufffd" not in prompt_id
     return prompt_id if sure else None, name if isinstance(name, str) and name else None
+
+
+def _no(_number: str) -> None:
+    """No number is an id or a name, and some cannot be held."""
 
 
 def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
