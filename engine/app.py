@@ -203,6 +203,7 @@ async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None
     await flow.record(
         _run_entry(run),
         Entry("listed", {"count": found.listed, "total": found.total, "selected": len(found.tasks)}),
+        *found.moved,
     )
     async with task_group() as group:
         group.start_soon(_stop_sending, run)
@@ -386,8 +387,9 @@ async def take_inventory(migration: Migration, *, rate: float | None = None) -> 
     async with open_ends(migration, rate=rate) as ends:
         select = migration.selection()
         rows, _ = await rows_of(ends.source)
-        collections = (await catalog_of(ends.source, {"collections"})).collections
-        return count(rows, select, collections, replicas_among(ends.source, ends.target, state.targets))
+        known = await catalog_of(ends.source, {"collections"})
+        counted = count(rows, select, known.collections, replicas_among(ends.source, ends.target, state.targets))
+        return replace(counted, notes=known.notes)
 
 
 def _known_ids(migration: Migration) -> set[str]:

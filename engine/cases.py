@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from engine.config.yamlfile import read_text
 from engine.errors import ConfigError, Problem
 from engine.model import Inputs, Json, Prompt
+from engine.textfile import NotText, read_text, repeated_key
 from engine.wire import NotKept, decode, encode
 
 KEYS: Final = ("prompt", "variables", "label")
@@ -36,8 +36,8 @@ def read_cases(path: Path) -> list[Case]:
     """
     try:
         text = read_text(path)
-    except ValueError as error:
-        raise ConfigError([Problem(str(error), file=str(path))]) from None
+    except NotText as error:
+        raise ConfigError([Problem(str(error), file=str(path), line=error.line)]) from None
     cases: list[Case] = []
     problems: list[Problem] = []
     # not splitlines, for which a text in JSON may hold ends of lines
@@ -62,6 +62,8 @@ def _read(line: str) -> tuple[Json, list[tuple[str, str]]]:
         return None, [("", "is not JSON: each line is one object that ends where the line ends")]
     if not isinstance(value, dict):
         return value, [("", "must be an object with prompt, variables and label")]
+    if (repeated := repeated_key(line)) is not None:
+        return value, [(repeated[0], "is there twice; take one of them out")]
     return value, list(_wrong(value))
 
 

@@ -71,6 +71,7 @@ async def examine(job: Job, replicas: Collection[str], known: Collection[str]) -
         target_rows, _ = await rows_of(job.target)
         text = f"reachable; its key lists prompts: {len(target_rows)}"
         findings.append(Finding(level="ok", where="target", text=text))
+    findings += [Finding(level="note", where="source", text=note) for note in job.ends.source.notes]
     findings += [*named_in_file(job), *unknown_ids(job, rows, known), *_unlisted(job)]
     return findings + await _read(job, selected if not job.ends.same else selected[:1])
 
@@ -85,8 +86,10 @@ def _unlisted(job: Job) -> Iterator[Finding]:
 
 async def write_test(job: Job, collection: str | None) -> list[Finding]:
     """What the target really does, found out on a scratch prompt; a problem, unless it creates, reads and deletes."""
-    known = find(job.ends.target.collections, collection)
-    if collection is not None and job.ends.target.collections is not None and known is None:
+    target = job.ends.target
+    known = find(target.collections, collection)
+    listed = target.collections is not None and "collections" not in target.words
+    if collection is not None and listed and known is None:
         text = f"there is no collection {collection!r} at the target"
         return [Finding(level="problem", where="--collection", text=text)]
     return [finding async for finding in job.target.write_test(known.id if known is not None else collection)]

@@ -359,7 +359,9 @@ class _Case:
 
     def refused(self, error: AnswerError) -> Decision:
         """A read that was not answered as it should be."""
-        failure = entries.failure(error, retriable=isinstance(error, Transient))
+        # what is wrong in a file is mended there, and to read it again costs nothing
+        retriable = isinstance(error, Transient) or not self.job.source.can.asked
+        failure = entries.failure(error, retriable=retriable)
         op = UPDATE if self.task.action == "update" else {}
         entry = entries.failed(self.whose, "fetch", failure, self._failed_with(None), **op)
         return Decision(action="failed", entry=entry, failure=failure)

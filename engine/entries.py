@@ -205,6 +205,11 @@ def adopted(
     )
 
 
+def moved(whose: Mapping[str, Json], was: str, target: Row) -> Entry:
+    """A prompt that an earlier run knew under the id `was`, and its replica as it is now, which may have moved too."""
+    return Entry("moved", {**whose, "was": was, "target_id": target.id, "target_slug": target.slug})
+
+
 def seen(updated_at: str | None, source_digest: str | None, now: float) -> dict[str, Json]:
     """The source that something failed with: its time of change as it was listed, and its digest, where it was read.
 

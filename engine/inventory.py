@@ -32,6 +32,8 @@ class Inventory:
     models: Sequence[Group]
     collections: Sequence[Group]
     near_misses: Sequence[str]
+    notes: Sequence[str] = ()
+    """On what was passed over."""
 
     def to_json(self) -> dict[str, Any]:
         """The object of `inventory --json`."""

@@ -333,6 +333,8 @@ class State:
             self.rewrites = line.get("rewrites")
             self.runs, self.last_run = self.runs + 1, line["run"]
         elif isinstance(source_id := line.get("source_id"), str):
+            if kind == "moved":
+                self._move(source_id, line)
             record = self.records.get(source_id)
             if kind in _STATUSES:
                 if record is None:
@@ -340,6 +342,17 @@ class State:
                 self._tell(record, kind, line)
             elif record is not None:
                 self._add(record, kind, line)
+
+    def _move(self, source_id: str, line: Mapping[str, Json]) -> None:
+        """A prompt has another id, or its replica has. What is known of it stays."""
+        record, target_id = self.records.pop(str(line.get("was")), None), line.get("target_id")
+        if record is None:
+            return
+        self.records[source_id] = record
+        if record.target_id in self.targets and isinstance(target_id, str):
+            self.targets.remove(record.target_id)
+            self.targets.add(target_id)
+            record.target_id = target_id
 
     def _tell(self, record: Record, kind: Status, line: Mapping[str, Json]) -> None:
         match kind:

@@ -70,11 +70,37 @@ def read_made(path: Path, chosen: Chosen) -> list[Made]:
     for line in entries(path):
         source_id = line.get("source_id")
         if isinstance(source_id, str):
+            if line["kind"] == "moved":
+                _move(found, picked, line)
             made = found.get(source_id) or found.setdefault(source_id, Made(source_id))
             _add(made, line)
             if chosen.takes_line(line):
                 picked.add(source_id)
     return [made for source_id, made in found.items() if source_id in picked and (made.writes or made.intent)]
+
+
+def _move(found: dict[str, Made], picked: set[str], line: Line) -> None:
+    """All that was written for the prompt under its old id is now told under the new one."""
+    was, source_id = line["was"], line["source_id"]
+    if (made := found.pop(was, None)) is None:
+        return
+    found[source_id] = Made(
+        source_id,
+        writes=[_moved(write, line, made.target_id) for write in made.writes],
+        intent=_moved(made.intent, line, made.target_id) if made.intent is not None else None,
+        cut_over=made.cut_over,
+        verified=made.verified,
+        versions=made.versions,
+    )
+    if was in picked:
+        picked.add(source_id)
+
+
+def _moved(written: Line, line: Line, target_id: str) -> Line:
+    """A write as the line `moved` has it; an earlier replica of the same prompt stays where it was."""
+    whose = {**written, **{name: line.get(name) for name in _WHOSE}}
+    replica = {name: line.get(name) for name in ("target_id", "target_slug")}
+    return {**whose, **(replica if written["target_id"] == target_id else {})}
 
 
 def _add(made: Made, line: Line) -> None:

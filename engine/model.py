@@ -137,6 +137,8 @@ class Catalog:
     """Every `provider:model` that is enabled; None: prompts name no such pairs here, or the key may not list them."""
     words: Collection[str] = ()
     """Of collections, providers and partials, those that are plain words here: any may be named, none has to exist."""
+    notes: Sequence[str] = ()
+    """Sentences on what lies there and is passed over, or is not as whoever put it there may think."""
 
 
 # ---- what is to be done ----------------------------------------------------------------------------------------------
@@ -304,6 +306,8 @@ class Abilities:
     """It is a service: what is read or written there is a request."""
     own_ids: bool = True
     """No prompt of another workspace has the id of one of these; else an id is a name, which others may have too."""
+    moves: bool = False
+    """An id is only where a prompt stands, such as the name of its file: the same prompt may have another one later."""
     twins: bool = True
     """Several prompts may have one name."""
     labels: bool = True

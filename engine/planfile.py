@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, Problem
 from engine.job import Step
 from engine.ledger import mismatch
 from engine.planner import Plan
+from engine.textfile import NotText, repeated_key, text_of
 
 VERSION: Final = 1
 
@@ -45,14 +46,20 @@ def write(plan: Plan, identity: Mapping[str, str], rules: str) -> bytes:
 def read(data: bytes, name: str, identity: Mapping[str, str], rules: str) -> PlanFile:
     """Raises ConfigError when it is no plan, or not one of this migration under these rules. `name`: of the file."""
     try:
-        found: Any = json.loads(data)
-        steps = {
-            one["source_id"]: Step(one["action"], one["source_digest"], one["replica_digest"])
-            for one in found["prompts"]
-        }
+        text = text_of(data)
+        found: Any = json.loads(text)
+        prompts = found["prompts"]
+        steps = {one["source_id"]: Step(one["action"], one["source_digest"], one["replica_digest"]) for one in prompts}
         version, its_identity, its_rules = found["promptferry_plan"], found["identity"], found["rules"]
-    except (ValueError, TypeError, KeyError):
+    except NotText as error:
+        raise ConfigError([Problem(str(error), file=name, line=error.line)]) from None
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise ConfigError(f"{name}: is no plan: make one with `promptferry plan --out`") from None
+    if (repeated := repeated_key(text)) is not None:
+        key, line = repeated
+        raise ConfigError([Problem("is there twice: make the plan again", file=name, line=line, key=key)])
+    if len(steps) < len(prompts):
+        raise ConfigError(f"{name}: names a prompt twice: make the plan again")
     if version != VERSION:
         raise ConfigError(f"{name}: was written by another version of promptferry: make the plan again")
     if different := mismatch(its_identity, identity):

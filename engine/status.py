@@ -42,7 +42,7 @@ class _Read:
     """Of the newest run; empty while it goes on."""
     final: bool = False
     """Nothing was written since that end that changes its books."""
-    failed: dict[str, Mapping[str, Json]] = field(default_factory=dict)
+    failed: dict[str, dict[str, Json]] = field(default_factory=dict)
     verified: dict[str, str] = field(default_factory=dict)
     """Of replicas that were verified since they were last written: the result."""
     picked: set[str] = field(default_factory=set)
@@ -64,6 +64,8 @@ def _read(path: Path, chosen: Chosen) -> _Read:
         elif line["kind"] == "listed":
             found.listed = line
         elif source_id is not None:
+            if line["kind"] == "moved":
+                _move(found, line["was"], source_id)
             if chosen.takes_line(line):
                 found.picked.add(source_id)
             found.final &= line["kind"] in _AFTER
@@ -75,6 +77,16 @@ def _read(path: Path, chosen: Chosen) -> _Read:
             elif line["kind"] in ("created", "updated", "rolled_back"):
                 found.verified.pop(source_id, None)
     return found
+
+
+def _move(found: _Read, was: str, source_id: str) -> None:
+    """What was said of a prompt under its old id holds under the new one."""
+    if was in found.picked:
+        found.picked.add(source_id)
+    if was in found.failed:
+        found.failed[source_id] = found.failed.pop(was) | {"source_id": source_id}
+    if was in found.verified:
+        found.verified[source_id] = found.verified.pop(was)
 
 
 # ---- status ----------------------------------------------------------------------------------------------------------
@@ -181,12 +193,18 @@ def _failed(line: Mapping[str, Json]) -> dict[str, Json]:
 def read_ids_map(path: Path, chosen: Chosen) -> list[dict[str, Json]]:
     """The map old to new, in the order in which the replicas were made. Raises what `entries` raises."""
     pairs: dict[str, dict[str, Json]] = {}
+    picked: set[str] = set()
     for line in entries(path):
-        if line["kind"] in ("created", "updated") and chosen.takes_line(line):
+        if line["kind"] in ("created", "updated"):
             pairs[line["source_id"]] = {name: line.get(name) for name in ID_FIELDS} | _versions(line)
+        elif line["kind"] == "moved" and line["was"] in pairs:
+            moved = {name: line.get(name) for name in ("source_id", "source_name", "target_id", "target_slug")}
+            pairs[line["source_id"]] = pairs.pop(line["was"]) | moved
         elif line["kind"] == "rolled_back" and line["target_id"] == pairs.get(line["source_id"], {}).get("target_id"):
             del pairs[line["source_id"]]
-    return list(pairs.values())
+        if line.get("was") in picked or ("target_id" in line and chosen.takes_line(line)):
+            picked.add(line["source_id"])
+    return [pair for source_id, pair in pairs.items() if source_id in picked]
 
 
 def _versions(line: Mapping[str, Json]) -> dict[str, Json]:

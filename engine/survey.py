@@ -13,13 +13,14 @@ from typing import Final
 
 import anyio
 
+from engine import moved
 from engine.adopt import CHANGED, EDITED, Adoption, examine, is_unfinished
 from engine.entries import EXISTS
 from engine.errors import Rejected, Transient
 from engine.job import Job, digest_of
 from engine.ledger import Failure, Record, State
 from engine.lookup import Found, Match, look_up, numbered, rows_of
-from engine.model import Failed, Row
+from engine.model import Entry, Failed, Row
 from engine.rewrite import Placement, clashes, free_name, place, rewrite
 from engine.selection import selects
 from engine.tasks import task_group
@@ -68,6 +69,8 @@ class Survey:
     orphaned: int = 0
     """Replicas whose source is gone."""
     notes: list[str] = field(default_factory=list)
+    moved: Sequence[Entry] = ()
+    """Lines for the ledger, before any other: prompts and replicas that have another id than in earlier runs."""
 
     @property
     def listed(self) -> int:
@@ -79,9 +82,11 @@ async def survey(job: Job, state: State, *, now: float, retry_failed: bool = Fal
     """Lists, selects, places and judges. `now` in epoch seconds. Raises Stop when a listing is not whole."""
     rows, total = await rows_of(job.source)
     target_rows = rows if job.ends.same else (await rows_of(job.target))[0]
+    moves = moved.Moves(sources={row.id for row in rows})
+    lines = await _follow(job, state, rows, target_rows, moves)
     ours = job.replicas_among(state.targets)
     selected = [row for row in rows if row.id not in ours and _is_selected(job, state, row)]
-    tasks, replicas = await judge(job, state, selected, target_rows, now=now, retry_failed=retry_failed)
+    tasks, replicas = await judge(job, state, selected, target_rows, now=now, retry_failed=retry_failed, moves=moves)
     # Replicas of ours that no ledger knows are no sources.
     tasks = _twins([task for task in tasks if task.row.id not in replicas])
     return Survey(
@@ -89,8 +94,33 @@ async def survey(job: Job, state: State, *, now: float, retry_failed: bool = Fal
         total=total,
         tasks=tasks,
         orphaned=_orphaned(state, rows),
-        notes=_notes(state, tasks, target_rows),
+        notes=[*job.ends.source.notes, *moved.told(lines, moves), *_notes(state, tasks, target_rows)],
+        moved=lines,
     )
+
+
+async def _follow(
+    job: Job, state: State, rows: Sequence[Row], target_rows: Sequence[Row], moves: moved.Moves
+) -> list[Entry]:
+    """Finds the replicas and the prompts that have another id than `state` knows, and tells it; the ledger's lines."""
+    if job.in_place:
+        return []
+    ours = job.replicas_among(state.targets)
+    selected = [row for row in rows if row.id not in ours and _is_selected(job, state, row)]
+    lines = []
+    if lost := moved.lost(job, state, selected, target_rows):
+        placed = _known(lost, await _place(job, lost))
+        lines += await moved.replicas_elsewhere(job, state, placed, target_rows)
+    left = moved.left_behind(job, state, moves.sources, target_rows)
+    new = [row for row in selected if not _settled(state.records.get(row.id))] if left else []
+    lines += await moved.heirs(job, _known(new, await _place(job, new)), left, moves)
+    for line in lines:
+        state.fold({"kind": line.kind, **line.fields})
+    return lines
+
+
+def _known(rows: Iterable[Row], placements: Mapping[str, Placement | None]) -> list[tuple[Row, Placement]]:
+    return [(row, placement) for row in rows if (placement := placements[row.id]) is not None]
 
 
 def _is_selected(job: Job, state: State, row: Row) -> bool:
@@ -101,9 +131,18 @@ def _is_selected(job: Job, state: State, row: Row) -> bool:
 
 
 async def judge(
-    job: Job, state: State, rows: Sequence[Row], target_rows: Iterable[Row], *, now: float, retry_failed: bool = False
+    job: Job,
+    state: State,
+    rows: Sequence[Row],
+    target_rows: Iterable[Row],
+    *,
+    now: float,
+    retry_failed: bool = False,
+    moves: moved.Moves | None = None,
 ) -> tuple[list[Task], set[str]]:
-    """A task for each row, and the ids of the target's prompts that are replicas of this migration."""
+    """A task for each row, and the ids of the target's prompts that are replicas of this migration. `moves`: where
+    prompts may have other ids than when their replicas were made.
+    """
     target_rows = list(target_rows)
     again = {row.id for row in rows} if retry_failed else await _mended(job, state, rows)
     if job.in_place:
@@ -116,7 +155,9 @@ async def judge(
     found = await look_up(job, names, lambda: {job.key(row.id) for row in pending}, target_rows, state.targets)
     del names
     replicas = {*job.replicas_among({match.row.id for matches in found.ours.values() for match in matches})}
-    placed = [(row, placement) for row in pending if row.id not in replicas and (placement := placements[row.id])]
+    placed = _known((row for row in pending if row.id not in replicas), placements)
+    if moves is not None:
+        await moved.inherit(job, found, placed, moves)
     judgement = _Judgement(
         job=job,
         state=state,
@@ -124,6 +165,7 @@ async def judge(
         there=_by_id(target_rows) if len(pending) < len(rows) else {},
         clashing=clashes([*placed, *_made(state, rows, target_rows)], twins=job.target.can.twins),
         taken=_taken(target_rows, placed) if job.on_existing == "rename" else set(),
+        unclear=moves.unclear if moves is not None else (),
         now=now,
         again=again,
     )
@@ -220,6 +262,8 @@ class _Judgement:
     """Ids of the failed prompts that are taken up though they are not retriable."""
     found: Found = field(default_factory=Found)
     clashing: Collection[str] = ()
+    unclear: Collection[str] = ()
+    """Ids of prompts that may be renamed ones."""
     taken: set[str] = field(default_factory=set)
 
     def task(self, row: Row, placement: Placement | None) -> Task:
@@ -233,6 +277,8 @@ class _Judgement:
                 return Task(row=row, action="wait", reason="its create is in doubt and is looked up first")
         elif record is not None and self._is_kept(row, record):
             return Task(row=row, action="keep", reason=record.reason)
+        if row.id in self.unclear:
+            return Task(row=row, action="conflict", reason=moved.RENAMED)
         if row.id in self.clashing:
             return Task(row=row, action="conflict", reason="name_clash")
         return self._create(row, record, placement)

@@ -22,7 +22,7 @@ from engine.flow import Flow
 from engine.job import Draft, Job, prepare
 from engine.lookup import look_up, rows_of
 from engine.made import Made
-from engine.model import Completion, Entry, Failed, Gateway, Json, Prompt
+from engine.model import Completion, Entry, Failed, Gateway, Json, Mark, Prompt
 from engine.selection import find
 from engine.tasks import task_group
 
@@ -243,8 +243,14 @@ class _Pair:
         if "provider" in fields and self._same_provider(draft.replica.prompt.provider, replica.provider):
             fields.remove("provider")
         mark = read_mark(replica.metadata, replica.description)
-        unmarked = mark is None or mark.key != self.job.key(self.made.source_id)
-        return [*fields, "mark"] if unmarked and not self.job.in_place else fields
+        return fields if self.job.in_place or self._is_its_mark(mark) else [*fields, "mark"]
+
+    def _is_its_mark(self, mark: Mark | None) -> bool:
+        """Also the mark of an earlier id, where the same prompt may have had another one."""
+        job = self.job
+        return mark is not None and (
+            mark.key == job.key(self.made.source_id) or (job.source.can.moves and job.made(mark))
+        )
 
     def _draft(self, source: Prompt) -> Draft | Failed:
         name = str(self.made.last.get("name")) if self.job.on_existing == "rename" else None

@@ -226,7 +226,7 @@ async def run(
             found = await survey(job, sink.state, now=clock(), retry_failed=retry_failed)
             copies = Copies(ledger, run=sink.run)
             flow = Flow(sink=sink, halt=halt or Halt(), clock=clock, copies=copies, max_failures=max_failures)
-            await flow.record(Entry("run", {"migration": job.migration, "identity": {}}))
+            await flow.record(Entry("run", {"migration": job.migration, "identity": {}}), *found.moved)
             tasks = [task for task in found.tasks if task.action in ("create", "update")][:limit]
             waiting = [task for task in found.tasks if task.action == "wait"]
             try:

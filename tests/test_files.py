@@ -63,11 +63,23 @@ async def export(path: Path, *sources: Prompt, migration: str = "m") -> list[str
         return await put(files, *sources, migration=migration)
 
 
-async def problems(path: Path, *, writes: bool = False) -> str:
+async def problems(path: Path, *, writes: bool = False, name: str = "target") -> str:
     with pytest.raises(ConfigError) as caught:
-        async with connect(path=path, name="source", writes=writes):
+        async with connect(path=path, name=name, writes=writes):
             pass
     return str(caught.value)
+
+
+async def failing(path: Path, *, writes: bool = False) -> dict[str, str]:
+    """Name -> what is wrong with it, of the prompts of a source that cannot be read."""
+    found = {}
+    async with connect(path=path, name="source", writes=writes) as files:
+        for row in await rows(files):
+            try:
+                await files.fetch(row.id)
+            except Rejected as error:
+                found[row.name] = str(error).replace(f"{path}/", "").replace(str(path), path.name)
+    return found
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -122,7 +134,7 @@ async def test_the_version_at_the_source_stays_known(tmp_path: Path, where: str)
 @BOTH
 async def test_what_is_not_there_is_made_only_to_be_written(tmp_path: Path, where: str) -> None:
     path = tmp_path / "deep" / where
-    told = await problems(path)
+    told = await problems(path, name="source")
     assert "is not there" in told
     assert str(path) in told
     assert not path.parent.exists()
@@ -340,7 +352,10 @@ async def test_a_file_of_that_name_in_another_case_is_not_met(tmp_path: Path) ->
     assert made.startswith("support~")
 
 
-@pytest.mark.parametrize("prompt_id", ["../x", "a/b", "..", ".", "", ".x", "a\0b", "a\\b", "x" * 400, "\ud83d"])
+@pytest.mark.parametrize(
+    "prompt_id",
+    ["../x", "a/b", "a/../../x", "a/", "/x", "a//b", "a/.b", "..", ".", "", ".x", "a\0b", "a\\b", "x" * 400, "\ud83d"],
+)
 async def test_no_id_leads_out_of_the_folder(tmp_path: Path, prompt_id: str) -> None:
     (tmp_path / "x.md").write_text("---\nname: x\n---\n")
     async with connect(path=tmp_path / "f", name="target", writes=True) as files:
@@ -366,6 +381,7 @@ async def test_a_link_that_leads_out_is_refused_by_name(tmp_path: Path) -> None:
         )
         assert (await put(files, prompt()))[0].startswith("prompt-p1~")
     assert "prompt-p1.md is a link" in await problems(folder)
+    assert "prompt-p1.md is a link" in (await failing(folder))["prompt-p1.md"]
     assert outside.read_text().endswith("secret")
 
 
@@ -388,22 +404,24 @@ async def test_files_that_are_no_prompts_are_named_with_their_lines(tmp_path: Pa
     (tmp_path / "b.md").write_text("---\nname: b\nmodle: secret\n---\n")
     (tmp_path / "c.md").symlink_to("nowhere")
     os.mkfifo(tmp_path / "d.md")
-    (tmp_path / "e.md").mkdir()
     told = await problems(tmp_path)
-    assert [line.partition(": ")[0].removeprefix(f"{tmp_path}/") for line in told.split("\n")] == [
-        *("a.md:1", "b.md:3", "c.md", "d.md", "e.md")
-    ]
+    places = ["a.md:1", "b.md:3", "c.md", "d.md"]
+    assert [line.partition(": ")[0].removeprefix(f"{tmp_path}/") for line in told.split("\n")] == places
     assert "secret" not in told
+    failed = await failing(tmp_path)
+    assert sorted(failed) == ["a.md", "b.md", "c.md", "d.md"]
+    assert sorted(message.partition(": ")[0] for message in failed.values()) == places
 
 
 async def test_a_file_whose_name_is_not_utf_8_is_named(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.md")).write_text("---\nname: x\n---\n")
     assert b"not UTF-8" in (await problems(tmp_path)).encode()
+    assert "not UTF-8" in (await failing(tmp_path))["'\\udcff.md'"]
 
 
 async def test_a_file_that_an_edit_breaks_meanwhile_stops_the_listing(tmp_path: Path) -> None:
     await export(tmp_path, prompt())
-    async with connect(path=tmp_path, name="source", writes=False) as files:
+    async with connect(path=tmp_path, name="target", writes=False) as files:
         (tmp_path / "prompt-p1.md").write_text("secret")
         with pytest.raises(Stop, match=r"prompt-p1\.md:1") as caught:
             await rows(files)
@@ -527,6 +545,80 @@ async def test_lines_that_cannot_be_taken_are_all_named(tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in told] == ["2", "4", "5"]
     assert "take out `digest`" in told[0]
     assert "line 1" in told[2]
+
+
+BAD: dict[bytes, str] = {
+    b'{"id": "x1", "name": "twice", "string": "", "string": ""}': "twice",
+    b'{"id": "x2", "name": "rounded", "string": "", "parameters": {"a": NaN}}': "no number",
+    b'{"id": "x3", "name": "not utf-8", "string": "\xff"}': "not utf-8",
+    b'{"id": "x4", "name": "a key", "strnig": ""}': "a key",
+    b'{"id": "x5", "name": "comma", "string": "",}': "comma",
+    b"secret": "p.jsonl:7",
+}
+
+
+async def test_a_line_that_is_no_prompt_fails_by_name_and_the_others_go(tmp_path: Path, ledger: Path) -> None:
+    path, target = tmp_path / "p.jsonl", memory()
+    path.write_bytes(
+        lines_of(prompt("a")) + b"".join(line + b"\n" for line in BAD) + b"\n" + lines_of(prompt("b")).rstrip()
+    )
+    told = await failing(path)
+    assert sorted(told) == sorted(BAD.values())
+    for number, name in enumerate(BAD.values(), start=2):
+        assert told[name].startswith(f"p.jsonl:{number}: ")
+        assert "secret" not in told[name]
+    assert "p.jsonl:2" in await problems(path)
+    async with connect(path=path, name="source", writes=False) as files:
+        assert (await files.catalog(set())).notes == [
+            "lines that are no prompts, and fail by name (6): "
+            "p.jsonl:2, p.jsonl:3, p.jsonl:4, p.jsonl:5, p.jsonl:6 and 1 more"
+        ]
+        ran = await run(job_of(files, target, rules=()), ledger)
+    assert ran.stop is None
+    assert sorted(one.name for one in target.prompts.values()) == ["prompt-a", "prompt-b"]
+    assert ran.status("x2") == "failed"
+
+
+async def test_lines_that_are_no_prompts_stay_as_they_are_when_the_others_are_changed(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(b"".join(line + b"\n" for line in BAD) + lines_of(prompt("b"), prompt("a")))
+    async with connect(path=path, name="source", writes=True) as files:
+        await files.describe("a", "changed")
+    assert set(path.read_bytes().splitlines()) >= set(BAD)
+    assert len(path.read_bytes().splitlines()) == len(BAD) + 2
+    assert len(await failing(path)) == len(BAD)
+
+
+@pytest.mark.parametrize("name", ["source", "target"])
+async def test_an_id_twice_is_an_error_that_names_both_lines(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(lines_of(prompt("a"), prompt("b"), prompt("a")))
+    assert f"{path}:3: has the id of line 1" in await problems(path, name=name)
+    path.write_bytes(b'{"id": "a", "name": "x", "n": 1}\n' + lines_of(prompt("a")))
+    assert f"{path}:" in await problems(path, name=name)
+
+
+async def test_a_byte_order_mark_is_no_part_of_a_line(tmp_path: Path) -> None:
+    path, mark = tmp_path / "p.jsonl", b"\xef\xbb\xbf"
+    path.write_bytes(mark + lines_of(prompt("b")) + b"\r\n" + mark + lines_of(prompt("a")).rstrip())
+    assert await ids(path) == ["a", "b"]
+    async with connect(path=path, name="target", writes=True) as files:
+        assert (await files.fetch("b")).text == "Hello {{name}}"
+        await files.describe("b", "changed")
+        await put(files, prompt("c"))
+    assert [json.loads(line)["id"] for line in path.read_bytes().splitlines()] == ["a", "b", "c"]
+    path.write_bytes(mark)
+    assert await ids(path) == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+@pytest.mark.parametrize("name", ["source", "target"])
+async def test_a_file_of_lines_in_another_encoding_is_refused_whole(tmp_path: Path, encoding: str, name: str) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(lines_of(prompt("a")).decode().encode(encoding))
+    told = await problems(path, name=name)
+    assert told.startswith(f"{path}:1: is UTF-")
+    assert told.endswith("save it as UTF-8 text")
 
 
 async def test_a_hand_written_line_without_a_digest_is_read(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from engine.connectors.files_format import (
     file_stem,
     from_line,
     from_markdown,
+    named_in_line,
     to_line,
     to_markdown,
 )
@@ -401,6 +402,110 @@ def test_a_line_keeps_numbers_as_they_are_written_and_says_which_it_cannot() -> 
 def test_what_an_editor_on_windows_saves_is_read() -> None:
     found = read(b"\xef\xbb\xbf---\r\nname: a\r\nversion_description: |\r\n  b\r\n---\r\nHello\r\n")
     assert (found.name, found.text, found.description) == ("a", "Hello\r\n", "b\n")
+
+
+@pytest.mark.parametrize("end", ["\r", "\x85", "\u2028", "\u2029"])
+@pytest.mark.parametrize("form", ["{}", '"{}"', "'{}'", "|\n  {}", ">-\n  {}"])
+def test_only_a_line_feed_ends_a_line_of_what_people_write(end: str, form: str) -> None:
+    told = f"one {end}  two"
+    found = read(f"---\nname: a\nversion_description: {form.format(told)}\n---\n{told}\n{end}")
+    assert found.description is not None
+    assert found.description.removesuffix("\n") == told
+    assert found.text == f"{told}\n{end}"
+    with pytest.raises(Unreadable) as caught:
+        read(f"---\nname: a{end}b\nmodle: x\n---\n")
+    assert caught.value.line == 3
+
+
+ENDS: Final = ["a\r\nb", "a\r", "\r", "\n", "a\r\n", "\r\n", "a\u2028b", "a\x85", "\u2029", "a\x0bb\x0c"]
+
+
+@pytest.mark.parametrize("ends", ENDS, ids=ascii)
+def test_the_line_ends_inside_of_messages_are_kept(ends: str) -> None:
+    told = [{"role": "system", "content": ends}, {"role": "user", "content": [{"type": "text", "text": ends}]}]
+    for text in (ends, json.dumps(told, ensure_ascii=False), json.dumps(told)):
+        assert read(markdown(prompt(text))).text == text
+        assert from_line(to_line(Document(prompt=prompt(text))), 1).prompt.text == text
+
+
+def test_a_chat_that_an_editor_on_windows_saved_has_no_stray_line_ends() -> None:
+    content = markdown(prompt(json.dumps([{"role": role, "content": "a\nb"} for role in ("system", "user")])))
+    found = json.loads(read(content.replace("\n", "\r\n")).text)
+    assert found == [{"role": role, "content": "a\r\nb"} for role in ("system", "user")]
+
+
+CHATS_UNSAID: Final = {
+    "ours": "Hello\n--- user ---\nHi",
+    "ours, in a list": "--- assistant, in a list ---\r\nHi",
+    "headings": "# System\nBe kind\n\n# User\nHi",
+    "bold": "**System:**\nBe kind\n**User:**\nHi",
+    "words": "system:\n  Be kind\nuser:\n  Hi",
+    "roles": "- role: system\n  content: Be kind\n- role: user\n  content: Hi",
+    "tokens": "<|im_start|>system\nBe kind\n<|im_start|>user\nHi",
+    "dotprompt": '{{role "system"}}\nBe kind\n{{role "user"}}\nHi',
+}
+
+
+@pytest.mark.parametrize("text", CHATS_UNSAID.values(), ids=CHATS_UNSAID)
+def test_a_chat_that_does_not_say_so_is_noticed_by_its_line(text: str) -> None:
+    begin = f"---\nname: a\n---\n{text}".encode()
+    found = from_markdown(begin, "p1")
+    assert found.prompt.text == text
+    assert found.like_chat == (5 if text.startswith("Hello") else 4)
+    ours = replace(found.prompt, metadata={"promptferry": "0123456789abcdef"})
+    assert from_markdown(to_markdown(Document(prompt=ours)), "p1").like_chat is None
+    assert from_markdown(f"---\nname: a\nstring: {json.dumps(text)}\n---\n".encode(), "p1").like_chat is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["# System\nYou are\n## Style\n", "The user: is\n", "---\nuser\n---\n", "--- Notes ---\n", '[{"role": "user"}]'],
+)
+def test_a_text_that_only_speaks_of_roles_is_no_chat(text: str) -> None:
+    assert from_markdown(f"---\nname: a\n---\n{text}".encode(), "p1").like_chat is None
+
+
+def test_a_message_with_a_key_twice_is_refused_by_its_line() -> None:
+    body = '--- message as JSON ---\n{"role": "user",\n "content": {"a": 1,\n  "a": "secret"}}\n'
+    with pytest.raises(Unreadable) as caught:
+        read(f"---\nname: a\nchat: spaced\n---\n{body}")
+    assert caught.value.line == 8
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"id": "a", "name": "n", "string": "first", "string": "secret"}', "`string` twice"),
+        ('{"id": "a", "name": "n", "string": "", "parameters": {"secret": 1, "secret": 1}}', "in this object"),
+        ('{"id": "a", "name": "n", "string": "", "tools": [{"x": 1, "\\u0078": 2}]}', "in this object"),
+        ('{"id": "a", "id": "b", "name": "n", "string": ""}', "`id` twice"),
+    ],
+)
+def test_a_line_with_a_key_twice_is_refused(line: str, words: str) -> None:
+    with pytest.raises(Unreadable, match=words) as caught:
+        from_line(line.encode(), 3)
+    assert caught.value.line == 3
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        (b'{"id": "a", "name": "n", "string": 1e999}', ("a", "n")),
+        (b'{"string": "\xff", "name": "n", "id": "a"}', ("a", "n")),
+        (b'{"id": "a", "name": "n", "string": "torn', ("a", "n")),
+        (b'{"id": "a\\"b", "x": }', ('a"b', None)),
+        (b'{"id": "a", "id": "b", "name": "n"}', (None, "n")),
+        (b'{"id": "\xff", "name": "n"}', (None, "n")),
+        (b'{"id": 7, "name": ["n"]}', (None, None)),
+        (b"[1]", (None, None)),
+        (b"x", (None, None)),
+        (b'{"a":' * 100_000, (None, None)),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named_where_it_can_be(line: bytes, named: tuple[str, str]) -> None:
+    assert named_in_line(line) == named
 
 
 def test_an_edited_line_is_refused_until_its_digest_is_taken_out() -> None:

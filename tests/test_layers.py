@@ -23,6 +23,7 @@ PARTS = {
     " connectors.walk connectors.outcomes"
     " connectors.conductor connectors.conductor_bulk connectors.conductor_format",
     "files": "connectors.files connectors.files_folder connectors.files_lines"
+    " connectors.files_listing connectors.files_tree"
     " connectors.files_format connectors.files_store connectors.files_yaml",
     "memory": "connectors.memory",
     "app": "app verbs",
@@ -40,6 +41,7 @@ ALLOWED = {
     "wire": "numbers",
     "tasks": "errors",
     "disk": "",
+    "textfile": "",
     # pure
     "digest": "model numbers",
     "rewrite": "model numbers digest",
@@ -50,14 +52,14 @@ ALLOWED = {
     "inventory": "model rewrite",
     "report": "errors ledger",
     # the edges
-    "config": "model numbers errors",
+    "config": "model numbers errors textfile",
     "ledgerfile": "model errors ledger disk",
     "sink": "model errors ledger ledgerfile disk",
     "mend": "model errors ledger ledgerfile disk",
     "throttle": "errors log rate_search concurrency_search",
     "http": "errors throttle wire api",
     "registry": "model errors http throttle wire digest tasks",
-    "files": "model numbers errors log wire digest disk",
+    "files": "model numbers errors log wire digest disk textfile",
     "memory": "model errors",
     "connectors": "model registry files",
     "status": "model ledgerfile ledger chosen report",
@@ -68,7 +70,7 @@ ALLOWED = {
     "copies": "model errors wire disk",
     "interrupt": "errors job tasks",
     "made": "model chosen ledgerfile",
-    "cases": "model errors config wire",
+    "cases": "model errors textfile wire",
     "render": "model errors rewrite digest cases",
     "completions": "model",
     "flow": "model errors log job digest ledger sink copies survey",
@@ -78,11 +80,12 @@ ALLOWED = {
     "publish": "errors job flow entries made tasks",
     "rollback": "model errors job digest flow entries made tasks",
     "adopt": "model errors job digest lookup",
-    "survey": "model errors job rewrite ledger entries adopt lookup tasks",
+    "moved": "model errors job rewrite digest ledger entries lookup",
+    "survey": "model errors job rewrite ledger entries adopt lookup moved tasks",
     "pipeline": "model errors log job digest flow entries survey decide post tasks",
     "reconcile": "model log job flow entries lookup survey pipeline post",
     "planner": "model errors job rewrite digest ledger survey decide tasks",
-    "planfile": "errors job ledger planner",
+    "planfile": "errors job ledger planner textfile",
     "check": "model errors job rewrite lookup tasks",
     # the top
     "ends": "model errors config connectors http throttle job lookup rewrite check sandbox",

@@ -35,6 +35,8 @@ def inventory(found: Inventory, matching: Sequence[Group]) -> str:
     if matching:
         lines += ["", "still there, though --expect-none does not want it:"]
         lines += [f"  {group.name} ({group.listed})" for group in matching]
+    if found.notes:
+        lines += ["", *(f"note: {note}" for note in found.notes)]
     return "\n".join(lines)
 
 

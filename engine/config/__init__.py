@@ -20,6 +20,7 @@ from engine.config.migration import Endpoint, Limits, Migration
 from engine.config.yamlfile import YamlFile, read_yaml
 from engine.errors import ConfigError, Problem
 from engine.model import Json
+from engine.textfile import NotText
 
 __all__ = ["Endpoint", "Limits", "Migration", "json_schema", "ledger_of", "load_migration", "read_ids", "seconds"]
 
@@ -73,7 +74,7 @@ def read_ids(path: Path) -> tuple[str, ...]:
     try:
         return ids_in(path)
     except ValueError as error:
-        problem = Problem(str(error), file=str(path))
+        problem = Problem(str(error), file=str(path), line=error.line if isinstance(error, NotText) else None)
     raise ConfigError([problem])
 
 

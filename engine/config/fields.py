@@ -19,13 +19,14 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, PlainValidator, SecretStr, ValidationInfo, WithJsonSchema
 
-from engine.config.yamlfile import read_text
 from engine.model import Json
 from engine.numbers import Number
+from engine.textfile import NotText, read_text
 
 COMMAND_SECONDS: Final = 30.0
 """How long a command that prints a secret may take."""
 
+_COMMENT: Final = re.compile(r"(?:^|\s)#.*", re.DOTALL)
 _REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _TIME: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smh]?)")
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -248,8 +249,11 @@ Seconds = Annotated[
 
 
 def ids_in(path: Path) -> tuple[str, ...]:
-    """The ids in a file, one a line; blank lines and # comments are left out. Raises ValueError when it has none."""
-    lines = (line.partition("#")[0].strip() for line in read_text(path).splitlines())
+    """The ids in a file, one a line; blank lines and # comments are left out. Raises ValueError when it has none.
+
+    A # inside of a word is a part of the id; and only a line feed ends a line, for the id of a file may hold any other.
+    """
+    lines = (_COMMENT.sub("", line).strip() for line in read_text(path).split("\n"))
     ids = tuple(dict.fromkeys(line for line in lines if line))
     # No ids would mean every prompt, the opposite of what an empty list asks for.
     if not ids:
@@ -260,7 +264,10 @@ def ids_in(path: Path) -> tuple[str, ...]:
 def _ids_of_file(value: Json, info: ValidationInfo) -> tuple[str, ...]:
     if not isinstance(value, str) or not value:
         raise ValueError("must be the path of a file with one id a line")
-    return ids_in(_surroundings(info).folder / value)
+    try:
+        return ids_in(_surroundings(info).folder / value)
+    except NotText as error:
+        raise ValueError(f"{value}{'' if error.line is None else f':{error.line}'}: {error}") from None
 
 
 IdsFile = Annotated[tuple[str, ...], BeforeValidator(_ids_of_file), WithJsonSchema({"type": "string"})]

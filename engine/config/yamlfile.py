@@ -15,6 +15,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from engine.errors import ConfigError, Problem
 from engine.model import Json
 from engine.numbers import Number, yaml_number
+from engine.textfile import NotText, read_text
 
 Place = tuple[str | int, ...]
 """Where a value stands: keys of maps and indexes of lists, outermost first."""
@@ -62,23 +63,11 @@ def read_yaml(path: Path) -> YamlFile:
         problem = Problem("is not YAML: it holds control characters; save it as plain text", file=name)
     except RecursionError:
         problem = Problem("is nested too deeply to be a migration file", file=name)
+    except NotText as error:
+        problem = Problem(str(error), file=name, line=error.line)
     except ValueError as error:
         problem = Problem(str(error), file=name)
     raise ConfigError([problem])
-
-
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, without a byte order mark. Raises ValueError that says why it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ValueError("no such file; check the path") from None
-    except IsADirectoryError:
-        raise ValueError("is a folder, not a file") from None
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8; save it as UTF-8 text") from None
 
 
 def _line(lines: Mapping[Place, int], place: Place) -> int | None:

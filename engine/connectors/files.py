@@ -27,6 +27,7 @@ from engine.model import (
     Failed,
     Finding,
     Mark,
+    Named,
     Outcome,
     Page,
     Prompt,
@@ -53,7 +54,7 @@ async def connect(*, path: Path, name: str, writes: bool) -> AsyncIterator[Files
     with _there(path, name=name, writes=writes) as place:
         store = await to_thread.run_sync(lambda: _open(place, name=name, writes=writes))
         try:
-            yield Files(store)
+            yield Files(store, name=name)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 try:
@@ -90,11 +91,13 @@ class Files:
         labels=False,
         history=False,
         stages=False,
+        moves=True,
     )
     fields: Collection[str] = frozenset({*CONTENT, "extra", "labels"})
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, name: str = "source") -> None:
         self._store = store
+        self._is_source = name == "source"
         self.batch = store.batch
 
     async def pages(self) -> AsyncIterator[Page]:
@@ -116,8 +119,14 @@ class Files:
         return [Version(number=1, id=_THE_VERSION)]
 
     async def catalog(self, kinds: Collection[str]) -> Catalog:
-        """What prompts refer to are words here."""
-        return Catalog(words=_WORDS)
+        """What prompts refer to are words here. Of a source the collections that there are, since no other one can be
+        selected, and what was passed over.
+        """
+        if not self._is_source:
+            return Catalog(words=_WORDS)
+        names = sorted(self._store.collections())
+        collections = [Named(id=name, slug=name, name=name) for name in names]
+        return Catalog(words=_WORDS, collections=collections, notes=self._store.notes())
 
     def encode(self, replica: Replica) -> bytes:
         """Whose it is, in a line; then the file or the line itself."""

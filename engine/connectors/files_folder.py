@@ -1,16 +1,14 @@
-"""Prompts in a folder, a Markdown file for each. A file is there whole, or as it was before."""
+"""Prompts in a folder and its subfolders, a Markdown file for each. A file is there whole, or as it was before."""
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import Final
 
 from engine.connectors.files_format import (
     Document,
@@ -20,6 +18,7 @@ from engine.connectors.files_format import (
     hash_of,
     to_markdown,
 )
+from engine.connectors.files_listing import Listing, Reader, collected, inside, read_file
 from engine.connectors.files_store import (
     TEMPORARY,
     Written,
@@ -29,18 +28,19 @@ from engine.connectors.files_store import (
     lock,
     missing,
     not_read,
-    row_of,
     stopped,
 )
+from engine.connectors.files_tree import ENDING
 from engine.disk import make_folder, sync_folder, write_all
 from engine.errors import ConfigError, Problem, Rejected, Transient
 from engine.model import Row
 
-_ENDING: Final = ".md"
-
 
 class Folder:
-    """`NAME.md` for each prompt. Its id is its file's name without the ending."""
+    """`NAME.md` for each prompt. Its id is its file's path without the ending; new ones are put into the folder itself.
+
+    A prompt in a subfolder that names no collection is of the one that is called as the subfolder.
+    """
 
     batch = 1
 
@@ -52,40 +52,52 @@ class Folder:
         if not path.is_dir():
             raise ConfigError([Problem("is no folder; a file must end in .jsonl", file=str(path), key=name)])
         self.path = path.resolve()
-        self._rows: dict[str, tuple[tuple[int, int, int], Row | None]] = {}
+        self._reader = Reader(self.path, whole=name == "target")
         self._choosing = Lock()
         self._numbers = count(1)
         self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if writes:
                 lock(self._lock, self.path)
-                self._clean()
-            rows, problems = self._listed()
-            if problems:
-                raise ConfigError(problems)
-            self._taken = {row.id.lower(): row.id for row in rows}
+            self._listing = self._reader.read()
+            if writes:
+                self._clean(self._listing)
+            if self._listing.problems:
+                raise ConfigError(self._listing.problems)
+            self._taken = {row.id.lower(): row.id for _, row in self._listing.rows}
         except BaseException:
             os.close(self._lock)
             raise
 
     def rows(self) -> list[Row]:
-        """All prompts, the newest first."""
-        rows, problems = self._listed()
-        if problems:
-            raise not_read(self.path, problems)
-        return rows
+        """All prompts, the newest first; of one time, in the order of their ids backwards."""
+        listing = self._listing = self._reader.read()
+        if listing.problems:
+            raise not_read(self.path, listing.problems)
+        found = sorted(listing.rows, key=lambda one: (one[0], one[1].id), reverse=True)
+        return [row for _, row in found]
+
+    def notes(self) -> Sequence[str]:
+        """Of the last listing."""
+        return self._listing.notes
+
+    def collections(self) -> set[str]:
+        """Of the last listing."""
+        return {row.collection for _, row in self._listing.rows if row.collection is not None}
 
     def read(self, prompt_id: str) -> tuple[Document, str]:
         """One file."""
+        if (problem := self._listing.closed.get(prompt_id)) is not None:
+            raise Rejected(str(problem), error="not_readable")
         try:
             path = self._file(prompt_id)
-            content, time = _read_file(path)
+            content, time = read_file(path)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise gone(prompt_id) from None
         except OSError as error:
-            raise Rejected(f"{prompt_id}{_ENDING} cannot be read ({error.strerror})", error="not_readable") from error
+            raise Rejected(f"{prompt_id}{ENDING} cannot be read ({error.strerror})", error="not_readable") from error
         try:
-            return from_markdown(content, prompt_id), iso(time)
+            return collected(from_markdown(content, prompt_id), _folder_of(prompt_id)), iso(time)
         except Unreadable as error:
             problem = Problem(error.message, file=str(path), line=error.line)
             raise Rejected(f"{problem}", error="not_a_prompt") from None
@@ -103,18 +115,24 @@ class Folder:
         return [self._add(one) for one in several]
 
     def change(self, prompt_id: str, document: Document) -> None:
-        """Another file in the place of this one, unless it is the same."""
-        path, content = self._file(prompt_id), to_markdown(document)
+        """Another file in the place of this one, unless it is the same; a collection that its folder says stays so."""
+        path = self._file(prompt_id)
         with self._refused():
-            if path.read_bytes() != content:
+            there = path.read_bytes()
+            folder = _folder_of(prompt_id)
+            if folder is not None and document.prompt.collection == folder and not _names_collection(there):
+                document = replace(document, prompt=replace(document.prompt, collection=None))
+            content = to_markdown(document)
+            if there != content:
                 self._write(path, content)
 
     def remove(self, prompt_id: str) -> None:
         """No file."""
         self._file(prompt_id)
+        path = self._path(prompt_id)
         with self._refused():
-            (self.path / f"{prompt_id}{_ENDING}").unlink()
-            os.fsync(self._lock)
+            path.unlink()
+            sync_folder(path.parent)
         self._taken.pop(prompt_id.lower(), None)
 
     def close(self) -> None:
@@ -137,7 +155,7 @@ class Folder:
 
     def _is_free(self, stem: str, key: str) -> bool:
         """Whether there is no such file whatever its case, or one that is the replica of this key."""
-        if stem not in self._taken and not os.path.lexists(self.path / f"{stem}{_ENDING}"):
+        if stem not in self._taken and not os.path.lexists(self.path / f"{stem}{ENDING}"):
             return True
         try:
             document, _ = self.read(stem)
@@ -147,16 +165,19 @@ class Folder:
 
     def _file(self, prompt_id: str, *, new: bool = False) -> Path:
         """Where it stands, inside this folder. Raises Gone, and Rejected for a link that leads out of it."""
-        name = f"{prompt_id}{_ENDING}"
-        if not prompt_id or prompt_id.startswith(".") or "/" in prompt_id or "\\" in prompt_id or "\0" in prompt_id:
+        if "\0" in prompt_id or any(not part or part.startswith(".") for part in prompt_id.split("/")):
             raise gone(prompt_id)
-        path = self.path / name
+        path = self._path(prompt_id)
         try:
             if new or os.path.lexists(path):
-                return _inside(self.path, path)
+                return inside(self.path, path)
         except (OSError, UnicodeError):
             pass  # a name that no disk can hold
         raise gone(prompt_id)
+
+    def _path(self, prompt_id: str) -> Path:
+        """As it was listed: an ending may be in capitals."""
+        return self.path / self._listing.paths.get(prompt_id, f"{prompt_id}{ENDING}")
 
     def _write(self, path: Path, content: bytes) -> None:
         """Whole or not at all, whatever happens in between."""
@@ -178,49 +199,9 @@ class Folder:
         except OSError as error:
             raise stopped(self.path, error) from error
 
-    def _clean(self) -> None:
-        for entry in os.scandir(self.path):
-            if entry.name.startswith(TEMPORARY) and entry.name.endswith(".tmp"):
-                os.unlink(entry.path)
-
-    def _listed(self) -> tuple[list[Row], list[Problem]]:
-        """Newest first; of one time, in the order of their names backwards."""
-        found: list[tuple[int, Row]] = []
-        problems: list[Problem] = []
-        for entry in sorted(os.scandir(self.path), key=lambda entry: entry.name):
-            if not entry.name.endswith(_ENDING) or entry.name.startswith("."):
-                continue
-            try:
-                if (one := self._row(entry)) is not None:
-                    found.append(one)
-            except Unreadable as error:
-                problems.append(Problem(error.message, file=entry.path, line=error.line))
-            except Rejected as error:
-                problems.append(Problem(str(error)))
-            except UnicodeEncodeError:
-                problems.append(Problem("has a name that is not UTF-8; rename it", file=ascii(entry.path)))
-            except FileNotFoundError:
-                if entry.is_symlink():
-                    problems.append(Problem("is a link to nothing; take it out", file=entry.path))
-            except OSError as error:
-                problems.append(Problem(f"cannot be read ({error.strerror})", file=entry.path))
-        found.sort(key=lambda one: (one[0], one[1].id), reverse=True)
-        return [row for _, row in found], problems
-
-    def _row(self, entry: os.DirEntry[str]) -> tuple[int, Row] | None:
-        prompt_id = entry.name.encode().decode().removesuffix(_ENDING)
-        path = _inside(self.path, Path(entry.path))
-        stats = path.stat()
-        stamp = (stats.st_mtime_ns, stats.st_size, stats.st_ino)
-        known = self._rows.get(prompt_id)
-        if known is None or known[0] != stamp:
-            content, _ = _read_file(path)
-            if prompt_id.lower() == "readme" and not content.startswith((b"---", b"\xef\xbb\xbf---")):
-                known = (stamp, None)
-            else:
-                known = (stamp, row_of(from_markdown(content, prompt_id).prompt, iso(stats.st_mtime_ns)))
-            self._rows[prompt_id] = known
-        return (stats.st_mtime_ns, known[1]) if known[1] is not None else None
+    def _clean(self, listing: Listing) -> None:
+        for path in listing.temporaries:
+            (self.path / path).unlink()
 
 
 def _stems(one: Written) -> Iterator[str]:
@@ -230,22 +211,17 @@ def _stems(one: Written) -> Iterator[str]:
     yield file_stem(one.name, one.key)
 
 
-def _inside(folder: Path, path: Path) -> Path:
-    """The file itself, where links lead. Raises Rejected when that is not in the folder."""
-    if not path.is_symlink():
-        return path
-    real = Path(os.path.realpath(path))
-    if not real.is_relative_to(folder):
-        raise Rejected(f"{path} is a link that leads out of the folder; put the file itself there", error="outside")
-    return real
+def _folder_of(prompt_id: str) -> str | None:
+    """The subfolder that it is in."""
+    return prompt_id.rpartition("/")[0] or None
 
 
-def _read_file(path: Path) -> tuple[bytes, int]:
-    """Its bytes and its time of change. Raises OSError; no pipe or device is opened."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "it is no file")
-    with open(path, "rb") as file:
-        return file.read(), os.fstat(file.fileno()).st_mtime_ns
+def _names_collection(content: bytes) -> bool:
+    """Whether the file itself says which."""
+    try:
+        return from_markdown(content, "").prompt.collection is not None
+    except Unreadable:
+        return True
 
 
 def _write_new(path: Path, content: bytes) -> None:

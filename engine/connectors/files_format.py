@@ -6,6 +6,7 @@ is, byte for byte; a chat in sections, where exactly its own bytes can be made o
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,10 +18,21 @@ from typing import Any, Final
 from engine import wire
 from engine.connectors.files_yaml import SPLIT_PAIR, Front, Unreadable, read_yaml, write_yaml
 from engine.digest import digest
-from engine.model import Dialect, Inputs, Json, Prompt
+from engine.model import MARK_KEY, Dialect, Inputs, Json, Prompt
 from engine.numbers import dumps, loads
+from engine.textfile import NotText, decoded, other_encoding, repeated_key
 
-__all__ = ["Document", "Unreadable", "file_stem", "from_line", "from_markdown", "hash_of", "to_line", "to_markdown"]
+__all__ = [
+    "Document",
+    "Unreadable",
+    "file_stem",
+    "from_line",
+    "from_markdown",
+    "hash_of",
+    "named_in_line",
+    "to_line",
+    "to_markdown",
+]
 
 _KEYS: Final = {
     "name": "name",
@@ -60,7 +72,15 @@ _TEXTS: Final = _KEYS.keys() - _MAPS - _FREE - {"raw", "source_version"} | {"str
 _DIALECTS: Final = ("portkey", "conductor")
 
 _FRONT: Final = re.compile(rb"(?:\xef\xbb\xbf)?---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.S | re.M)
-_HEAD: Final = re.compile(r"^--- (?:([A-Za-z_]+)(, in a list)?|(message as JSON)) ---\r?$", re.M)
+_HEAD: Final = re.compile(r"^--- (?:([A-Za-z_]+)(, in a list)?|(message as JSON)) ---(\r?)$", re.M)
+_ROLES: Final = "(system|developer|user|human|assistant|ai|model|tool|function)"
+_OUR_HEAD: Final = re.compile(rf"^--- {_ROLES}(?:, in a list)? ---\r?$", re.M)
+_OTHER_HEAD: Final = re.compile(
+    rf"^(?:#{{1,6}}[ \t]+{_ROLES}:?|\*\*{_ROLES}:?\*\*:?|-?[ \t]*{_ROLES}:|<\|im_start\|>{_ROLES}"
+    rf"|\{{\{{\s*role\s+[\"']{_ROLES}[\"']\s*\}}\}}|-?[ \t]*role:[ \t]*[\"']?{_ROLES}[\"']?)[ \t]*\r?$",
+    re.M | re.I,
+)
+"""How others write a message's head. One may be a heading of the text itself; two different roles are a chat."""
 _TAGS: Final[Mapping[Dialect, re.Pattern[str]]] = {
     "portkey": re.compile(r"\{\{\{?\s*[#^&]?\s*([^\s{}#^&/!>]+)\s*\}?\}\}"),
     "conductor": re.compile(r"\$\{(.*?)\}"),
@@ -81,6 +101,8 @@ class Document:
     """A line that takes the place of the earlier one of the same id."""
     deleted: bool = False
     """A line that only says that the prompt of this id is no longer there."""
+    like_chat: int | None = None
+    """The line of what looks like a message's head, in a file that does not say that it is a chat."""
 
 
 # ---- names of files --------------------------------------------------------------------------------------------------
@@ -128,7 +150,7 @@ def from_markdown(content: bytes, prompt_id: str) -> Document:
     """The prompt that the file holds. Raises Unreadable with the line; no message holds any of the content."""
     found = _FRONT.match(content)
     if found is None:
-        raise Unreadable(1, "is no prompt: it does not begin with front matter between two lines of ---")
+        raise Unreadable(1, _without_front(content))
     front = _front(_decoded(found[1], 2))
     begin = content.count(b"\n", 0, found.end()) + 1
     body = _decoded(content[found.end() :], begin)
@@ -141,7 +163,29 @@ def from_markdown(content: bytes, prompt_id: str) -> Document:
         body = text
     elif chat is not None:
         body = _from_sections(chat, body, lines["chat"], begin)
-    return Document(prompt=_prompt({**values, "id": prompt_id, "string": body}, lines, 1, _KEYS))
+    prompt = _prompt({**values, "id": prompt_id, "string": body}, lines, 1, _KEYS)
+    plain = chat is None and text is None and MARK_KEY not in prompt.metadata  # what we wrote is what it says
+    return Document(prompt=prompt, like_chat=_like_chat(body, begin) if plain else None)
+
+
+def _without_front(content: bytes) -> str:
+    """What is wrong with a file that does not begin as it should."""
+    if (other := other_encoding(content)) is not None:
+        return other
+    if not content.strip():
+        return "is empty: a prompt begins with front matter, which has at least its `name`, between two lines of ---"
+    if b"\r" in content and b"\n" not in content:
+        return "ends its lines with carriage returns alone; save it with line feeds"
+    return "is no prompt: it does not begin with front matter between two lines of ---"
+
+
+def _like_chat(body: str, begin: int) -> int | None:
+    """The line of what looks like the first message's head. `begin`: the first line of the body."""
+    head = _OUR_HEAD.search(body)
+    if head is None:
+        heads = list(_OTHER_HEAD.finditer(body))
+        head = heads[0] if len({str(one[one.lastindex or 0]).lower() for one in heads}) > 1 else None
+    return None if head is None else begin + body.count("\n", 0, head.start())
 
 
 def _front(text: str) -> Front:
@@ -155,10 +199,9 @@ def _front(text: str) -> Front:
 
 def _decoded(content: bytes, first_line: int) -> str:
     try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        line = first_line + content.count(b"\n", 0, error.start)
-        raise Unreadable(line, "is not UTF-8; save it as UTF-8 text") from None
+        return decoded(content)
+    except NotText as error:
+        raise Unreadable(first_line - 1 + (error.line or 1), str(error)) from None
 
 
 def _stands_as_it_is(text: str) -> bool:
@@ -240,19 +283,26 @@ def _from_sections(words: Json, body: str, line: int, begin: int) -> str:
 
 
 def _message(body: str, head: re.Match[str], end: int, *, content_first: bool, begin: int) -> Json:
-    text = body[head.end() + 1 : end].removesuffix("\n")
+    text = body[head.end() + 1 : end].removesuffix(f"{head[4]}\n")  # the line end behind it is the head's own
     if head[3] is not None:
+        line = begin + body.count("\n", 0, head.start())
         try:
-            return loads(text)
+            message: Json = loads(text)
         except (ValueError, RecursionError):
-            line = begin + body.count("\n", 0, head.start())
             raise Unreadable(line, "has a message that is not JSON") from None
+        if (repeated := repeated_key(text)) is not None:
+            raise Unreadable(line + repeated[1], _TWICE)
+        return message
     content: Json = [{"type": "text", "text": text}] if head[2] else text
     fields: dict[str, Json] = {"role": head[1], "content": content}
     return dict(reversed(fields.items())) if content_first else fields
 
 
 # ---- lines -----------------------------------------------------------------------------------------------------------
+
+_TWICE: Final = "has a key that stands in this object already; take one of them out"
+_BEGIN: Final = re.compile(r'\s*\{\s*"id"\s*:\s*("(?:[^"\\]|\\.)*")(?:\s*,\s*"name"\s*:\s*("(?:[^"\\]|\\.)*"))?')
+"""How a line begins that is no JSON further on."""
 
 
 def to_line(document: Document) -> bytes:
@@ -270,12 +320,16 @@ def to_line(document: Document) -> bytes:
 
 def from_line(line: bytes, number: int) -> Document:
     """The prompt of a line. Raises Unreadable with `number`; no message holds any of the content."""
+    text = _decoded(line, number)
     try:
         values = wire.decode(line, finite=False)  # a number that no registry takes fails its prompt alone, and by name
     except wire.NotKept:
         raise Unreadable(number, "has a number that cannot be kept; put quotes around it if it is a text") from None
     except ValueError:
         raise Unreadable(number, "is no JSON") from None
+    if (repeated := repeated_key(text)) is not None:
+        known = repeated[0] in _LINE_KEYS  # any other may be a part of the content
+        raise Unreadable(number, f"has `{repeated[0]}` twice; take one of them out" if known else _TWICE)
     if not isinstance(values, dict) or not isinstance(prompt_id := values.get("id"), str) or not prompt_id:
         raise Unreadable(number, "is no prompt: it has no id")
     if values.get("deleted") is True:
@@ -288,6 +342,39 @@ def from_line(line: bytes, number: int) -> Document:
             "does not hold what its digest says: it was edited or damaged; if it is as it is to be, take out `digest`",
         )
     return Document(prompt=prompt, replaces=replaces)
+
+
+def named_in_line(line: bytes) -> tuple[str | None, str | None]:
+    """Id and name of the prompt in a line that cannot be read, as far as they can be told."""
+    text = line.decode(errors="replace")
+    try:
+        told = json.loads(text, parse_int=_no, parse_float=_no, parse_constant=_no, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        begin = _BEGIN.match(text)
+        told = dict(zip(("id", "name"), map(_unquoted, begin.groups()), strict=True)) if begin is not None else {}
+    prompt_id, name = (told.get(key) if isinstance(told, dict) else None for key in ("id", "name"))
+    sure = isinstance(prompt_id, str) and prompt_id and "\ufffd" not in prompt_id
+    return prompt_id if sure else None, name if isinstance(name, str) and name else None
+
+
+def _no(_number: str) -> None:
+    """No number is an id or a name, and some cannot be held."""
+
+
+def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    """Without what stands there more than once: nobody can tell which is meant."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        values = {key: value for key, value in values.items() if keys.count(key) == 1}
+    return values
+
+
+def _unquoted(written: str | None) -> Json:
+    try:
+        return json.loads(written or "null")
+    except ValueError:
+        return None
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from engine.connectors.files_format import (
     Document,
     Unreadable,
     from_line,
+    named_in_line,
     to_line,
 )
 from engine.connectors.files_store import (
@@ -28,12 +29,14 @@ from engine.connectors.files_store import (
     lock,
     missing,
     row_of,
+    several,
     stopped,
 )
 from engine.disk import make_folder, sync_folder, write_all
 from engine.errors import ConfigError, Problem, Rejected, Transient
 from engine.log import log
 from engine.model import Prompt, Row
+from engine.textfile import BOM, other_encoding
 
 _OUR_LINE: Final = b'{"id":'
 
@@ -48,6 +51,8 @@ class _Place:
     replaces: bool
     key: str | None
     row: Row
+    problem: str | None = None
+    """Why it is no prompt, though it should be one."""
 
 
 class Lines:
@@ -64,6 +69,7 @@ class Lines:
                 [Problem("is a folder; name a file, or a folder without .jsonl", file=str(path), key=name)]
             )
         self._writes = writes
+        self._whole = name == "target"
         self._writing = Lock()
         self._places: dict[str, _Place] = {}
         self._count = 0
@@ -84,11 +90,23 @@ class Lines:
             time = iso(os.fstat(self._fd).st_mtime_ns)
             return [replace(place.row, updated_at=time) for place in reversed(self._places.values())]
 
+    def notes(self) -> list[str]:
+        """The lines that are no prompts."""
+        broken = [place.number for place in self._places.values() if place.problem is not None]
+        told = several([f"{self.path.name}:{number}" for number in sorted(broken)])
+        return [f"lines that are no prompts, and fail by name ({len(broken)}): {told}"] if broken else []
+
+    def collections(self) -> set[str]:
+        """All that lines name."""
+        return {place.row.collection for place in self._places.values() if place.row.collection is not None}
+
     def read(self, prompt_id: str) -> tuple[Document, str]:
         """One line."""
         place = self._places.get(prompt_id)
         if place is None:
             raise gone(prompt_id)
+        if place.problem is not None:
+            raise Rejected(place.problem, error="not_a_prompt")
         try:
             line = os.pread(self._fd, place.length, place.offset)
             return from_line(line, place.number), iso(os.fstat(self._fd).st_mtime_ns)
@@ -200,10 +218,13 @@ class Lines:
         problems: list[Problem] = []
         offset, torn = 0, False
         with open(self._fd, "rb", closefd=False) as file:
+            if (other := other_encoding(file.peek(4))) is not None:
+                raise ConfigError([Problem(other, file=str(self.path), line=1)])
             for line in file:
                 if torn := not line.endswith(b"\n") and _is_torn(line):
                     break
-                self._load_line(line, offset, problems)
+                text = line.removeprefix(BOM)  # in front of the file, or of one that was put behind another
+                self._load_line(text, offset + len(line) - len(text), problems)
                 offset += len(line)
         if problems:
             raise ConfigError(problems[:MOST_PROBLEMS])
@@ -220,14 +241,28 @@ class Lines:
         try:
             document = from_line(line, number)
         except Unreadable as error:
-            problems.append(Problem(error.message, file=str(self.path), line=number))
-            self._count += 1
+            self._fail(Problem(error.message, file=str(self.path), line=number), line, offset, problems)
             return
-        there = self._places.get(document.prompt.id)
-        if there is not None and not (document.replaces or document.deleted):
+        if not (document.replaces or document.deleted):
+            self._check_id(document.prompt.id, number, problems)
+        self._place(document, offset, len(line))
+
+    def _check_id(self, prompt_id: str, number: int, problems: list[Problem]) -> None:
+        if (there := self._places.get(prompt_id)) is not None:
             message = f"has the id of line {there.number}; give one of them another id, or take one out"
             problems.append(Problem(message, file=str(self.path), line=number))
-        self._place(document, offset, len(line))
+
+    def _fail(self, problem: Problem, line: bytes, offset: int, problems: list[Problem]) -> None:
+        """A source lists it under its id, or its place, so that it fails by name and the others go."""
+        self._count += 1
+        if self._whole:
+            problems.append(problem)
+            return
+        prompt_id, name = named_in_line(line)
+        place = f"{self.path.name}:{self._count}"
+        self._check_id(prompt_id or place, self._count, problems)
+        row = Row(id=prompt_id or place, name=name or place)
+        self._places[row.id] = _Place(offset, len(line), self._count, False, None, row, str(problem))
 
     def _leave_torn(self, offset: int) -> None:
         log.warning("files.torn", path=str(self.path), line=self._count + 1, cut=self._writes)

@@ -22,6 +22,7 @@ from engine.model import Prompt, Row
 TEMPORARY: Final = ".promptferry-"
 _ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MOST_PROBLEMS: Final = 20
+_MOST_NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +37,25 @@ class Written:
 
 
 class Store(Protocol):
-    """Where prompts are kept. `batch`: how many are put there at once."""
+    """Where prompts are kept. `batch`: how many are put there at once.
+
+    What is no prompt does not keep the others of a source from being read: it is listed under its place, and `read`
+    says what is wrong with it. A target is read whole or not at all, for it could be a replica of ours.
+    """
 
     path: Path
     batch: int
 
     def rows(self) -> list[Row]:
-        """All prompts, newest first. Raises Stop that names every file and line that is no prompt."""
+        """All prompts, newest first. Raises Stop that names every file and line that keeps it from being whole."""
+        ...
+
+    def notes(self) -> Sequence[str]:
+        """Sentences on what the last listing passed over, or could not make sense of."""
+        ...
+
+    def collections(self) -> set[str]:
+        """Those that prompts of the last listing are of."""
         ...
 
     def read(self, prompt_id: str) -> tuple[Document, str]:
@@ -96,6 +109,12 @@ def iso(nanoseconds: int) -> str:
     """ISO 8601 in UTC with milliseconds."""
     seconds, rest = divmod(nanoseconds // 1_000_000, 1000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03}Z"
+
+
+def several(names: Sequence[str]) -> str:
+    """The first few of them, and how many more there are."""
+    rest = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def gone(prompt_id: str) -> Gone:

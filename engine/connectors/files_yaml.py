@@ -39,6 +39,9 @@ _BLOCK: Final = re.compile(r"[^\s][^\n]*(?:\n[^\n]*)*\n[^\n]*[^\s\n]\n?")
 """Several lines that stand in a literal block: no blank at their start, and no blank line at their end."""
 _IN_BASE: Final = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _NOT_FINITE: Final = re.compile(r"([-+]?)\.(inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_OTHER_ENDS: Final = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
+_PRIVATE: Final = range(0xE000, 0xF900)
+"""Characters that mean nothing by themselves, so that some are surely free to stand for others."""
 _CONSTANTS: Final = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -144,7 +147,15 @@ def _text(text: str) -> str:
 def read_yaml(text: str, *, texts: Collection[str] = ()) -> Front:
     """The mapping that `text` holds. `texts`: outermost keys whose scalars are texts, whatever they look like, but for
     null: a model may be called 4e2. Raises Unreadable.
+
+    Only a line feed ends a line here, as it does below: YAML would make a blank of the other ends, or drop blanks.
     """
+    if ends := set(_OTHER_ENDS.findall(text)):
+        free = (char for char in map(chr, _PRIVATE) if char not in text)
+        back = dict(zip(free, sorted(ends), strict=False))
+        there = {end: char for char, end in back.items()}
+        front = read_yaml(_OTHER_ENDS.sub(lambda end: there[end[0]], text), texts=texts)
+        return Front(values=_with(back, front.values), lines=_with(back, front.lines))
     try:
         root = YAML(typ="safe", pure=True).compose(text)
         if root is None:
@@ -161,6 +172,15 @@ def read_yaml(text: str, *, texts: Collection[str] = ()) -> Front:
     except RecursionError:
         raise Unreadable(1, "is nested too deep") from None
     return Front(values=values, lines={str(key.value): key.start_mark.line + 1 for key, _ in root.value})
+
+
+def _with(back: Mapping[str, str], value: Json) -> Json:
+    """The same value with the characters that others stood for."""
+    if isinstance(value, str):
+        return value.translate({ord(char): end for char, end in back.items()})
+    if isinstance(value, Mapping):
+        return {_with(back, key): _with(back, inner) for key, inner in value.items()}
+    return [_with(back, inner) for inner in value] if isinstance(value, list) else value
 
 
 def _read_mapping(node: MappingNode, texts: Collection[str] = ()) -> dict[str, Json]:

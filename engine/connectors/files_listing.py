@@ -1,0 +1,210 @@
+"""What the files of a folder are: prompts with their rows, and all that is no prompt, with the reason."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from engine.connectors.files_format import Document, Unreadable, from_markdown
+from engine.connectors.files_store import iso, row_of, several
+from engine.connectors.files_tree import ENDING, HIDDEN, LINKS, OTHERS, Found, Tree, shown, walk
+from engine.errors import Problem, Rejected
+from engine.model import Row
+from engine.textfile import BOM
+
+_PASSED: Final = {
+    OTHERS: f"passed over, because prompts are files that end in {ENDING}",
+    HIDDEN: "passed over, because they are hidden",
+    LINKS: "passed over, because links to folders are not followed",
+}
+_CHATS: Final = (
+    "taken for one text though they look like chats, because they do not say so: write `chat: spaced` in their front "
+    "matter and a line such as --- user --- before each message, or move the text to `string:` in the front matter"
+)
+
+
+@dataclass(slots=True)
+class Listing:
+    """A folder as it was found. What is no prompt though it should be one has a row as well, under its path."""
+
+    rows: list[tuple[int, Row]] = field(default_factory=list)
+    """With their times of change, in nanoseconds."""
+    paths: dict[str, str] = field(default_factory=dict)
+    """Id -> path in the folder."""
+    problems: list[Problem] = field(default_factory=list)
+    """Why it is not whole."""
+    closed: dict[str, Problem] = field(default_factory=dict)
+    """Id of a row -> why there is no file to be opened under it."""
+    temporaries: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a file held when it was read. `stamp`: its time of change and what else tells whether it was changed."""
+
+    stamp: tuple[int, int, int]
+    row: Row | None = None
+    """None: it is no prompt, see `problem`; and without one it is a README."""
+    problem: Problem | None = None
+    collection: str | None = None
+    """As the file itself says."""
+    like_chat: int | None = None
+
+
+class Reader:
+    """Lists a folder; what was not changed since is not read again.
+
+    `whole`: the listing is of a target, where replicas are looked for: it is worth nothing when a file of the folder
+    itself cannot be read. In a subfolder, where we put no replicas, such a file is nobody's concern.
+    """
+
+    def __init__(self, root: Path, *, whole: bool) -> None:
+        self._root = root
+        self._whole = whole
+        self._seen: dict[str, _Seen] = {}
+
+    def read(self) -> Listing:
+        """All of it as it is now. Raises OSError when the folder itself cannot be looked into."""
+        tree = walk(self._root)
+        listing, remarks = Listing(temporaries=tree.temporaries), _Remarks()
+        for found in tree.files:
+            self._take(found, listing, remarks)
+        for folder, why in tree.closed:
+            problem = Problem(f"cannot be looked into ({why}): mend its rights", file=str(self._root / folder))
+            self._fail(Found(f"{folder}/"), problem, listing, remarks)
+        listing.notes = list(remarks.sentences(tree))
+        return listing
+
+    def _take(self, found: Found, listing: Listing, remarks: _Remarks) -> None:
+        file = self._root / found.path
+        try:
+            seen = self._look(found)
+        except (Rejected, OSError) as error:
+            if (problem := _problem(error, file)) is not None:
+                self._fail(found, problem, listing, remarks)
+            return
+        if seen.problem is not None:
+            self._fail(found, seen.problem, listing, remarks, time=seen.stamp[0])
+        elif seen.row is None:
+            remarks.readmes.append(shown(found.path))
+        elif (other := listing.paths.setdefault(found.id, found.path)) != found.path:
+            listing.problems.append(Problem(f"has the id of {shown(other)}: rename one of them", file=str(file)))
+        else:
+            listing.rows.append((seen.stamp[0], seen.row))
+            remarks.of(found, seen, seen.row.name)
+
+    def _look(self, found: Found) -> _Seen:
+        if not found.readable:
+            raise Rejected(f"{found.path!a} has a name that is not UTF-8; rename it", error="not_readable")
+        file = inside(self._root, self._root / found.path)
+        stats = file.stat()
+        stamp = (stats.st_mtime_ns, stats.st_size, stats.st_ino)
+        seen = self._seen.get(found.path)
+        if seen is None or seen.stamp != stamp:
+            content, _ = read_file(file)
+            seen = self._seen[found.path] = _read(found, content, stamp, str(self._root / found.path))
+        return seen
+
+    def _fail(self, found: Found, problem: Problem, listing: Listing, remarks: _Remarks, *, time: int = 0) -> None:
+        """A source lists it under its place, so that it fails by name and the others go."""
+        if self._whole:
+            if "/" not in found.path:
+                listing.problems.append(problem)
+            return
+        if time:
+            listing.paths[found.id] = found.path
+        else:
+            listing.closed[found.listed_as] = problem
+        row = Row(
+            id=found.listed_as,
+            name=shown(found.path),
+            collection=found.collection if found.readable else None,
+            updated_at=iso(time) if time else None,
+        )
+        listing.rows.append((time, row))
+        remarks.broken.append(shown(found.path) + (f":{problem.line}" if problem.line else ""))
+
+
+@dataclass(slots=True)
+class _Remarks:
+    """What is to be said of a folder."""
+
+    readmes: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    chats: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+    """Files that name another collection than the one that their folder is."""
+    named: dict[str, list[str]] = field(default_factory=dict)
+    """Name of a prompt -> the files that have it."""
+
+    def of(self, found: Found, seen: _Seen, name: str) -> None:
+        """Of a prompt."""
+        self.named.setdefault(name, []).append(shown(found.path))
+        if seen.like_chat is not None:
+            self.chats.append(f"{shown(found.path)}:{seen.like_chat}")
+        if found.collection is not None and seen.collection not in (None, found.collection):
+            self.elsewhere.append(shown(found.path))
+
+    def sentences(self, tree: Tree) -> Iterator[str]:
+        """All of it, each kind counted and named."""
+        passed = ((words, [shown(path) for path in tree.passed.get(kind, ())]) for kind, words in _PASSED.items())
+        twins = [" = ".join(paths) for paths in self.named.values() if len(paths) > 1]
+        for words, names in (
+            *passed,
+            ("passed over, because a README is a prompt only with front matter", self.readmes),
+            (f"that are no prompts, though they end in {ENDING}, and fail by name", self.broken),
+            ("that name another collection than their folder, and what they name counts", self.elsewhere),
+            (_CHATS, self.chats),
+            ("that have one name inside, and each file is a prompt of its own", twins),
+        ):
+            if names:
+                yield f"files {words} ({len(names)}): {several(names)}"
+
+
+def collected(document: Document, folder: str | None) -> Document:
+    """The same; of the collection that its subfolder is, when it names none."""
+    if folder is None or document.prompt.collection is not None:
+        return document
+    return replace(document, prompt=replace(document.prompt, collection=folder))
+
+
+def inside(folder: Path, path: Path) -> Path:
+    """The file itself, where links lead. Raises Rejected when that is not in the folder."""
+    real = Path(os.path.realpath(path))
+    if not real.is_relative_to(folder):
+        raise Rejected(f"{path} is a link that leads out of the folder; put the file itself there", error="outside")
+    return real
+
+
+def read_file(path: Path) -> tuple[bytes, int]:
+    """Its bytes and its time of change. Raises OSError; no pipe or device is opened."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no file")
+    with open(path, "rb") as file:
+        return file.read(), os.fstat(file.fileno()).st_mtime_ns
+
+
+def _read(found: Found, content: bytes, stamp: tuple[int, int, int], file: str) -> _Seen:
+    if found.is_readme and not content.startswith((b"---", BOM + b"---")):
+        return _Seen(stamp)
+    try:
+        document = from_markdown(content, found.id)
+    except Unreadable as error:
+        return _Seen(stamp, problem=Problem(error.message, file=file, line=error.line))
+    row = row_of(collected(document, found.collection).prompt, iso(stamp[0]))
+    return _Seen(stamp, row=row, collection=document.prompt.collection, like_chat=document.like_chat)
+
+
+def _problem(error: Rejected | OSError, file: Path) -> Problem | None:
+    """What is wrong with a file that was not read; None: somebody took it away meanwhile."""
+    if isinstance(error, Rejected):
+        return Problem(str(error))
+    if isinstance(error, FileNotFoundError):
+        return Problem("is a link to nothing; take it out", file=str(file)) if file.is_symlink() else None
+    return Problem(f"cannot be read ({error.strerror})", file=str(file))
