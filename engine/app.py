@@ -389,7 +389,7 @@ async def take_inventory(migration: Migration, *, rate: float | None = None) -> 
         rows, _ = await rows_of(ends.source)
         known = await catalog_of(ends.source, {"collections"})
         counted = count(rows, select, known.collections, replicas_among(ends.source, ends.target, state.targets))
-        return replace(counted, notes=known.notes)
+        return replace(counted, notes=list(known.notes))
 
 
 def _known_ids(migration: Migration) -> set[str]:

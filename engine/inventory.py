@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from engine.model import Named, Row, Select
@@ -32,7 +32,7 @@ class Inventory:
     models: Sequence[Group]
     collections: Sequence[Group]
     near_misses: Sequence[str]
-    notes: Sequence[str] = ()
+    notes: Sequence[str] = field(default_factory=list)
     """On what was passed over."""
 
     def to_json(self) -> dict[str, Any]:
