@@ -63,7 +63,7 @@ class Common:
     quiet: Annotated[bool, Option("--quiet", help="No log and no progress; results only.")] = False
     no_progress: Annotated[bool, Option("--no-progress", help="No live display and no progress lines.")] = False
     version: Version = False
-    secrets: set[str] = field(default_factory=set, init=False)
+    secrets: set[str] = field(default_factory=set, init=False, repr=False)
     """What the log must not show."""
 
     def set_up_log(self) -> None:
