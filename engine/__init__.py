@@ -6,23 +6,26 @@ summary = await run_migration(load_migration("migration.yaml"))
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_migration", "run_migration"]
 
+TYPE_CHECKING = False  # not from typing: until the command looks after signals, nothing is imported that need not be
 if TYPE_CHECKING:
+    from typing import Any
+
     from engine.app import run_migration
     from engine.config import load_migration
 
 
 def __getattr__(name: str) -> Any:
-    """Imports on first use: `promptferry --help` needs neither aiohttp nor pydantic."""
+    """Imports on first use: `promptferry --help` needs neither aiohttp nor pydantic. Raises Unsupported on Windows."""
     if name == "load_migration":
+        import engine.disk
         from engine.config import load_migration
 
         return load_migration
     if name == "run_migration":
+        import engine.disk  # noqa: F401 - here as there: a system without file locks is refused before all else
         from engine.app import run_migration
 
         return run_migration

@@ -21,6 +21,8 @@ LONGEST_DATE: Final = 1e9
 LONGEST_PAUSE: Final = 10 * 60.0
 """Seconds."""
 CODE_LENGTH: Final = 64
+NETWORK_LOGIN: Final = 511
+"""RFC 6585, section 6: sent by a network in between, never by the registry."""
 TOKEN_CODES: Final = frozenset({"EXPIRED_TOKEN", "INVALID_TOKEN"})
 """Codes of a 403 that says what others say with 401."""
 _CODE: Final = re.compile(rf"[A-Za-z0-9_.-]{{1,{CODE_LENGTH}}}")
@@ -203,6 +205,14 @@ class Verdict:
     def firewalled(self) -> bool:
         """A 403 that the registry did not write."""
         return self.outcome == 403 and self.said is None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether no API wrote it: a whole page or text in place of JSON, or what a network says before its login."""
+        if self.answer.status == NETWORK_LOGIN:
+            return True
+        begin = self.answer.body.lstrip()[:1]
+        return self.outcome is NoStatus.BAD_BODY and not self.answer.fault and begin not in (b"", b"{", b"[")
 
     @property
     def error(self) -> str:

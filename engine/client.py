@@ -86,7 +86,7 @@ class _Progress:
     """What others had got when it failed first."""
     refreshed: int = 0
     stale: int = 0
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Those of the last try."""
 
 
@@ -111,6 +111,7 @@ class Client:
         limits: Limits,
         *,
         end: str,
+        address: str,
         secrets: Collection[str],
         timing: Timing,
     ) -> None:
@@ -122,7 +123,7 @@ class Client:
         self._end = end
         self._secrets = secrets
         self._timing = timing
-        self._health = Health(end, limits.attempts, clock=timing.clock, now=timing.now)
+        self._health = Health(end, limits.attempts, address=address, clock=timing.clock, now=timing.now)
         self._refreshing = asyncio.Lock()
         self._accepted: deque[Mapping[str, str]] = deque(maxlen=4)
         """The newest headers that were good once."""

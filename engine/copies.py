@@ -5,15 +5,15 @@ It holds template text, which the ledger never does; it is there to be read by a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import anyio
 
-from engine.disk import write_all
+from engine.disk import PRIVATE, append_line
 from engine.errors import Rejected, Stop
 from engine.model import Json, Prompt
 from engine.wire import encode
@@ -38,20 +38,10 @@ class Copies:
             raise Rejected(f"it cannot be kept as it is before the update: {error}", error="not_encodable") from error
         async with self._lock:
             try:
-                await anyio.to_thread.run_sync(self._append, line)
+                await anyio.to_thread.run_sync(partial(append_line, self.path, line, mode=PRIVATE))
             except OSError as error:
                 raise Stop(
                     "disk",
                     f"{self.path}: the copies of what was there before cannot be written ({error.strerror})",
                     next="Free that disk and run the same command again: it goes on where this run stopped.",
                 ) from error
-
-    def _append(self, line: bytes) -> None:
-        fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            size = os.fstat(fd).st_size
-            torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-            write_all(fd, b"\n" + line if torn else line)
-            os.fdatasync(fd)
-        finally:
-            os.close(fd)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,7 +55,7 @@ class _Address:
     """Where an end really is: the embedded sandbox has a new port every time. `keys`: what it is asked with."""
 
     base_url: str
-    keys: tuple[str, ...]
+    keys: tuple[str, ...] = field(repr=False)
 
 
 @asynccontextmanager
@@ -109,6 +109,7 @@ async def _gateway(
         gate=gates.setdefault(address, _gate(migration, rate)),
         limits=_limits(migration),
         name=f"{name}'s gateway" if migration.target is not None else "gateway",
+        address="gateway_url" if end.gateway_url is not None else "base_url",
     )
     return await stack.enter_async_context(connect)
 

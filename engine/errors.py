@@ -1,6 +1,7 @@
 """The error tree, named by what the caller should do.
 
 EngineError                 everything Promptferry raises on purpose
+├── Unsupported             this system has no file locks; an ImportError too        exit 2
 ├── ConfigError             mend the file or the command line; nothing was sent     exit 2
 ├── Stop                    end the whole run                                        exit 4 or 75
 ├── Transient               surely no effect and it may work later: try again
@@ -46,6 +47,16 @@ STOP_EXIT: Final = {
 
 class EngineError(Exception):
     """Base of all errors raised on purpose; `str()` is one clear sentence."""
+
+
+class Unsupported(EngineError, ImportError):
+    """Raised by importing what needs another system than this one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "promptferry runs on Linux and macOS, not on Windows itself, for a ledger needs file locks (fcntl): "
+            "run it there in WSL or in a container"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlsplit
 
-from engine.answers import INFRASTRUCTURE, LONGEST_PAUSE, Fate, Request, Run, Verdict, retry_after
+from engine.answers import INFRASTRUCTURE, LONGEST_PAUSE, NETWORK_LOGIN, Fate, Request, Run, Verdict, retry_after
 from engine.errors import Stop
 
 FAILURES_IN_A_ROW: Final = 20
@@ -34,11 +34,14 @@ class Health:
     """Answers and failures of one end, called `end` ("source (host)") in messages.
 
     `clock` counts seconds and never goes back, `now` is the date in seconds. `attempts`: tries before a registry that
-    has never answered is given up.
+    has never answered is given up. `address`: the key of the migration file that says where it is.
     """
 
-    def __init__(self, end: str, attempts: int, *, clock: Callable[[], float], now: Callable[[], float]) -> None:
+    def __init__(
+        self, end: str, attempts: int, *, address: str, clock: Callable[[], float], now: Callable[[], float]
+    ) -> None:
         self._end = end
+        self._address = address
         self._attempts = attempts
         self._clock = clock
         self._now = now
@@ -48,6 +51,8 @@ class Health:
         """Why it counts as down; blank: it does not."""
         self._first_try: float | None = None
         self._answered = False
+        self._known = False
+        """An answer in JSON has come: an API is there."""
         self._proofs: dict[str, Request] = {}
         self._asked = ""
         self._failures = 0
@@ -66,6 +71,7 @@ class Health:
         """Takes note of one try, the `tries`-th that failed; a Stop when it ends the run."""
         if verdict.answer.status is not None:
             self._answered = True
+        self._known |= verdict.fate is Fate.DONE or verdict.said is not None
         if verdict.fate is Fate.DONE:
             self._succeeded(verdict.request)
             return None
@@ -73,6 +79,8 @@ class Health:
             return self._redirected(verdict) if verdict.error == "redirected" else self._key(verdict)
         if verdict.answer.over_cap and verdict.request.listing:
             return self._listing_too_large(verdict)
+        if verdict.foreign and not self._known and verdict.fate is Fate.RETRY and self._given_up(tries):
+            return self._foreign(verdict)
         if verdict.meaning.run is Run.PAUSE and (stop := self._pause_too_long(verdict)):
             return stop
         if verdict.error in INFRASTRUCTURE:
@@ -149,7 +157,19 @@ class Health:
         return Stop(
             "check_failed",
             f"The {self._end} answered {verdict.answer.status}: a redirect to {where}, which is not followed.",
-            next="Set base_url to the address where the registry itself answers.",
+            next=f"Set {self._address} to the address where the registry itself answers.",
+        )
+
+    def _foreign(self, verdict: Verdict) -> Stop:
+        status, call = verdict.answer.status, verdict.request.call
+        if status == NETWORK_LOGIN:
+            message = f"A network on the way to the {self._end} answered {call} with {status}: it wants a login first."
+            return Stop("check_failed", message, next="Log in to that network, then run the same command again.")
+        return Stop(
+            "check_failed",
+            f"The {self._end} answers {call} with {status} and a page that is no JSON: {self._address} is not its API.",
+            next=f"Set {self._address} to where the API itself answers (Portkey's ends with /v1, Conductor's with "
+            "/api), then run the same command again.",
         )
 
     def _listing_too_large(self, verdict: Verdict) -> Stop:
@@ -177,7 +197,7 @@ class Health:
             return Stop(
                 "registry_down",
                 f"The {self._end} could not be reached in {tries} tries: {why}.",
-                next="Check base_url, the network and the proxy, then run the same command again.",
+                next=f"Check {self._address}, the network and the proxy, then run the same command again.",
             )
         if verdict.fate is Fate.RETRY:
             self._budget -= TIMEOUT_COSTS if verdict.answer.timed_out else RETRY_COSTS

@@ -25,6 +25,7 @@ from yarl import URL
 import engine
 from engine.answers import Answer, Request
 from engine.client import Auth, Client, Limits, Timing
+from engine.errors import ConfigError
 from engine.throttle import Gate
 
 __all__ = ["Auth", "Client", "KeyAuth", "Limits", "Timing", "open_client"]
@@ -61,10 +62,14 @@ async def open_client(
     limits: Limits,
     *,
     name: str,
+    address: str = "base_url",
     secrets: Collection[str] = (),
     timing: Timing | None = None,
 ) -> AsyncIterator[Client]:
-    """A Client of the registry at `base_url`, the source or target (`name`); no message holds any of `secrets`."""
+    """A Client of the registry at `base_url`, the source or target (`name`); no message holds any of `secrets`.
+
+    `address`: the key of the migration file that holds `base_url`, for what messages advise.
+    """
     url = URL(base_url)
     async with _open_session(url, limits) as session:
         yield Client(
@@ -74,6 +79,7 @@ async def open_client(
             gate,
             limits,
             end=f"{name} ({url.host})",
+            address=address,
             secrets=secrets,
             timing=timing or Timing(),
         )
@@ -186,11 +192,19 @@ _SERVED: Final[WeakSet[object]] = WeakSet()
 """Connections on which a request has been sent."""
 
 
-def _proxy(url: URL) -> str | None:
+def _proxy(url: URL) -> URL | None:
+    """That of the environment. Raises ConfigError, which does not repeat it: it may hold a password."""
     # not by trust_env, which would send passwords from ~/.netrc along and asks a thread twice at every request
-    if url.host is None or proxy_bypass(url.host):
+    if url.host is None or proxy_bypass(url.host) or not (written := getproxies().get(url.scheme)):
         return None
-    return getproxies().get(url.scheme)
+    try:
+        proxy = URL(written if "://" in written else f"http://{written}")
+    except ValueError:
+        proxy = URL()
+    if proxy.scheme not in ("http", "https") or not proxy.host:
+        variable = f"{url.scheme.upper()}_PROXY"
+        raise ConfigError(f"{variable}: the proxy named there is no address such as http://HOST:PORT; mend or unset it")
+    return proxy
 
 
 def _words(exc: aiohttp.ClientError | TimeoutError) -> str:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import anyio
+from anyio.abc import TaskStatus
 
 from engine.errors import Stop
 from engine.job import Halt
@@ -25,16 +26,17 @@ async def interruptible(halt: Halt, *, signals: bool, seconds: float | None = No
     """
     async with task_group() as group:
         if signals:
-            group.start_soon(_on_signals, halt, group.cancel_scope)
+            await group.start(_on_signals, halt, group.cancel_scope)
         if seconds is not None:
             group.start_soon(_time_box, halt, seconds)
         yield
         group.cancel_scope.cancel()
 
 
-async def _on_signals(halt: Halt, scope: anyio.CancelScope) -> None:
+async def _on_signals(halt: Halt, scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
     try:
         with anyio.open_signal_receiver(*SIGNALS) as received:
+            task_status.started()
             async for one in received:
                 if halt.stop is not None:
                     scope.cancel()

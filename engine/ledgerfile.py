@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import gc
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +14,8 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from engine.disk import sync_folder
+from engine import disk
+from engine.disk import PRIVATE, NotAFile, new_file, sync, sync_folder
 from engine.errors import ConfigError, EngineError, Stop
 from engine.ledger import Chain, State, Verdict, judge
 from engine.model import Json
@@ -126,26 +125,11 @@ def _good_lines(file: BinaryIO, chain: Chain) -> Iterator[dict[str, Json]]:
 
 
 def open_locked(path: Path) -> tuple[int, bool]:
-    """The descriptor of the file that is at `path` now, locked, and whether it was made."""
-    while True:
-        created = not path.exists()
-        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise ConfigError(f"{path}: this is no file: name a ledger")
-            _lock(fd, path)
-            # Between open and lock it may have been replaced by rename, or removed by a run that left it empty
-            if path.exists() and os.path.samestat(os.fstat(fd), path.stat()):
-                return fd, created
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
-
-
-def _lock(fd: int, path: Path) -> None:
+    """The descriptor of the file that is at `path` now, locked, and whether it was made. Raises Stop, ConfigError."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return disk.open_locked(path, mode=PRIVATE)
+    except NotAFile:
+        raise ConfigError(f"{path}: this is no file: name a ledger") from None
     except BlockingIOError:
         raise Stop(
             "ledger_in_use",
@@ -164,22 +148,16 @@ def recover(path: Path, fd: int) -> Reading:
             file.seek(found.end.offset)
             _keep(path, file)
             os.ftruncate(fd, found.end.offset)
-    os.fsync(fd)  # also what a killed run had written and not synced: this run builds on it
+    sync(fd)  # also what a killed run had written and not synced: this run builds on it
     return found
 
 
 def _keep(path: Path, rest: BinaryIO) -> None:
     """Copies the torn tail to LEDGER.torn-N, the first N that is free."""
     kept = next(name for number in count(1) if not (name := path.with_name(f"{path.name}.torn-{number}")).exists())
-    try:
-        with open(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as copy:
-            shutil.copyfileobj(rest, copy)
-            copy.flush()
-            os.fsync(copy.fileno())
-        sync_folder(path.parent)
-    except OSError:
-        kept.unlink(missing_ok=True)
-        raise
+    with new_file(kept, mode=PRIVATE) as copy:
+        shutil.copyfileobj(rest, copy)
+    sync_folder(path.parent)
 
 
 def refused(path: Path, exc: OSError, verb: str) -> EngineError:

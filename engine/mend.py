@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-from engine.disk import sync_folder
+from engine.disk import PRIVATE, new_file, put_in_place, sync_folder
 from engine.errors import ConfigError, Stop
 from engine.ledger import RESERVED, Chain, State, encode, salvage, seal
 from engine.ledgerfile import entries, open_locked, read_ledger, recover, refused
@@ -19,7 +19,6 @@ from engine.model import Entry, Json
 Line = dict[str, Json]
 _EACH_RUN: Final = ("updated", "published", "rolled_back")
 """What a rollback needs of every run."""
-_WRITE_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,24 +111,16 @@ def _replace(path: Path, lines: Iterable[Line], *, before: int, keep_as: str) ->
     number = _write(new, lines)
     kept = next(name for n in count(1) if not (name := path.with_name(f"{path.name}.{keep_as}-{n}")).exists())
     os.link(path, kept)
-    os.replace(new, path)
+    put_in_place(new, path)
     sync_folder(path.absolute().parent)
     return Mended(ledger=str(path), lines_before=before, lines_after=number, kept=str(kept))
 
 
 def _write(path: Path, lines: Iterable[Line]) -> int:
     chain = Chain()
-    try:
-        with open(
-            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb", _WRITE_BYTES
-        ) as file:
-            for line in lines:
-                fields = {name: value for name, value in line.items() if name not in RESERVED}
-                data, chain = seal([encode(Entry(line["kind"], fields))], chain, ts=line["ts"], run=line["run"])
-                file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
+    with new_file(path, mode=PRIVATE, over=True) as file:
+        for line in lines:
+            fields = {name: value for name, value in line.items() if name not in RESERVED}
+            data, chain = seal([encode(Entry(line["kind"], fields))], chain, ts=line["ts"], run=line["run"])
+            file.write(data)
     return chain.seq

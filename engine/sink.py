@@ -21,7 +21,7 @@ from typing import Final, Self
 
 import anyio
 
-from engine.disk import make_folder, sync_folder
+from engine.disk import sync_data, write_all
 from engine.errors import Stop
 from engine.ledger import encode, seal, timestamp
 from engine.ledgerfile import AGAIN, Reading, open_locked, recover, refused
@@ -77,11 +77,8 @@ class Sink:
         """
         path = path.absolute()
         try:
-            make_folder(path.parent)
             fd, created = open_locked(path)
             try:
-                if created:
-                    sync_folder(path.parent)
                 return cls(fd, recover(path, fd), run=run, clock=clock, created=created)
             except BaseException:
                 os.close(fd)
@@ -208,15 +205,13 @@ class Sink:
         try:
             self._append(data)
             # Never repeated: after an error the kernel may call lost pages clean, and a second sync would succeed
-            os.fdatasync(self._fd)
+            sync_data(self._fd)
         finally:
             self._writing = False
 
     def _append(self, data: bytes) -> None:
-        rest = memoryview(data)
         try:
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
+            write_all(self._fd, data)
         except OSError:  # EFBIG too: Python ignores SIGXFSZ from its start
             os.ftruncate(self._fd, self._end.offset)
             raise

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from engine.cli.commands import AsJson, Collection, File, IdsFile, Only, Rate, app, chosen_by, show_result
-from engine.cli.common import Common, command, on_terminal, say, write_file, yes_or_no
+from engine.cli.common import Common, command, on_terminal, run_async, say, write_file, yes_or_no
 from engine.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_UNFINISHED, ConfigError
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def verify(
     loaded = common.load(migration)
     chosen = chosen_by(only, collection, ids_file)
     if write_cases is not None:
-        lines = anyio.run(case_lines, loaded, VerbOptions(chosen=chosen, rate=rate))
-        write_file(write_cases, b"".join(lines), "--write-cases", over=False)
+        lines = run_async(lambda: case_lines(loaded, VerbOptions(chosen=chosen, rate=rate)))
+        write_file(write_cases, b"".join(lines), f"--write-cases {write_cases}", over=False)
         say(f"wrote {write_cases}: {len(lines)} prompts; fill in the values and name it in verify.cases")
         return EXIT_OK
     wanted = completions or loaded.verify.completions

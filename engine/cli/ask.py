@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import typer
 
+from engine.cli.common import write_file
 from engine.errors import ConfigError
 from engine.starter import starter
 
@@ -27,13 +27,7 @@ def write_starter(file: Path, answers: dict[str, str | None], *, force: bool) ->
     if sys.stdin.isatty() and sys.stdout.isatty():
         answers = {key: value if value is not None else _ask(key) for key, value in answers.items()}
     text = starter(**{key: value for key, value in answers.items() if value})
-    try:
-        with open(file, "w" if force else "x", encoding="utf-8") as opened:
-            opened.write(text)
-            opened.flush()
-            os.fsync(opened.fileno())
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be written: {error.strerror}") from error
+    write_file(file, text.encode(), f"{file}", over=force)
 
 
 def _ask(key: str) -> str | None:

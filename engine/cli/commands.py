@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from engine.cli.common import Common, Version, command, say, write_file
+from engine.cli.common import Common, Version, command, run_async, say, write_file
 from engine.errors import EXIT_ACT, EXIT_DIFFERENT, EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
@@ -106,12 +106,10 @@ def inventory(
 
     Example: promptferry inventory migration.yaml --expect-none '*claude-3-7-*'
     """
-    import anyio
-
     from engine.app import take_inventory
     from engine.cli import show
 
-    found = anyio.run(lambda: take_inventory(common.load(migration), rate=rate))
+    found = run_async(lambda: take_inventory(common.load(migration), rate=rate))
     matching = found.matching(expect_none) if expect_none is not None else []
     show_result(found.to_json(), as_json=as_json, text=show.inventory(found, matching))
     return EXIT_DIFFERENT if matching else EXIT_OK
@@ -134,15 +132,13 @@ def check(
 
     Example: promptferry check migration.yaml --write-test --collection scratch
     """
-    import anyio
-
     from engine.app import check_migration
     from engine.cli import show
 
     if into is not None and not write_test:
         raise ConfigError("--collection: says where --write-test puts its scratch prompt; give both")
     loaded = common.load(migration)
-    findings = anyio.run(lambda: check_migration(loaded, rate=rate, write_test=write_test, collection=into))
+    findings = run_async(lambda: check_migration(loaded, rate=rate, write_test=write_test, collection=into))
     problems = [finding for finding in findings if finding.level == "problem"]
     value = {"findings": [{"level": f.level, "where": f.where, "text": f.text} for f in findings], "ok": not problems}
     show_result(value, as_json=as_json, text=show.findings(findings))
@@ -167,18 +163,16 @@ def plan(
 
     Example: promptferry plan migration.yaml --only 'support-*'
     """
-    import anyio
-
     from engine import planfile
     from engine.app import plan_migration
     from engine.cli import show
 
     chosen = chosen_by(only, collection, ids_file)
     loaded = common.load(migration)
-    planned = anyio.run(lambda: plan_migration(loaded, chosen=chosen, rate=rate))
+    planned = run_async(lambda: plan_migration(loaded, chosen=chosen, rate=rate))
     if out is not None:
         data = planfile.write(planned, loaded.identity(), loaded.rules_digest())
-        write_file(out, data, "--out", over=True)
+        write_file(out, data, f"--out {out}", over=True)
         print(f"wrote {out}: sha256 {planfile.digest_of(data)}; `run --plan {out}` does exactly that", file=sys.stderr)
     show_result(planned.to_json(), as_json=as_json, text=show.plan(planned))
     return EXIT_DIFFERENT if detailed_exitcode and planned.has_work else EXIT_OK

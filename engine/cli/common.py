@@ -5,21 +5,25 @@ from __future__ import annotations
 import inspect
 import os
 import signal
+import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
 
 import typer
 from typer import Option
 
 from engine import __version__
+from engine.cli import early
+from engine.disk import PUBLIC, new_file, put_in_place
 from engine.errors import EXIT_ACT, EXIT_OK, EXIT_RETRY, EXIT_USAGE, AnswerError, ConfigError, EngineError, Stop
 
 if TYPE_CHECKING:
     from engine.config import Migration
 
+T = TypeVar("T")
 
 _FORMATS: Final = ("auto", "console", "json")
 _LEVELS: Final = ("debug", "info", "warning", "error")
@@ -59,7 +63,7 @@ class Common:
     quiet: Annotated[bool, Option("--quiet", help="No log and no progress; results only.")] = False
     no_progress: Annotated[bool, Option("--no-progress", help="No live display and no progress lines.")] = False
     version: Version = False
-    secrets: set[str] = field(default_factory=set, init=False)
+    secrets: set[str] = field(default_factory=set, init=False, repr=False)
     """What the log must not show."""
 
     def set_up_log(self) -> None:
@@ -127,6 +131,24 @@ def guarded(function: Callable[..., int], common: Common, values: dict[str, Any]
         return _say(error)
 
 
+def run_async(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """For what writes nothing, and so looks after no signals: one cancels it, and it clears up. Raises Stop then."""
+    import anyio
+
+    from engine.interrupt import interruptible
+    from engine.job import Halt
+
+    async def main() -> T:
+        halt = Halt()
+        async with interruptible(halt, signals=True):
+            return await halt.guard(work())
+
+    try:
+        return anyio.run(main)
+    finally:
+        early.take()
+
+
 def _say(error: EngineError) -> int:
     """One clear sentence on stderr, what to do now, and the exit code."""
     if isinstance(error, ConfigError):
@@ -140,15 +162,28 @@ def _say(error: EngineError) -> int:
     return EXIT_RETRY if isinstance(error, AnswerError) and error.status is None else EXIT_ACT
 
 
-def write_file(file: Path, data: bytes, flag: str, *, over: bool) -> None:
-    """`over`: also over a file that is there. Raises ConfigError."""
+def write_file(file: Path, data: bytes, what: str, *, over: bool) -> None:
+    """So that nobody ever reads half of it. `over`: also over a file that is there. Raises ConfigError, with `what`."""
     try:
-        with open(file, "wb" if over else "xb") as opened:
-            opened.write(data)
+        if not over:
+            with new_file(file, mode=PUBLIC) as opened:
+                opened.write(data)
+        elif os.path.lexists(file) and not _may_be_replaced(file):
+            file.write_bytes(data)
+        else:
+            beside = file.with_name(f".promptferry-{os.getpid()}.tmp")
+            with new_file(beside, mode=PUBLIC, over=True) as opened:
+                opened.write(data)
+            put_in_place(beside, file)
     except FileExistsError:
-        raise ConfigError(f"{flag} {file}: is there already; name another file, or remove it first") from None
+        raise ConfigError(f"{what}: is there already; name another file, or remove it first") from None
     except OSError as error:
-        raise ConfigError(f"{flag} {file}: cannot be written: {error.strerror}") from error
+        raise ConfigError(f"{what}: cannot be written: {error.strerror}") from error
+
+
+def _may_be_replaced(file: Path) -> bool:
+    """A link, a pipe or a device stays what it is, and a file in a folder where nobody may make another one."""
+    return stat.S_ISREG(file.lstat().st_mode) and os.access(file.parent, os.W_OK | os.X_OK)
 
 
 def on_terminal() -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ import orjson
 from engine import planfile, report
 from engine.app import RunOptions, run_migration
 from engine.chosen import Chosen
-from engine.cli.common import Common, on_terminal, say, yes_or_no
+from engine.cli import early
+from engine.cli.common import Common, on_terminal, say, write_file, yes_or_no
 from engine.cli.display import watch
 from engine.config import Migration, seconds
 from engine.errors import EXIT_ACT, EXIT_USAGE, ConfigError
@@ -70,7 +70,7 @@ def run_and_tell(
         tell(summary, as_json=as_json)
     finally:
         if summary_file is not None and _may_be_written(summary_file):
-            _write(summary_file, orjson.dumps(summary.to_json()) + b"\n")
+            _write(summary_file, summary)
     return summary.exit_code
 
 
@@ -144,6 +144,7 @@ def nothing_done(reason: str, message: str, exit_code: int) -> Summary:
 
 def tell(summary: Summary, *, as_json: bool) -> None:
     """Text on a terminal; elsewhere one line of JSON, the last of stdout. Raises Stop on a full disk."""
+    early.ignore()
     say(report.to_text(summary) if _as_text(as_json) else orjson.dumps(summary.to_json()).decode())
 
 
@@ -161,18 +162,11 @@ def _may_be_written(path: Path) -> bool:
     return os.access(path.parent, os.W_OK | os.X_OK)
 
 
-def _write(path: Path, data: bytes) -> None:
-    """By rename, so that nobody reads half a summary; plainly where the path is a link, a pipe or a device."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+def _write(path: Path, summary: Summary) -> None:
     try:
-        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-            path.write_bytes(data)
-            return
-        beside.write_bytes(data)
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        print(f"error: --summary {path}: cannot be written: {error.strerror}", file=sys.stderr)
+        write_file(path, orjson.dumps(summary.to_json()) + b"\n", f"--summary {path}", over=True)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
 
 
 # ---- before the first write ------------------------------------------------------------------------------------------

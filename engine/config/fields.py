@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final
@@ -42,7 +42,7 @@ class Surroundings:
     """What a value may refer to. Relative paths are relative to `folder`, the absolute folder of the file."""
 
     folder: Path
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
 
 
 def _surroundings(info: ValidationInfo) -> Surroundings:

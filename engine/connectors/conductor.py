@@ -92,7 +92,7 @@ class TokenAuth:
             advice = "Check key_id, key_secret and that base_url ends with /api."
             raise Stop("key_refused", f"no token was given: {error}", next=advice) from error
         token = answer.get("token") if isinstance(answer, dict) else None
-        if not isinstance(token, str) or not token:
+        if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable() or " " in token:
             raise Stop("key_refused", "the answer to /token has no token", next="Check that base_url ends with /api.")
         self._token = token
         return True
@@ -204,6 +204,7 @@ class Conductor:
     async def describe(self, target_id: str, description: str) -> None:
         """The same version once more, with another description."""
         item = await self._client.read("retrieve", _path(target_id))
+        prompt_of(item, target_id)  # refuses what is no prompt
         kept = {name: item[name] for name in ("name", "template", "integrations", "version", *SAMPLING) if name in item}
         try:
             await self.post([{**kept, "description": description}], no_intent)
@@ -263,7 +264,7 @@ class Conductor:
 
         async def one(name: str) -> None:
             try:
-                found[name] = await self._client.read("retrieve", _path(name))
+                found[name] = _item(await self._client.read("retrieve", _path(name)))
             except Gone:
                 return
             except Rejected as error:
@@ -283,7 +284,10 @@ class Conductor:
         if item["name"] != target_id:
             message = f"{target_id!r} cannot be renamed to {item['name']!r}: in Conductor the name is the prompt"
             raise Rejected(message, error="renamed")
-        number = (await self.versions(target_id))[-1].number + 1
+        known = await self.versions(target_id)
+        if not known:
+            raise Rejected("the registry's list of versions is empty", error="bad_answer")
+        number = known[-1].number + 1
         await self.post([{**item, "version": number}], sending)
         try:
             made = next((one for one in await self._history(target_id) if version_of(one).number == number), None)
@@ -307,7 +311,7 @@ class Conductor:
         return items
 
     async def _set_tags(self, name: str, wanted: Sequence[Tag]) -> None:
-        there = tags_of({"tags": await self._client.read("tags", f"{_path(name)}/tags")})
+        there = tags_of(_tagged(await self._client.read("tags", f"{_path(name)}/tags")))
         if missing := set(wanted) - set(there):
             await self.tag(name, missing)
         if surplus := set(there) - set(wanted):
@@ -338,6 +342,19 @@ class Conductor:
             yield _finding(MARK_KEY in found.metadata, "tags are set by a second call", "tags are not kept")
         else:
             yield Finding(level="ok", where="target", text="a bulk stores tags")
+
+
+def _item(answer: Any) -> Item:
+    if not _has_name(answer):
+        raise Rejected("the registry's answer is not a prompt: it has no name", error="bad_answer")
+    found: Item = answer
+    return found
+
+
+def _tagged(answer: Any) -> Item:
+    if not isinstance(answer, list):
+        raise Rejected("the registry's answer is not a list of tags", error="bad_answer")
+    return {"tags": answer}
 
 
 def _has_name(item: Any) -> bool:

@@ -28,6 +28,9 @@ _SERVER_OWNED: Final = frozenset(
 )
 _KNOWN: Final = _SERVER_OWNED | {"name", "template", "description", "integrations", "tags", *SAMPLING}
 
+_LAST_TIME: Final = 253_402_300_799_999
+"""The end of the year 9999, in milliseconds."""
+
 Item = dict[str, Json]
 """A prompt in the registry's own words."""
 Tag = tuple[str, str]
@@ -71,8 +74,9 @@ def _check(item: Json, asked: str | None) -> None:
 
 
 def row_of(item: Item) -> Row:
-    """The row of a listing, which is a whole prompt here."""
-    provider_model = _split(item.get("integrations") or ())
+    """The row of a listing, which is a whole prompt here; what is not as it should be is as good as nothing."""
+    pairs = item.get("integrations")
+    provider_model = _split(pairs if isinstance(pairs, list) else ())
     tags = dict(tags_of(item))
     return Row(
         id=item["name"],
@@ -94,7 +98,8 @@ def version_of(item: Json) -> Version:
 
 def tags_of(item: Mapping[str, Any]) -> list[Tag]:
     """The tags of a prompt, sorted."""
-    tags = [tag for tag in item.get("tags") or () if isinstance(tag, dict)]
+    listed = item.get("tags")
+    tags = [tag for tag in listed if isinstance(tag, dict)] if isinstance(listed, list) else []
     return sorted({(tag["key"], tag["value"]) for tag in tags if _is_tag(tag)})
 
 
@@ -120,7 +125,7 @@ def _split(pairs: Collection[Json]) -> tuple[str | None, str | None, tuple[str, 
 
 
 def _time(value: Json) -> str | None:
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LAST_TIME:
         return None
     moment = datetime.fromtimestamp(value / 1000, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

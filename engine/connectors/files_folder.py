@@ -31,7 +31,7 @@ from engine.connectors.files_store import (
     stopped,
 )
 from engine.connectors.files_tree import ENDING
-from engine.disk import make_folder, sync_folder, write_all
+from engine.disk import PUBLIC, make_folder, new_file, open_folder, put_in_place, sync_folder, write_all
 from engine.errors import ConfigError, Problem, Rejected, Transient
 from engine.model import Row
 
@@ -55,7 +55,7 @@ class Folder:
         self._reader = Reader(self.path, whole=name == "target")
         self._choosing = Lock()
         self._numbers = count(1)
-        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._lock = open_folder(self.path)
         try:
             if writes:
                 lock(self._lock, self.path)
@@ -183,13 +183,11 @@ class Folder:
         """Whole or not at all, whatever happens in between."""
         temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{next(self._numbers)}.tmp")
         try:
-            _write_new(temporary, content)
-            temporary.rename(path)
-        except BaseException as error:
-            temporary.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise stopped(self.path, error) from Transient("nothing was written", error="disk")
-            raise
+            with new_file(temporary, mode=PUBLIC) as file:
+                write_all(file.fileno(), content)
+            put_in_place(temporary, path)
+        except OSError as error:
+            raise stopped(self.path, error) from Transient("nothing was written", error="disk")
         sync_folder(path.parent)
 
     @contextmanager
@@ -222,12 +220,3 @@ def _names_collection(content: bytes) -> bool:
         return from_markdown(content, "").prompt.collection is not None
     except Unreadable:
         return True
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    try:
-        write_all(fd, content)
-        os.fsync(fd)
-    finally:
-        os.close(fd)

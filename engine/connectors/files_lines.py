@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Final
 
-from engine import wire
+from engine import disk, wire
 from engine.connectors.files_format import (
     Document,
     Unreadable,
@@ -24,15 +23,15 @@ from engine.connectors.files_store import (
     TEMPORARY,
     Written,
     gone,
+    in_use,
     iso,
     key_of_mark,
-    lock,
     missing,
     row_of,
     several,
     stopped,
 )
-from engine.disk import make_folder, sync_folder, write_all
+from engine.disk import PUBLIC, NotAFile, new_file, put_in_place, sync, sync_data, sync_folder, write_all
 from engine.errors import ConfigError, Problem, Rejected, Transient
 from engine.log import log
 from engine.model import Prompt, Row
@@ -157,8 +156,6 @@ class Lines:
             if self._writes and (self._old or list(self._places) != self._sorted()):
                 self._sort()
         except OSError as error:
-            with suppress(OSError):
-                self._temporary.unlink(missing_ok=True)
             raise stopped(self.path, error) from error
         finally:
             os.close(self._fd)
@@ -177,7 +174,7 @@ class Lines:
 
     def _sort(self) -> None:
         mode = stat.S_IMODE(os.fstat(self._fd).st_mode)
-        with open(self._temporary, "wb") as file:
+        with new_file(self._temporary, mode=PUBLIC, over=True) as file:
             os.fchmod(file.fileno(), mode)
             for prompt_id in self._sorted():
                 place = self._places[prompt_id]
@@ -185,9 +182,7 @@ class Lines:
                 if place.replaces:
                     line = to_line(replace(from_line(line, place.number), replaces=False))
                 file.write(line if line.endswith(b"\n") else line + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self._temporary.rename(self.path)
+        put_in_place(self._temporary, self.path)
         sync_folder(self.path.parent)
 
     def _append(self, documents: Sequence[Document]) -> None:
@@ -195,7 +190,7 @@ class Lines:
         size = os.fstat(self._fd).st_size
         try:
             write_all(self._fd, b"".join(lines))
-            os.fdatasync(self._fd)
+            sync_data(self._fd)
         except OSError as error:
             try:
                 os.ftruncate(self._fd, size)
@@ -268,7 +263,7 @@ class Lines:
         log.warning("files.torn", path=str(self.path), line=self._count + 1, cut=self._writes)
         if self._writes:
             os.ftruncate(self._fd, offset)
-            os.fsync(self._fd)
+            sync(self._fd)
 
 
 def _is_torn(line: bytes) -> bool:
@@ -291,21 +286,10 @@ def _ids(one: Written) -> Iterator[str]:
 
 
 def _open_locked(path: Path) -> int:
-    """The descriptor of the file that is at `path` now, made when there is none, and locked."""
-    make_folder(path.parent)
-    while True:
-        made = not path.exists()
-        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise ConfigError([Problem("is no file; name another place", file=str(path))])
-            lock(fd, path)
-            if made:
-                sync_folder(path.parent)
-            # between open and lock another run may have put a sorted file in its place
-            if path.exists() and os.path.samestat(os.fstat(fd), path.stat()):
-                return fd
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
+    try:
+        fd, _ = disk.open_locked(path, mode=PUBLIC)
+    except NotAFile:
+        raise ConfigError([Problem("is no file; name another place", file=str(path))]) from None
+    except BlockingIOError:
+        raise in_use(path) from None
+    return fd

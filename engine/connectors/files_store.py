@@ -7,13 +7,13 @@ written, its cause is Transient.
 from __future__ import annotations
 
 import errno
-import fcntl
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
 
+from engine import disk
 from engine.connectors.files_format import Document
 from engine.digest import read_mark
 from engine.errors import ConfigError, Gone, Problem, Stop
@@ -138,10 +138,15 @@ def stopped(path: Path, error: OSError) -> Stop:
 def lock(fd: int, path: Path) -> None:
     """For as long as `fd` is open, no other run writes there. Raises Stop when one does."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        disk.lock(fd)
     except BlockingIOError:
-        message = f"{path}: another run is writing there"
-        raise Stop("disk", message, next="Wait until it ends, then run the same command again.") from None
+        raise in_use(path) from None
+
+
+def in_use(path: Path) -> Stop:
+    """Another run writes there."""
+    message = f"{path}: another run is writing there"
+    return Stop("disk", message, next="Wait until it ends, then run the same command again.")
 
 
 def missing(path: Path, name: str) -> ConfigError:

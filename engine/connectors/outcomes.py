@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from engine.errors import Exists, Rejected, Transient, UnknownOutcome
-from engine.model import Failed, Outcome, Unknown
+from engine.model import Failed, Json, Outcome, Unknown
 
 
 async def outcome(write: Awaitable[Outcome]) -> Outcome:
@@ -23,3 +23,11 @@ async def outcome(write: Awaitable[Outcome]) -> Outcome:
             retriable=isinstance(error, Transient),
             exists=isinstance(error, Exists),
         )
+
+
+def made_id(answer: Json) -> str:
+    """The id of what was created. UnknownOutcome where the answer has none: something was made, or nothing."""
+    made = answer.get("id") if isinstance(answer, dict) else None
+    if not isinstance(made, str) or not made:
+        raise UnknownOutcome("the answer to the create has no id", error="no_id")
+    return made

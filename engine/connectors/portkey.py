@@ -17,9 +17,9 @@ from types import NoneType
 from typing import Any, Final
 from urllib.parse import quote
 
-from engine.connectors.outcomes import outcome
+from engine.connectors.outcomes import made_id, outcome
 from engine.connectors.portkey_probe import Probe
-from engine.connectors.walk import walk, walk_raw
+from engine.connectors.walk import listing, no_listing, walk, walk_raw
 from engine.errors import Exists, Rejected, UnknownOutcome
 from engine.http import Client, KeyAuth, Limits, open_client
 from engine.model import (
@@ -122,9 +122,7 @@ class Portkey:
 
     async def pages(self) -> AsyncIterator[Page]:
         """The whole listing as one page."""
-        rows = await walk(
-            lambda page: self._list("list /prompts", "/prompts", page), "prompts", _row, attrgetter("created_at")
-        )
+        rows = await walk(self._prompts, "prompts", _row, attrgetter("created_at"))
         yield Page(rows=rows, total=len(rows))
 
     async def fetch(self, prompt_id: str, version: str = "published") -> Prompt:
@@ -209,7 +207,7 @@ class Portkey:
 
     async def write_test(self, collection: str | None) -> AsyncIterator[Finding]:
         """Creates, reads, changes and deletes a scratch prompt; without a collection, in that of the newest prompt."""
-        rows = (await self._list("list /prompts", "/prompts", {"page_size": "1"}))["data"]
+        rows = listing(await self._prompts({"page_size": "1"}), "prompts").rows
         like = await self.fetch(rows[0]["id"]) if rows else None
         into = collection or (like.collection if like is not None else None)
         if like is None or into is None:
@@ -223,9 +221,7 @@ class Portkey:
 
     async def _create(self, body: bytes, sending: Sending) -> Created:
         answer = await self._client.create("create", "POST", "/prompts", body, sending)
-        target_id = answer.get("id") if isinstance(answer, dict) else None
-        if not isinstance(target_id, str) or not target_id:
-            raise UnknownOutcome("the answer to the create has no id", error="no_id")
+        target_id = made_id(answer)
         slug, version_id = (
             value if isinstance(value := answer.get(name), str) else None for name in ("slug", "version_id")
         )
@@ -243,6 +239,13 @@ class Portkey:
 
     async def _label(self, name: str) -> str | None:
         return next((one.id for one in await self._named("labels") or () if one.name == name), None)
+
+    async def _prompts(self, page: Mapping[str, str]) -> Json:
+        """A page of the prompts, which never come bare: a list of nothing may be anybody's answer."""
+        answer = await self._list("list /prompts", "/prompts", page)
+        if answer == []:
+            raise no_listing("prompts", "is a bare list of nothing, and not as this registry writes it")
+        return answer
 
     async def _list(self, call: str, path: str, page: Mapping[str, str]) -> Json:
         return await self._client.read(call, path, {**self._workspace, **page}, cap=self._client.limits.listing_cap)
@@ -270,17 +273,17 @@ def _version(row: Json) -> Version:
     number = row.get("prompt_version")
     if not isinstance(number, int) or isinstance(number, bool):
         raise Rejected("the registry's list of versions has one without a number", error="bad_answer")
-    several = row.get("prompt_version_labels") or ()
-    labels = [label.get("id") for label in several if isinstance(label, dict)] or [row.get("label_id")]
+    several = row.get("prompt_version_labels")
+    labels = [label.get("id") for label in _list_of(several) if isinstance(label, dict)] or [row.get("label_id")]
     return Version(number=number, id=row["id"], labels=tuple(label for label in labels if isinstance(label, str)))
 
 
 def _row(row: Json) -> Row:
-    created, updated = row.get("created_at"), row.get("last_updated_at")
+    created, updated = _text(row.get("created_at")) or None, _text(row.get("last_updated_at")) or None
     return Row(
         id=row["id"],
         name=_text(row.get("name")),
-        slug=row.get("slug"),
+        slug=_text(row.get("slug")) or None,
         collection=_shared(row.get("collection_id")),
         model=_shared(row.get("model")),
         created_at=created,
@@ -289,13 +292,17 @@ def _row(row: Json) -> Row:
     )
 
 
-def _shared(value: Json) -> Json:
-    """One text for all rows that have it."""
-    return sys.intern(value) if type(value) is str else value
+def _shared(value: Json) -> str | None:
+    """One text for all rows that have it; what is no text is as good as nothing."""
+    return sys.intern(value) if type(value) is str else None
 
 
 def _text(value: Json) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _list_of(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
 
 
 def _prompt(answer: Json, asked: str) -> Prompt:

@@ -26,24 +26,39 @@ from engine.wire import encode
 Clock = Callable[[], float]
 
 _TEXTS: Final = ("messages", "prompt")
+_PAGE: Final = "text/html"
 _DATA: Final = b"data:"
 _DONE: Final = b"[DONE]"
 
 
 @asynccontextmanager
 async def connect_gateway(
-    *, base_url: str, api_key: str, gate: Gate, limits: Limits, name: str, clock: Clock = time.monotonic
+    *,
+    base_url: str,
+    api_key: str,
+    gate: Gate,
+    limits: Limits,
+    name: str,
+    address: str = "gateway_url",
+    clock: Clock = time.monotonic,
 ) -> AsyncIterator[PortkeyGateway]:
-    """A Portkey gateway under its own client; the key tells the workspace, `name` is the end that errors speak of."""
-    async with open_client(base_url, KeyAuth(KEY_HEADER, api_key), gate, limits, name=name) as client:
-        yield PortkeyGateway(client, clock=clock)
+    """A Portkey gateway under its own client; the key tells the workspace, `name` is the end that errors speak of.
+
+    `address`: the key of the migration file that holds `base_url`.
+    """
+    async with open_client(base_url, KeyAuth(KEY_HEADER, api_key), gate, limits, name=name, address=address) as client:
+        yield PortkeyGateway(client, name=name, address=address, clock=clock)
 
 
 class PortkeyGateway:
     """Prompts of one workspace as applications use them. `clock` counts seconds and never goes back."""
 
-    def __init__(self, client: Client, *, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, client: Client, *, name: str = "gateway", address: str = "gateway_url", clock: Clock = time.monotonic
+    ) -> None:
         self._client = client
+        self._name = name
+        self._address = address
         self._clock = clock
         self._may_complete = False
         """The key has the right to: a completion was answered, be it badly."""
@@ -65,7 +80,10 @@ class PortkeyGateway:
         told, error = _Told(), None
         begun = self._clock()
         try:
-            told = _told(await self._client.complete("completions", _path(ref, "completions"), body))
+            answer = await self._client.complete("completions", _path(ref, "completions"), body)
+            if answer.media_type == _PAGE and not self._may_complete:
+                raise self._no_gateway()
+            told = _told(answer)
             self._may_complete = True
         except AnswerError as exc:
             self._see(exc)
@@ -79,6 +97,11 @@ class PortkeyGateway:
             tokens=told.tokens,
             error=error,
         )
+
+    def _no_gateway(self) -> Stop:
+        message = f"The {self._name} answered completions with a page: {self._address} is not the address of a gateway."
+        advice = f"Set {self._address} to where completions are answered, then run the same command again."
+        return Stop("check_failed", message, next=advice)
 
     def _see(self, error: AnswerError) -> None:
         """Stop when the key was refused before it was ever taken."""

@@ -14,6 +14,8 @@ from urllib.parse import quote
 
 import anyio
 
+from engine.connectors.outcomes import made_id
+from engine.connectors.walk import Listing, listing
 from engine.errors import AnswerError, Exists, Gone, Rejected, Stop
 from engine.http import Client
 from engine.model import MARK_KEY, Finding, Json, no_intent
@@ -81,8 +83,8 @@ class Probe:
 
     async def _listed(self, prompt_id: str) -> Finding:
         for polls in range(POLLS):
-            answer = await self._list({"search": self.name, "page_size": "100"})
-            if any(row.get("id") == prompt_id for row in answer["data"]):
+            found = await self._list({"search": self.name, "page_size": "100"})
+            if any(row["id"] == prompt_id for row in found.rows):
                 return _ok(f"a new prompt is listed {_soon(polls)}")
             await self.sleep(0.1 * 2**polls)
         return _note("a new prompt is not listed under its name after half a minute: set limits.settle above that")
@@ -92,13 +94,13 @@ class Probe:
         firsts = []
         for number in ("0", "1", "2"):
             try:
-                rows = (await self._list({"page_size": "1", "current_page": number}))["data"]
+                rows = (await self._list({"page_size": "1", "current_page": number})).rows
             except Rejected:
-                rows = []
+                rows = ()
             firsts.append(rows[0]["id"] if rows else None)
         base = "0" if firsts[0] != firsts[1] and firsts[0] is not None else "1"
         many = await self._list({"page_size": str(MANY)})
-        size, total = len(many["data"]), many["total"]
+        size, total = len(many.rows), many.total
         cap = (
             f"pages hold at most {size} rows"
             if size < min(total, MANY)
@@ -139,8 +141,9 @@ class Probe:
         }
         body = encode({key: value for key, value in fields.items() if value is not None})
         answer = await self.client.create("create", "POST", "/prompts", body, no_intent)
-        self.left.append(answer["id"])
-        return str(answer["id"])
+        prompt_id = made_id(answer)
+        self.left.append(prompt_id)
+        return prompt_id
 
     async def _poll(
         self, prompt_id: str, enough: Callable[[Mapping[str, Any]], bool], version: str | None = None
@@ -150,7 +153,7 @@ class Probe:
         found: dict[str, Any] = {}
         for polls in range(POLLS):
             try:
-                found = await self.client.read("retrieve", self._path(prompt_id), parameters)
+                found = _prompt(await self.client.read("retrieve", self._path(prompt_id), parameters))
             except Gone:
                 found = {}
             if found and enough(found):
@@ -158,9 +161,10 @@ class Probe:
             await self.sleep(0.1 * 2**polls)
         return found, POLLS
 
-    async def _list(self, parameters: Mapping[str, str]) -> Any:
+    async def _list(self, parameters: Mapping[str, str]) -> Listing:
         cap = self.client.limits.listing_cap
-        return await self.client.read("list /prompts", "/prompts", {**self.workspace, **parameters}, cap=cap)
+        answer = await self.client.read("list /prompts", "/prompts", {**self.workspace, **parameters}, cap=cap)
+        return listing(answer, "prompts")
 
     async def _clean(self) -> AsyncIterator[Finding]:
         kept, scratch = [], await self._scratch()
@@ -181,14 +185,20 @@ class Probe:
     async def _scratch(self) -> list[str]:
         """Ids of all scratch prompts, also of one whose create was never answered."""
         try:
-            rows = (await self._list({"search": self.name, "page_size": "100"}))["data"]
+            rows = (await self._list({"search": self.name, "page_size": "100"})).rows
         except (AnswerError, Stop):
-            rows = []
+            rows = ()
         listed = [row["id"] for row in rows if str(row.get("name")).startswith(self.name)]
         return list(dict.fromkeys([*self.left, *listed]))
 
     def _path(self, prompt_id: str) -> str:
         return f"/prompts/{quote(prompt_id, safe='')}"
+
+
+def _prompt(answer: Json) -> dict[str, Any]:
+    if not isinstance(answer, dict):
+        raise Rejected("the registry's answer is not a prompt", error="bad_answer")
+    return answer
 
 
 def _says(text: str) -> Callable[[Mapping[str, Any]], bool]:
@@ -208,7 +218,8 @@ def _mark(found: Mapping[str, Any]) -> Finding:
 
 
 def _winner(found: Mapping[str, Any], model: str) -> str:
-    inner = (found.get("parameters") or {}).get("model")
+    parameters = found.get("parameters")
+    inner = parameters.get("model") if isinstance(parameters, dict) else None
     if found.get("model") == inner:
         winner = "model" if inner == model else "parameters.model"
         return f"{winner} wins over the other when model and parameters.model differ"

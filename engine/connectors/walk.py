@@ -28,9 +28,9 @@ NO_SUCH_PAGE: Final = (400, 404, 422)
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One answer: its rows, and the total it claims."""
+    """One answer: its rows, objects that have an id, and the total it claims."""
 
-    rows: Sequence[Json]
+    rows: Sequence[dict[str, Json]]
     total: int
 
 
@@ -44,7 +44,7 @@ async def walk(read: ReadPage, what: str, keep: Callable[[Json], T], created: Ca
     created.
     """
     size, first = await _first(read, what)
-    rows = _by_id(first.rows, what, keep)
+    rows = _by_id(first.rows, keep)
     if len(rows) == first.total and len(rows) < PAGE_SIZE:
         return list(rows.values())
     totals: set[int] = {first.total}
@@ -66,11 +66,11 @@ async def _first(read: ReadPage, what: str) -> tuple[dict[str, str], Listing]:
     """The answer without a page number, and the page size to go on with: a server may refuse ours."""
     size = {"page_size": str(PAGE_SIZE)}
     try:
-        return size, _listing(await read(size), what)
+        return size, listing(await read(size), what)
     except Rejected as error:
         if error.status not in SIZE_REFUSED:
             raise
-    return {}, _listing(await read({}), what)
+    return {}, listing(await read({}), what)
 
 
 async def _once(
@@ -87,54 +87,54 @@ async def _once(
             quiet += 1
             continue
         moved.add(page.total)
-        rows = _by_id(page.rows, what, keep)
+        rows = _by_id(page.rows, keep)
         quiet = 0 if rows.keys() - seen.keys() else quiet + 1
         seen.update(rows)
         # a full page proves nothing: the total may be that of the page
         if len(seen) > page.total or (len(seen) == page.total and len(rows) < PAGE_SIZE):
             break
-    again = _listing(await read(size), what)
+    again = listing(await read(size), what)
     moved.add(again.total)
     totals |= moved
-    whole = moved == {len(seen)} and _by_id(again.rows, what, keep).keys() <= seen.keys()
+    whole = moved == {len(seen)} and _by_id(again.rows, keep).keys() <= seen.keys()
     return seen, whole
 
 
 async def _page(read: ReadPage, parameters: dict[str, str], what: str) -> Listing | None:
     """One page; None when the registry has no page of that number."""
     try:
-        return _listing(await read(parameters), what)
+        return listing(await read(parameters), what)
     except Rejected as error:
         if error.status in NO_SUCH_PAGE:
             return None
         raise
 
 
-def _listing(answer: Json, what: str) -> Listing:
+def listing(answer: Json, what: str) -> Listing:
+    """One page of a listing. Stop for anything else, which is no answer of this registry's API."""
+    fields = answer if isinstance(answer, dict) else {}
+    rows, total = fields.get("data"), fields.get("total")
     if isinstance(answer, list):  # the published form of some listings: bare and whole
-        return Listing(answer, len(answer))
-    rows, total = (answer.get("data"), answer.get("total")) if isinstance(answer, dict) else (None, None)
+        rows, total = answer, len(answer)
     if not isinstance(rows, list) or not isinstance(total, int) or isinstance(total, bool):
-        raise Stop(
-            "check_failed",
-            f"the listing of {what} came without rows or without a total, so nobody can tell whether it is whole",
-            next="Check base_url: it should be the address of the registry's API.",
-        )
+        raise no_listing(what, "came without rows or without a total, so nobody can tell whether it is whole")
+    if not all(_has_id(row) for row in rows):
+        raise no_listing(what, "has a row without an id")
     return Listing(rows, total)
 
 
-def _by_id(rows: Sequence[Json], what: str, keep: Callable[[Json], T]) -> dict[str, T]:
-    found: dict[str, T] = {}
-    for row in rows:
-        name = row.get("id") if isinstance(row, dict) else None
-        if not isinstance(name, str) or not name:
-            raise Stop(
-                "check_failed",
-                f"the listing of {what} has a row without an id",
-                next="Check base_url: it should be the address of the registry's API.",
-            )
-        found[name] = keep(row)
-    return found
+def no_listing(what: str, why: str) -> Stop:
+    """What came in its place is no answer of this registry's API."""
+    advice = "Check base_url: it should be the address of the registry's API."
+    return Stop("check_failed", f"the listing of {what} {why}", next=advice)
+
+
+def _has_id(row: Json) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("id"), str) and bool(row["id"])
+
+
+def _by_id(rows: Sequence[dict[str, Json]], keep: Callable[[Json], T]) -> dict[str, T]:
+    return {row["id"]: keep(row) for row in rows}
 
 
 def _newest_first(times: Iterable[Json]) -> bool:

@@ -1,0 +1,79 @@
+"""What surrounds every command: the system it needs, refused arguments, signals nobody took, bugs."""
+
+from __future__ import annotations
+
+import io
+import sys
+import traceback
+from typing import Final
+
+from engine.cli import early
+from engine.errors import EXIT_ACT, EXIT_USAGE, Unsupported
+
+_TYPER_INTERRUPTED: Final = 130
+
+
+def start() -> None:
+    """Runs the command that is asked for, and ends the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):  # names may hold what this terminal, or UTF-8 itself, cannot write
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        import engine.disk  # noqa: F401 - refuses a system without file locks, before anything else is loaded
+
+        _command()
+    except Unsupported as error:
+        print(f"error: {error}", file=sys.stderr)
+        early.tell(EXIT_USAGE, "config", str(error), "Run it where it can run; nothing was sent.")
+        sys.exit(EXIT_USAGE)
+    except KeyboardInterrupt:  # between what looks after signals there are moments in which Python does
+        early.leave()
+    except Exception as error:  # the one place that knows what to do about a bug: say where, and stop the scheduler
+        _tell_bug(error)
+        _summary_of_nothing("failures", "a bug in promptferry ended the run; see stderr", EXIT_ACT)
+        sys.exit(EXIT_ACT)
+
+
+def _command() -> None:
+    import typer
+
+    from engine.cli import after  # noqa: F401 - registers its commands
+    from engine.cli.commands import app
+
+    try:
+        app()
+    except SystemExit as end:
+        if end.code == _TYPER_INTERRUPTED:
+            raise KeyboardInterrupt from None
+        # typer.Exit: the command has ended and told it; anything else: its arguments were refused
+        refused = end.__context__
+        if end.code == EXIT_USAGE and not isinstance(refused, typer.Exit):
+            message = refused.format_message() if isinstance(refused, typer.BadParameter) else str(refused)
+            _summary_of_nothing("config", message, EXIT_USAGE)
+        raise
+
+
+def _summary_of_nothing(reason: str, message: str, exit_code: int) -> None:
+    """`run` has a summary at every end, also at one that comes before the command is reached."""
+    if early.is_run(sys.argv):
+        from engine.cli.run import nothing_done, tell
+
+        tell(nothing_done(reason, message, exit_code), as_json=False)
+
+
+def _tell_bug(error: BaseException) -> None:
+    """Where it happened and of what kind it is; never its text, which may hold a prompt or a key."""
+    print("error: this is a bug in promptferry; please report the lines below.", file=sys.stderr)
+    _tell_where(error)
+    print("What was recorded is safe: the same command goes on from there.", file=sys.stderr)
+
+
+def _tell_where(error: BaseException) -> None:
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            _tell_where(one)
+        return
+    if (earlier := error.__cause__ or error.__context__) is not None:
+        _tell_where(earlier)
+    sys.stderr.writelines(traceback.format_tb(error.__traceback__))
+    print(f"{type(error).__module__}.{type(error).__qualname__}", file=sys.stderr)
