@@ -29,19 +29,20 @@ from engine.inventory import Inventory, count
 from engine.job import Halt, Job, replicas_among
 from engine.ledger import State, mismatch
 from engine.ledgerfile import entries, read_ledger
-from engine.lookup import catalog_of, rows_of
-from engine.model import Entry, Finding
+from engine.lookup import catalog_of, rows_of, told, told_by_definitions
+from engine.model import Entry, Finding, Row
 from engine.pipeline import migrate
 from engine.planfile import PlanFile
 from engine.planner import Plan, plan
 from engine.reconcile import reconcile, settle
 from engine.report import Summary
+from engine.selection import glob_readings, untold
 from engine.sink import Sink
 from engine.survey import Survey, Task, survey
 from engine.tasks import task_group
 from engine.throttle import Requests
 
-TOLD: Final = ("adopt", "conflict", "skip", "wait")
+TOLD: Final = ("adopt", "conflict", "skip", "wait", "unread")
 """What a run has to do besides creating."""
 
 
@@ -170,12 +171,12 @@ async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, list[Task]]:
     run.live.stage = "listing"
     job = await open_job(run.migration, ends)
     stop_on_problems(list(named_in_file(job)))
-    found = await survey(job, run.state, now=time.time(), retry_failed=run.options.retry_failed)
+    chosen = run.options.chosen
+    found = await survey(job, run.state, now=time.time(), retry_failed=run.options.retry_failed, narrowed=chosen.parts)
+    found.notes.extend(chosen.readings([task.row for task in found.tasks]))
     stop_on_problems(list(unknown_ids(job, found.rows, _known_ids(run.migration))))
     run.survey = found
-    run.chosen = {
-        task.row.id for task in found.tasks if run.options.chosen.takes_row(task.row, job.ends.source.collections)
-    }
+    run.chosen = {task.row.id for task in found.tasks if chosen.takes_row(task.row, job.ends.source.collections)}
     if run.options.plan is not None:
         run.chosen &= run.options.plan.steps.keys()
         job = replace(job, planned=run.options.plan.steps)
@@ -350,7 +351,8 @@ async def plan_migration(migration: Migration, *, chosen: Chosen, rate: float | 
     async with open_ends(migration, rate=rate) as ends:
         job = await open_job(migration, ends, also={"labels"})
         stop_on_problems(list(named_in_file(job)))
-        found = await survey(job, state, now=time.time())
+        found = await survey(job, state, now=time.time(), narrowed=chosen.parts)
+        found.notes.extend(chosen.readings([task.row for task in found.tasks]))
         stop_on_problems(list(unknown_ids(job, found.rows, _known_ids(migration))))
         taken = {task.row.id for task in found.tasks if chosen.takes_row(task.row, job.ends.source.collections)}
         return await plan(
@@ -382,14 +384,31 @@ async def check_migration(
 
 
 async def take_inventory(migration: Migration, *, rate: float | None = None) -> Inventory:
-    """One listing of the source, counted. Raises Stop."""
+    """One listing of the source, counted; where rows do not tell the model, definitions are read. Raises Stop."""
     state = _recorded(migration)
     async with open_ends(migration, rate=rate) as ends:
         select = migration.selection()
-        rows, _ = await rows_of(ends.source)
+        listed, _ = await rows_of(ends.source)
         known = await catalog_of(ends.source, {"collections"})
-        counted = count(rows, select, known.collections, replicas_among(ends.source, ends.target, state.targets))
-        return replace(counted, notes=list(known.notes))
+        collections = known.collections
+
+        def silent(row: Row) -> bool:
+            return not row.whole and (row.model is None or untold(select, row, collections))
+
+        concurrency = migration.limits.concurrency
+        found = await told(ends.source, listed, silent, version=select.speaking, concurrency=concurrency)
+        return count(
+            found.rows,
+            select,
+            collections,
+            replicas_among(ends.source, ends.target, state.targets),
+            unread=found.unread.keys(),
+            notes=[
+                *known.notes,
+                *told_by_definitions(found.read),
+                *glob_readings(select, migration.rules(), found.rows, collections),
+            ],
+        )
 
 
 def _known_ids(migration: Migration) -> set[str]:

@@ -9,10 +9,10 @@ import anyio
 
 from engine.errors import Rejected, Stop, Transient
 from engine.job import Job
-from engine.lookup import rows_of
+from engine.lookup import listings, told, told_by_definitions
 from engine.model import Choice, Finding, Named, Row, Rule
 from engine.rewrite import rewrite
-from engine.selection import find, selects, unknown_collections
+from engine.selection import find, glob_readings, selects, unknown_collections, untold
 from engine.tasks import task_group
 
 
@@ -59,16 +59,28 @@ async def examine(job: Job, replicas: Collection[str], known: Collection[str]) -
 
     Raises Stop when an end cannot be asked.
     """
-    rows, _ = await rows_of(job.source)
-    selected = [row for row in rows if row.id not in replicas and selects(job.select, row, job.ends.source.collections)]
+    listed, _, target_rows = await listings(job)
+    collections = job.ends.source.collections
+
+    def silent(row: Row) -> bool:
+        return row.id not in replicas and untold(job.select, row, collections)
+
+    found = await told(job.source, listed, silent, version=job.select.speaking, concurrency=job.concurrency)
+    rows = found.rows
+    selected = [
+        row
+        for row in rows
+        if row.id not in replicas and (row.id in found.unread or selects(job.select, row, collections))
+    ]
     findings = [
         Finding(level="ok", where="source", text=f"reachable; its key lists prompts: {len(rows)}"),
         Finding(
             level="ok" if selected else "note", where="select", text=f"takes {len(selected)} of {len(rows)} prompts"
         ),
     ]
+    notes = [*told_by_definitions(found.read), *glob_readings(job.select, job.rules, rows, collections)]
+    findings += [Finding(level="note", where="select", text=note) for note in notes]
     if not job.ends.same:
-        target_rows, _ = await rows_of(job.target)
         text = f"reachable; its key lists prompts: {len(target_rows)}"
         findings.append(Finding(level="ok", where="target", text=text))
     findings += [Finding(level="note", where="source", text=note) for note in job.ends.source.notes]
@@ -104,7 +116,7 @@ async def _read(job: Job, rows: Sequence[Row]) -> list[Finding]:
     async def one(row: Row) -> None:
         async with limiter:
             try:
-                prompt = await job.source.fetch(row.id, job.select.version)
+                prompt = await job.source.fetch(row.id, job.select.speaking)
             except (Rejected, Transient) as error:
                 refused[str(error)] += 1
                 return

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.model import Json, Named, Row, Select
-from engine.selection import selects, takes
+from engine.selection import selects, takes, two_readings, untold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +24,20 @@ class Chosen:
         """Whether nothing was narrowed down."""
         return not (self.only or self.collections or self.ids)
 
+    @property
+    def parts(self) -> Select:
+        """What of it a row of a listing has to tell, as parts of a selection."""
+        return Select(ids=self.ids, collections=self.collections)
+
     def takes_row(self, row: Row, collections: Sequence[Named] | None) -> bool:
-        """Whether this prompt of a listing is one of them."""
-        parts = Select(ids=self.ids, collections=self.collections)
-        return self._named(row.name, row.id) and selects(parts, row, collections)
+        """Whether this prompt of a listing is one of them, or may be, where the row does not tell."""
+        if not self._named(row.name, row.id):
+            return False
+        return selects(self.parts, row, collections) or untold(self.parts, row, collections)
+
+    def readings(self, rows: Sequence[Row]) -> list[str]:
+        """A sentence for each glob of `--only` that these rows allow to be read both ways."""
+        return list(two_readings([("--only", glob) for glob in self.only], [row.name for row in rows]))
 
     def takes_line(self, line: Mapping[str, Json]) -> bool:
         """Whether this line of a ledger speaks of one of them."""

@@ -17,6 +17,7 @@ from engine.job import Job
 from engine.lookup import catalog_of
 from engine.model import Gateway, Target
 from engine.rewrite import Ends
+from engine.tasks import both
 from engine.throttle import Gate
 
 if TYPE_CHECKING:
@@ -118,8 +119,10 @@ async def open_job(migration: Migration, ends: Workspaces, *, also: Collection[s
     """Asks both ends for what the rules need to know of them, and for `also`. The first requests are sent here."""
     select, rules = migration.selection(), migration.rules()
     kinds = kinds_needed(rules, same=ends.same).union(also)
-    source = await catalog_of(ends.source, kinds)
-    target = source if ends.same else await catalog_of(ends.target, kinds)
+    if ends.same:
+        source = target = await catalog_of(ends.source, kinds)
+    else:
+        source, target = await both(catalog_of(ends.source, kinds), catalog_of(ends.target, kinds))
     limits = migration.limits
     return Job(
         migration=migration.name,

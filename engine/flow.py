@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -92,6 +93,32 @@ class Labels:
             return self._ids[name]
 
 
+class FirstWrite:
+    """Writes go alone until one of them has arrived, and creates until one was read back: a run learns from them what
+    the registry makes of a write before many are under way.
+    """
+
+    def __init__(self) -> None:
+        self.arrived = False
+        """A write has had its effect."""
+        self.read_back = False
+        """A create has, and it was looked at."""
+        self._lock = anyio.Lock()
+
+    @asynccontextmanager
+    async def turn(self, *, create: bool) -> AsyncIterator[bool]:
+        """Whether what is written in this block goes alone: then the next one waits until it ends."""
+        if not self._over(create):
+            async with self._lock:
+                if not self._over(create):
+                    yield True
+                    return
+        yield False
+
+    def _over(self, create: bool) -> bool:
+        return self.read_back or (self.arrived and not create)
+
+
 @dataclass(slots=True, kw_only=True)
 class Flow:
     """One run. Every line of the ledger goes through `record`."""
@@ -102,6 +129,7 @@ class Flow:
     max_failures: MaxFailures | None = None
     copies: Copies
     labels: Labels = field(default_factory=Labels)
+    first: FirstWrite = field(default_factory=FirstWrite)
     mark_in: MarkIn = "metadata"
     """Where the mark comes back: `metadata` or `description`; the first create of a run finds out."""
     looking_up: bool = False

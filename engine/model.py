@@ -39,6 +39,8 @@ class Row:
     created_at: str | None = None
     updated_at: str | None = None
     archived: bool = False
+    whole: bool = False
+    """Where it has no model or no collection, its definition has none either; else only the definition tells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +158,11 @@ class Select:
     """Globs on the whole name, case-sensitive; `!` takes away; only `!` globs: everything else."""
     models: Sequence[str] = ()
     version: str = "published"
+
+    @property
+    def speaking(self) -> str:
+        """The version that speaks for a prompt: of a whole history the published one."""
+        return "published" if self.version == "all" else self.version
 
 
 Choice = tuple[tuple[str, str], ...]

@@ -1,12 +1,15 @@
 """Producer -> ids queue -> fetch pool -> replicas queue -> post pool -> ledger. One direction; nothing flows back.
 
 A stage ends the next one by one end marker for each of its workers. When the run is asked to end, workers go on
-emptying their queue without doing anything, so that no stage before them hangs on a full one.
+emptying their queue without doing anything, so that no stage before them hangs on a full one. Whoever writes takes its
+turn (`trial`): while the first write goes alone, the others wait with what they have in hand, and reading goes on until
+the replicas queue is full.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
@@ -15,78 +18,44 @@ import anyio
 
 from engine import entries
 from engine.decide import Decision, decide
-from engine.digest import differences, make_replica, read_mark
-from engine.errors import Gone, Rejected, Stop, Transient
+from engine.errors import Stop
 from engine.flow import Flow, Ready
-from engine.job import Draft, Job, prepare
-from engine.log import log
-from engine.model import Created, Failed, Prompt
-from engine.post import READ_BACK_TRIES, finish, post, revise
+from engine.job import Job
+from engine.post import post, revise
 from engine.survey import Task
 from engine.tasks import task_group
+from engine.trial import Canaries, as_marked, finish_in_turn, judge_canaries, write_alone
 
 BULKS: Final = 2
 """Bulks at once: one is being filled while another one is under way."""
 GRACE_S: Final = 10.0
 """Seconds that requests in flight get after the run was asked to end."""
+IDLE: Final = ("unchanged", "skip", "replica")
+"""Decisions after which a prompt was no canary."""
 
 
-async def migrate(job: Job, flow: Flow, tasks: Sequence[Task], *, first_alone: bool = True, canary: int = 0) -> None:
+async def migrate(job: Job, flow: Flow, tasks: Sequence[Task], *, canary: int = 0) -> None:
     """Creates the replicas of these tasks; every outcome is in the ledger when it returns.
 
-    `canary`: so many first, read back whole; the run ends when one of them is not as it should be.
+    `canary`: so many that need something first, read back whole; the run ends when one of them is not as it should be.
     """
-    remaining = list(tasks)
-    if first_alone:
-        remaining = await _until_stopped(flow, partial(_first, job, flow, remaining)) or []
-    if canary and flow.halt.stop is None:
-        rest = max(0, canary - (len(tasks) - len(remaining)))
-        await _all(job, flow, remaining[:rest])
-        remaining = remaining[rest:]
-        await _until_stopped(flow, partial(_judge_canaries, job, flow, tasks[: len(tasks) - len(remaining)]))
-    await _all(job, flow, remaining)
+    rest = deque(tasks)
+    if canary:
+        canaries = Canaries(canary)
+        await _all(job, flow, rest, canaries)
+        if flow.halt.stop is None:
+            await _until_stopped(flow, partial(judge_canaries, job, flow, canaries.taken))
+        rest.extendleft(reversed(canaries.left))
+    await _all(job, flow, rest)
 
 
-async def _all(job: Job, flow: Flow, tasks: Sequence[Task]) -> None:
-    if tasks and flow.halt.stop is None:
-        await _until_stopped(flow, partial(_pools, job, flow, tasks))
+async def _all(job: Job, flow: Flow, rest: deque[Task], canaries: Canaries | None = None) -> None:
+    if rest and flow.halt.stop is None:
+        await _until_stopped(flow, partial(_pools, job, flow, rest, canaries))
 
 
-async def _judge_canaries(job: Job, flow: Flow, tasks: Sequence[Task]) -> list[Task]:
-    """Raises Stop unless each of them was created and is, read back, what the rules make of its source."""
-    wrong: list[str] = []
-    for task in tasks:
-        record = flow.state.records.get(task.row.id)
-        if record is None or record.target_id is None:
-            wrong.append(f"{task.row.name}: {record.status if record is not None else 'not created'}")
-        elif fields := await _differences(job, flow, task, record.target_id):
-            wrong.append(f"{task.row.name}: {', '.join(fields)}")
-    if wrong:
-        raise Stop(
-            "canary",
-            f"{len(wrong)} of {len(tasks)} canaries are not as they should be: {'; '.join(wrong)}",
-            next="Look at these replicas; mend the migration file or the registry, then run it again.",
-        )
-    return []
-
-
-async def _differences(job: Job, flow: Flow, task: Task, target_id: str) -> Sequence[str]:
-    """The fields in which a replica differs from what the rules make of its source now."""
-    found = await _read_back(job, flow, target_id)
-    if found is None:
-        return ["cannot be read back"]
-    try:
-        prepared = prepare(job, await job.source.fetch(task.row.id, job.select.version), name=task.name)
-    except (Rejected, Transient):
-        return ["its source cannot be read any more"]
-    if isinstance(prepared, Failed):
-        return [prepared.message]
-    return differences(prepared.replica.prompt, found)
-
-
-async def _until_stopped(flow: Flow, work: Callable[[], Awaitable[list[Task]]]) -> list[Task] | None:
+async def _until_stopped(flow: Flow, work: Callable[[], Awaitable[None]]) -> None:
     """Runs a stage; GRACE_S after the run was asked to end, what is still in flight is dropped and stays an intent."""
-    result: list[Task] | None = None
 
     async def grace(scope: anyio.CancelScope) -> None:
         await flow.halt.wait()
@@ -96,168 +65,120 @@ async def _until_stopped(flow: Flow, work: Callable[[], Awaitable[list[Task]]]) 
     async with task_group() as group:
         group.start_soon(grace, group.cancel_scope)
         try:
-            result = await work()
+            await work()
         except Stop as stop:
             flow.halt.request(stop)
         group.cancel_scope.cancel()
-    return result
 
 
-async def _first(job: Job, flow: Flow, tasks: Sequence[Task]) -> list[Task]:
-    """Creates the first replica alone, reads it back, and learns where its mark survives. Returns the other tasks."""
-    for position, task in enumerate(tasks):
-        if flow.halt.stop is not None:
-            break
-        ready = await _fetch(job, flow, task)
-        if ready is None:
-            continue
-        if ready.draft.revision is not None:
-            await revise(job, flow, ready)
-            return list(tasks[position + 1 :])
-        outcomes = await post(job, flow, [ready])
-        if outcomes and isinstance(outcomes[0], Created):
-            await _learn(job, flow, ready.draft, outcomes[0].target_id)
-            return list(tasks[position + 1 :])
-    return []
-
-
-async def _learn(job: Job, flow: Flow, draft: Draft, target_id: str) -> None:
-    """Reads the first replica back whole. What the registry did to it is said; it does not stop the run."""
-    found = await _read_back(job, flow, target_id)
-    if found is None:
-        log.warning("replica.not_readable", target_id=target_id)
+async def _write(job: Job, flow: Flow, batch: Sequence[Ready]) -> None:
+    """Creates in one call, updates one by one; nothing when the run was asked to end."""
+    if flow.halt.stop is not None:
         return
-    if (mark := read_mark(found.metadata, None)) is None or mark.key != draft.replica.mark.key:
-        flow.mark_in = "description"
-        log.warning("mark.moved", reason="the registry does not keep it in the metadata", to="version description")
-        await _mark_again(job, draft, target_id)
-    if fields := differences(draft.replica.prompt, found):
-        log.warning("replica.differs", target_id=target_id, fields=list(fields))
+    batch = await as_marked(job, flow, batch)
+    if creates := [one for one in batch if one.draft.revision is None]:
+        await post(job, flow, creates)
+    for update in batch:
+        if update.draft.revision is not None:
+            await revise(job, flow, update)
 
 
-async def _mark_again(job: Job, draft: Draft, target_id: str) -> None:
-    """Gives the first replica the mark that all later ones carry, so that a lost ledger does not lose it."""
-    marked = make_replica(
-        draft.replica.source,
-        draft.rewritten.prompt,
-        migration=job.migration,
-        registry=job.registry,
-        mark_in="description",
-    )
-    try:
-        await job.target.describe(target_id, marked.prompt.description or "")
-    except (Rejected, Transient) as error:
-        log.warning("replica.not_marked", target_id=target_id, message=str(error))
-
-
-async def _read_back(job: Job, flow: Flow, target_id: str) -> Prompt | None:
-    """The replica, polled for some seconds because reads may be stale; None when it does not appear."""
-    for attempt in range(READ_BACK_TRIES):
-        try:
-            return await job.target.fetch(target_id)
-        except Gone:
-            await flow.halt.pause(0.1 * 2**attempt)
-        except (Rejected, Transient) as error:
-            log.warning("replica.not_readable", target_id=target_id, message=str(error))
-            return None
-    return None
-
-
-async def _pools(job: Job, flow: Flow, tasks: Sequence[Task]) -> list[Task]:
-    ids: asyncio.Queue[Task | None] = asyncio.Queue(job.concurrency)
-    ready: asyncio.Queue[Ready | None] = asyncio.Queue(job.concurrency)
+async def _pools(job: Job, flow: Flow, rest: deque[Task], canaries: Canaries | None) -> None:
     # no more workers than may be in flight: whoever waits for a place costs time and sends nothing
-    workers = min((job.concurrency + 1) // 2, len(tasks))
+    workers = min((job.concurrency + 1) // 2, len(rest))
     posters = workers if job.target.batch == 1 else min(workers, BULKS)
-    async with task_group() as group:
-        group.start_soon(_produce, flow, tasks, ids, workers)
-        group.start_soon(_fetch_pool, job, flow, ids, ready, workers, posters)
-        for _ in range(posters):
-            group.start_soon(_post_worker, job, flow, ready)
-    return []
+    await _Pools(job, flow, rest, canaries).run(workers, posters)
 
 
-async def _produce(flow: Flow, tasks: Sequence[Task], ids: asyncio.Queue[Task | None], workers: int) -> None:
-    for task in tasks:
-        if flow.halt.stop is not None:
-            break
-        await ids.put(task)
-    for _ in range(workers):
-        await ids.put(None)
+class _Pools:
+    """The stages over these tasks, or over the canaries among them: what was not taken up stays in `rest`."""
 
+    def __init__(self, job: Job, flow: Flow, rest: deque[Task], canaries: Canaries | None) -> None:
+        self.job, self.flow, self.rest, self.canaries = job, flow, rest, canaries
+        self.ids: asyncio.Queue[Task | None] = asyncio.Queue(job.concurrency)
+        self.ready: asyncio.Queue[Ready | None] = asyncio.Queue(job.concurrency)
 
-async def _fetch_pool(
-    job: Job,
-    flow: Flow,
-    ids: asyncio.Queue[Task | None],
-    ready: asyncio.Queue[Ready | None],
-    workers: int,
-    posters: int,
-) -> None:
-    async with task_group() as group:
+    async def run(self, workers: int, posters: int) -> None:
+        async with task_group() as group:
+            group.start_soon(self._produce, workers)
+            group.start_soon(self._fetch_pool, workers, posters)
+            for _ in range(posters):
+                group.start_soon(self._post_worker)
+
+    async def _produce(self, workers: int) -> None:
+        while self.rest and self.flow.halt.stop is None and not (self.canaries and self.canaries.full):
+            await self.ids.put(self.rest.popleft())
         for _ in range(workers):
-            group.start_soon(_fetch_worker, job, flow, ids, ready)
-    for _ in range(posters):
-        await ready.put(None)
+            await self.ids.put(None)
 
+    async def _fetch_pool(self, workers: int, posters: int) -> None:
+        async with task_group() as group:
+            for _ in range(workers):
+                group.start_soon(self._fetch_worker)
+        for _ in range(posters):
+            await self.ready.put(None)
 
-async def _fetch_worker(
-    job: Job, flow: Flow, ids: asyncio.Queue[Task | None], ready: asyncio.Queue[Ready | None]
-) -> None:
-    while (task := await ids.get()) is not None:
-        if flow.halt.stop is not None:
-            continue
+    async def _fetch_worker(self) -> None:
+        while (task := await self.ids.get()) is not None:
+            if self.flow.halt.stop is not None:
+                continue
+            try:
+                if (prepared := await self._fetch(task)) is not None:
+                    await self._hand_over(prepared)
+            except Stop as stop:
+                self.flow.halt.request(stop)
+
+    async def _hand_over(self, prepared: Ready) -> None:
+        if self.job.target.batch > 1 and prepared.draft.revision is not None:
+            if not await write_alone(self.job, self.flow, prepared):
+                await _write(self.job, self.flow, [prepared])  # one by one: nothing that fills a bulk waits for it
+            return
+        while self.job.target.batch == 1 and self.ready.full() and (first := self.ready.get_nowait()) is not None:
+            await self._post_next(first)  # writes take longer than reads: lend them a hand
+        await self.ready.put(prepared)
+
+    async def _post_worker(self) -> None:
+        while (first := await self.ready.get()) is not None:
+            await self._post_next(first)
+
+    async def _post_next(self, first: Ready) -> None:
         try:
-            if (prepared := await _fetch(job, flow, task)) is not None:
-                if prepared.draft.revision is not None and job.target.batch > 1:
-                    await revise(job, flow, prepared)  # one by one: nothing that fills a bulk has to wait for it
-                    continue
-                while job.target.batch == 1 and ready.full() and (first := ready.get_nowait()) is not None:
-                    await _post_next(job, flow, ready, first)  # writes take longer than reads: lend them a hand
-                await ready.put(prepared)
+            if not await write_alone(self.job, self.flow, first):
+                await _write(self.job, self.flow, await self._filled(first))
         except Stop as stop:
-            flow.halt.request(stop)
+            self.flow.halt.request(stop)
 
+    async def _filled(self, first: Ready) -> list[Ready]:
+        """As much as the target takes in one call; waits for it, for a bulk of one costs as much as a full one."""
+        batch = [first]
+        while len(batch) < self.job.target.batch:
+            item = await self.ready.get()
+            if item is None:
+                self.ready.put_nowait(item)  # the end of a worker, not of this one's batch
+                break
+            batch.append(item)
+        return batch
 
-async def _post_worker(job: Job, flow: Flow, ready: asyncio.Queue[Ready | None]) -> None:
-    while (first := await ready.get()) is not None:
-        await _post_next(job, flow, ready, first)
-
-
-async def _post_next(job: Job, flow: Flow, ready: asyncio.Queue[Ready | None], first: Ready) -> None:
-    """Sends as much as the target takes in one call; waits for it, for a bulk of one costs as much as a full one."""
-    batch = [first]
-    while len(batch) < job.target.batch:
-        item = await ready.get()
-        if item is None:
-            ready.put_nowait(item)  # the end of a worker, not of this one's batch
-            break
-        batch.append(item)
-    if flow.halt.stop is None:
-        try:
-            if creates := [one for one in batch if one.draft.revision is None]:
-                await post(job, flow, creates)
-            for update in batch:
-                if update.draft.revision is not None:
-                    await revise(job, flow, update)
-        except Stop as stop:
-            flow.halt.request(stop)
-
-
-async def _fetch(job: Job, flow: Flow, task: Task) -> Ready | None:
-    """Reads what decides and prepares what is sent; None when nothing is, and the ledger says why."""
-    record = flow.state.records.get(task.row.id)
-    decision = await decide(job, task, record, now=flow.clock(), mark_in=flow.mark_in)
-    whose = entries.origin(task.row, job.ends.source.collections)
-    if decision.action == "replica":
-        flow.replicas.add(task.row.id)  # a replica of ours that has been renamed, and that no ledger knows
-    elif decision.action == "finish":
-        await finish(job, flow, task, whose)
-    elif decision.draft is not None:
-        return Ready(task, whose, decision.draft, decision.pending)
-    elif decision.entry is not None and not _never_sent(flow, decision):
-        await flow.record(decision.entry)
-    return None
+    async def _fetch(self, task: Task) -> Ready | None:
+        """Reads what decides and prepares what is sent; None when nothing is, and the ledger says why."""
+        job, flow, canaries = self.job, self.flow, self.canaries
+        if canaries is not None and canaries.full:
+            canaries.left.append(task)
+            return None
+        record = flow.state.records.get(task.row.id)
+        decision = await decide(job, task, record, now=flow.clock(), mark_in=flow.mark_in)
+        if canaries is not None and decision.action not in IDLE and not canaries.take(task):
+            return None
+        whose = entries.origin(task.row, job.ends.source.collections)
+        if decision.action == "replica":
+            flow.replicas.add(task.row.id)  # a replica of ours that has been renamed, and that no ledger knows
+        elif decision.action == "finish":
+            await finish_in_turn(job, flow, task, whose)
+        elif decision.draft is not None:
+            return Ready(task, whose, decision.draft, decision.pending)
+        elif decision.entry is not None and not _never_sent(flow, decision):
+            await flow.record(decision.entry)
+        return None
 
 
 def _never_sent(flow: Flow, decision: Decision) -> bool:

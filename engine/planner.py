@@ -15,7 +15,7 @@ from engine.digest import changed_fields, user_name
 from engine.errors import Rejected, Transient
 from engine.job import Draft, Job
 from engine.ledger import Record, State
-from engine.model import Dialect, Json
+from engine.model import Dialect, Failed, Json
 from engine.rewrite import Change, Rewritten, rewrite
 from engine.selection import find
 from engine.survey import Survey, Task
@@ -149,6 +149,8 @@ def _translation(job: Job, dialects: Collection[Dialect | None]) -> list[tuple[s
 async def _planned(job: Job, task: Task, record: Record | None, now: float) -> Planned | None:
     """None: it turned out to be a replica of this migration."""
     notes = [task.note] if task.note else []
+    if task.action == "unread" and task.failure is not None:
+        return _unread(job, task, task.failure, made=record is not None and record.made)
     waits = task.action == "wait"
     if task.action not in ("create", "update") and not waits:
         return _settled(task, notes)
@@ -241,6 +243,11 @@ async def _labels_left(job: Job, task: Task, decision: Decision) -> list[str]:
 def _digests(draft: Draft | None) -> Mapping[str, str | None]:
     mark = draft.replica.mark if draft is not None else None
     return {} if mark is None else {"source_digest": mark.source_digest, "replica_digest": mark.replica_digest}
+
+
+def _unread(job: Job, task: Task, failure: Failed, *, made: bool) -> Planned:
+    action = "update" if made or job.in_place else "create"
+    return Planned(source_id=task.row.id, name=task.row.name, action=action, problem=failure.message, requests=1)
 
 
 def _settled(task: Task, notes: list[str]) -> Planned:

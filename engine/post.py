@@ -77,7 +77,7 @@ async def revise(job: Job, flow: Flow, ready: Ready) -> None:
         )
         await flow.record(after)
     except (Rejected, Transient) as error:
-        await _refused(flow, ready.whose, "update", error, _seen(job, flow, ready))
+        await _refused(flow, ready.whose, "update", error, seen_source(job, flow, ready))
         return
     if ready.pending:
         await finish(job, flow, ready.task, ready.whose)
@@ -132,11 +132,11 @@ def _unsent(flow: Flow, outcome: Outcome) -> bool:
 
 def _told(job: Job, flow: Flow, ready: Ready, outcome: Outcome) -> Entry:
     """What the ledger says of it."""
-    seen = _seen(job, flow, ready)
+    seen = seen_source(job, flow, ready)
     return entries.of(ready.whose, ready.draft, outcome, now=flow.clock(), seen=seen, pending=ready.pending)
 
 
-def _seen(job: Job, flow: Flow, ready: Ready) -> dict[str, Json]:
+def seen_source(job: Job, flow: Flow, ready: Ready) -> dict[str, Json]:
     """The source, should this fail with it."""
     if job.select.version == "all":
         return _listed(flow, ready.task)
@@ -257,7 +257,7 @@ def _differs(job: Job, flow: Flow, ready: Ready, number: int | None, wrong: Sequ
     what = "its new version is not in the list of versions" if number is None else f"version {number} is not as wanted"
     message = f"{what} ({', '.join(wrong)}); it was not published"
     failure = Failed(error="differs", message=message)
-    return entries.failed(ready.whose, "read_back", failure, _seen(job, flow, ready), **UPDATE)
+    return entries.failed(ready.whose, "read_back", failure, seen_source(job, flow, ready), **UPDATE)
 
 
 # ---- labels and histories --------------------------------------------------------------------------------------------

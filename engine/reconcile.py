@@ -16,8 +16,9 @@ from engine.log import log
 from engine.lookup import rows_of
 from engine.model import Row
 from engine.pipeline import migrate
-from engine.post import finish
 from engine.survey import Task, judge
+from engine.tasks import for_each
+from engine.trial import finish_in_turn
 
 
 async def reconcile(job: Job, flow: Flow, rows: Sequence[Row]) -> None:
@@ -36,11 +37,14 @@ async def reconcile(job: Job, flow: Flow, rows: Sequence[Row]) -> None:
         await settle(job, flow, tasks)
         again = [task for task in tasks if task.action in ("create", "update")]
         if again:
-            await migrate(job, flow, again, first_alone=False)
+            await migrate(job, flow, again)
 
 
 async def settle(job: Job, flow: Flow, tasks: Sequence[Task]) -> None:
-    """Records what a judgement found without sending anything: adopted, in conflict, to be left alone."""
+    """Records what a judgement found without sending anything: adopted, in conflict, unread, to be left alone. Then
+    brings what adopted replicas are short of.
+    """
+    short: list[Task] = []
     for task in tasks:
         if task.note:
             log.warning("prompt.note", source_id=task.row.id, note=task.note)
@@ -50,13 +54,23 @@ async def settle(job: Job, flow: Flow, tasks: Sequence[Task]) -> None:
             pending = job.select.version == "all" or task.adopt.labelled
             source, now = task.adopt.source, flow.clock()
             await flow.record(entries.adopted(whose, task.row, source, match.row, match.mark, now=now, pending=pending))
-            if pending and flow.halt.stop is None:
-                await finish(job, flow, task, whose)
+            if pending:
+                short.append(task)
         elif task.action == "conflict":
             op = entries.UPDATE if job.in_place else {}
             await flow.record(entries.conflict(whose, task.reason or "exists", task.target_id, **op))
         elif task.action == "skip":
             await flow.record(entries.skipped(whose, task.reason or "exists"))
+        elif task.action == "unread" and task.failure is not None:
+            record = flow.state.records.get(task.row.id)
+            op = entries.UPDATE if job.in_place or (record is not None and record.made) else {}
+            seen = entries.seen(task.row.updated_at, None, flow.clock())
+            await flow.record(entries.failed(whose, "fetch", task.failure, seen, **op))
+
+    async def complete(task: Task) -> None:
+        await finish_in_turn(job, flow, task, entries.origin(task.row, job.ends.source.collections))
+
+    await for_each(short, complete, limit=job.concurrency)
 
 
 def _in_doubt(flow: Flow, row: Row) -> bool:

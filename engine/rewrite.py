@@ -114,13 +114,26 @@ def rewrite(prompt: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collectio
 def place(row: Row, rules: Sequence[Rule], ends: Ends) -> Placement | None:
     """Name and collection of the replica as `rewrite` will give them, from a row of the listing alone.
 
-    None when a rule that changes either may be for this prompt but asks what it `has`: then the definition is needed.
+    None when a rule that changes either may be for this prompt but asks what it `has`, or for a model or collection
+    that the row does not tell: then the definition is needed.
     """
-    fitting = [rule for rule in rules if _fits(rule.when, row, ends)]
-    if any(rule.when.has and (rule.name or rule.collection) for rule in fitting):
+    untold = () if row.whole else tuple(part for part in ("model", "collection") if getattr(row, part) is None)
+    fitting = [rule for rule in rules if (rule.name or rule.collection) and _fits(rule.when, row, ends, untold)]
+    if any(rule.when.has or _asks(rule, untold) for rule in fitting):
         return None
-    name, collection = _placed(row, [rule for rule in fitting if not rule.when.has], ends)
+    name, collection = _placed(row, fitting, ends)
     return Placement(name, collection.value)
+
+
+def _asks(rule: Rule, untold: Collection[str]) -> bool:
+    """Whether what this rule makes of name and collection hangs on one of these parts."""
+    asked = (
+        getattr(rule.when, part) != "*"
+        or f"{{{part}}}" in (rule.name or "")
+        or (part == "collection" and any(glob != "*" for glob, _ in rule.collection))
+        for part in untold
+    )
+    return any(asked)
 
 
 def clashes(placements: Iterable[tuple[Row, Placement]], *, twins: bool = True) -> set[str]:
@@ -165,12 +178,12 @@ def _translated(done: Rewritten, messages: str, ends: Ends) -> Rewritten:
 # ---- which rules, which values ---------------------------------------------------------------------------------------
 
 
-def _fits(when: When, prompt: Prompt | Row, ends: Ends) -> bool:
-    """Whether all parts of `when` but `has` hold."""
+def _fits(when: When, prompt: Prompt | Row, ends: Ends, untold: Collection[str] = ()) -> bool:
+    """Whether all parts of `when` but `has` hold, or may hold: nobody knows what is `untold`."""
     return when is ALWAYS or (
-        takes(when.model, prompt.model)
+        ("model" in untold or takes(when.model, prompt.model))
         and takes(when.name, prompt.name)
-        and any(takes(when.collection, text) for text in _collection_texts(prompt, ends))
+        and ("collection" in untold or any(takes(when.collection, text) for text in _collection_texts(prompt, ends)))
     )
 
 

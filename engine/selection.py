@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Final
 
-from engine.model import Named, Row, Select
+from engine.model import Named, Row, Rule, Select
 
 _WILD: Final = re.compile(r"\*|\?|\[!?\]?[^\]]*\]")
 _SEPARATORS: Final = re.compile(r"[^0-9a-z]+")
@@ -16,8 +17,57 @@ _SHORTEST_CORE: Final = 2  # the core of `o*` is in nearly every name; the one o
 
 
 def takes(glob: str, value: str | None) -> bool:
-    """Whether a glob takes the whole of a value, case-sensitive. No value at all: only `*` takes it."""
-    return glob == "*" or (value is not None and fnmatchcase(value, glob))
+    """Whether a glob takes the whole of a value, case-sensitive. No value at all: only `*` takes it.
+
+    `[abc]` is one of these characters, and it is these five as well: names begin with `[prod]`, and nobody who writes
+    that means one of its letters. `[[]` is a bracket and nothing else. See `two_readings`.
+    """
+    return glob == "*" or (value is not None and (fnmatchcase(value, glob) or _takes_as_written(glob, value)))
+
+
+def _takes_as_written(glob: str, value: str) -> bool:
+    """With brackets that stand for themselves."""
+    return "[" in glob and "[" in value and fnmatchcase(value, glob.replace("[", "[[]"))
+
+
+def two_readings(globs: Iterable[tuple[str, str]], values: Collection[str]) -> Iterator[str]:
+    """A sentence for each glob (and the key that it stands under) whose brackets these values allow to be read both
+    ways: one value is taken by a character of the brackets, another one as it is written.
+    """
+    for key, written_down in globs:
+        glob = written_down.removeprefix("!")
+        if "[" not in glob:
+            continue
+        written = next((value for value in values if _takes_as_written(glob, value)), None)
+        others = (value for value in values if fnmatchcase(value, glob) and not _takes_as_written(glob, value))
+        if written is not None and (by_character := next(others, None)) is not None:
+            alone = written_down.replace("[", "[[]")
+            yield (
+                f"{key}: {written_down!r} is for {written!r}, as it is written, and for {by_character!r}, by one of "
+                f"the characters in its brackets; write {alone!r} where only the first is meant"
+            )
+
+
+def glob_readings(
+    select: Select, rules: Sequence[Rule], rows: Sequence[Row], collections: Sequence[Named] | None
+) -> list[str]:
+    """What `two_readings` says of all globs of a migration file whose values a listing tells: names, models,
+    collections.
+    """
+    whens = [rule.when for rule in rules]
+    by_name = [("select.names", glob) for glob in select.names]
+    by_name += [("when.name", when.name) for when in whens]
+    by_model = [("select.models", glob) for glob in select.models]
+    by_model += [("when.model", when.model) for when in whens]
+    by_model += [("rewrite.model", glob) for rule in rules for glob, _ in rule.model]
+    by_collection = [("when.collection", when.collection) for when in whens]
+    by_collection += [("rewrite.collection", glob) for rule in rules for glob, _ in rule.collection]
+    homes = dict.fromkeys(text for one in collections or () for text in (one.slug, one.name, one.id))
+    return [
+        *two_readings(by_name, [row.name for row in rows]),
+        *two_readings(by_model, [row.model for row in rows if row.model is not None]),
+        *two_readings(by_collection, homes),
+    ]
 
 
 def find(known: Sequence[Named] | None, text: str | None) -> Named | None:
@@ -44,6 +94,17 @@ def selects(select: Select, row: Row, collections: Sequence[Named] | None) -> bo
         and _named(select.names, row.name)
         and (not select.models or any(takes(glob, row.model) for glob in select.models))
     )
+
+
+def untold(select: Select, row: Row, collections: Sequence[Named] | None) -> bool:
+    """Whether nobody can say yet that this row is selected: a part asks for what only the definition tells, and every
+    other part takes it.
+    """
+    if row.whole or (row.model is not None and row.collection is not None):
+        return False
+    models = select.models if row.model is not None else ()
+    known = replace(select, models=models, collections=select.collections if row.collection is not None else ())
+    return known != select and selects(known, row, collections) and not selects(select, row, collections)
 
 
 def _in_collections(select: Select, row: Row, collections: Sequence[Named] | None) -> bool:

@@ -23,7 +23,7 @@ source:
 
 # Which prompts; without any of these, all. More: names, collections, ids, ids_file.
 select:
-  models: [{models}] # globs, case-sensitive; "!" takes away
+  models: [{models}] # globs, case-sensitive
   version: published # or latest, which may be a draft
 
 # What is changed in the replica; everything else is kept.

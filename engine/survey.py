@@ -16,16 +16,25 @@ import anyio
 from engine import moved
 from engine.adopt import CHANGED, EDITED, Adoption, examine, is_unfinished
 from engine.entries import EXISTS
-from engine.errors import Rejected, Transient
 from engine.job import Job, digest_of
 from engine.ledger import Failure, Record, State
-from engine.lookup import Found, Match, look_up, numbered, rows_of
-from engine.model import Entry, Failed, Row
+from engine.lookup import (
+    Found,
+    Match,
+    definition,
+    listings,
+    look_up,
+    numbered,
+    told,
+    told_by_definitions,
+)
+from engine.model import Entry, Failed, Prompt, Row, Select
 from engine.rewrite import Placement, clashes, free_name, place, rewrite
-from engine.selection import selects
-from engine.tasks import task_group
+from engine.selection import glob_readings, selects, untold
+from engine.tasks import for_each, task_group
 
 UNFINISHED: Final = "a prompt equal to it is there already, without a mark: it is taken over"
+EVERYTHING: Final = Select()
 EDITED_BEFORE: Final = "its replica was edited by hand; it stays as it is"
 _OPEN: Final = ("conflict", "failed", "skipped", "rolled_back")
 """What a made prompt may be called while something is still to be done for it."""
@@ -33,10 +42,12 @@ _OPEN: Final = ("conflict", "failed", "skipped", "rolled_back")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One selected prompt and what is to be done: create | update | adopt | unchanged | skip | conflict | keep | wait.
+    """One selected prompt and what is to be done: create | update | adopt | unchanged | skip | conflict | keep | wait |
+    unread.
 
     `update`: to be compared, and updated where something changed. `keep`: failed for good in an earlier run, and
-    neither its source nor the rules changed since. `wait`: a write in doubt whose settle time is not over.
+    neither its source nor the rules changed since. `wait`: a write in doubt whose settle time is not over. `unread`:
+    its definition was needed to judge it and could not be read, so nothing is done for it in this run.
     """
 
     row: Row
@@ -50,7 +61,7 @@ class Task:
     look: str = ""
     """`replica`: only the replica's time of change is new."""
     failure: Failed | None = None
-    """Why it cannot be done, where the rows tell already."""
+    """Why it cannot be done, or is unread."""
 
     @property
     def due(self) -> bool:
@@ -78,23 +89,48 @@ class Survey:
         return len(self.rows)
 
 
-async def survey(job: Job, state: State, *, now: float, retry_failed: bool = False) -> Survey:
-    """Lists, selects, places and judges. `now` in epoch seconds. Raises Stop when a listing is not whole."""
-    rows, total = await rows_of(job.source)
-    target_rows = rows if job.ends.same else (await rows_of(job.target))[0]
-    moves = moved.Moves(sources={row.id for row in rows})
-    lines = await _follow(job, state, rows, target_rows, moves)
+async def survey(
+    job: Job, state: State, *, now: float, retry_failed: bool = False, narrowed: Select = EVERYTHING
+) -> Survey:
+    """Lists, selects, places and judges. `now` in epoch seconds. Raises Stop when a listing is not whole.
+
+    `narrowed`: of the selected prompts, what else the rows have to tell.
+    """
+    listed, total, target_rows = await listings(job)
+    moves = moved.Moves(sources={row.id for row in listed})
+    lines = await _follow(job, state, listed, target_rows, moves)
     ours = job.replicas_among(state.targets)
-    selected = [row for row in rows if row.id not in ours and _is_selected(job, state, row)]
-    tasks, replicas = await judge(job, state, selected, target_rows, now=now, retry_failed=retry_failed, moves=moves)
+
+    def silent(row: Row) -> bool:
+        if row.id in ours:
+            return False
+        collections = job.ends.source.collections
+        selected = _is_selected(job, state, row)
+        return untold(narrowed, row, collections) if selected else untold(job.select, row, collections)
+
+    found = await told(job.source, listed, silent, version=job.select.speaking, concurrency=job.concurrency)
+    selected = [
+        row for row in found.rows if row.id not in ours and (row.id in found.unread or _is_selected(job, state, row))
+    ]
+    readable = [row for row in selected if row.id not in found.unread]
+    tasks, replicas = await judge(job, state, readable, target_rows, now=now, retry_failed=retry_failed, moves=moves)
+    if found.unread:
+        judged = {task.row.id: task for task in tasks}
+        tasks = [judged.get(row.id) or _unread(state, row, found.unread[row.id]) for row in selected]
     # Replicas of ours that no ledger knows are no sources.
     tasks = _twins([task for task in tasks if task.row.id not in replicas])
     return Survey(
-        rows=rows,
+        rows=found.rows,
         total=total,
         tasks=tasks,
-        orphaned=_orphaned(state, rows),
-        notes=[*job.ends.source.notes, *moved.told(lines, moves), *_notes(state, tasks, target_rows)],
+        orphaned=_orphaned(state, found.rows),
+        notes=[
+            *job.ends.source.notes,
+            *moved.told(lines, moves),
+            *told_by_definitions(found.read),
+            *glob_readings(job.select, job.rules, found.rows, job.ends.source.collections),
+            *_notes(state, tasks, target_rows),
+        ],
         moved=lines,
     )
 
@@ -109,11 +145,11 @@ async def _follow(
     selected = [row for row in rows if row.id not in ours and _is_selected(job, state, row)]
     lines = []
     if lost := moved.lost(job, state, selected, target_rows):
-        placed = _known(lost, await _place(job, lost))
+        placed = _known(lost, (await _place(job, lost))[0])
         lines += await moved.replicas_elsewhere(job, state, placed, target_rows)
     left = moved.left_behind(job, state, moves.sources, target_rows)
     new = [row for row in selected if not _settled(state.records.get(row.id))] if left else []
-    lines += await moved.heirs(job, _known(new, await _place(job, new)), left, moves)
+    lines += await moved.heirs(job, _known(new, (await _place(job, new))[0]), left, moves)
     for line in lines:
         state.fold({"kind": line.kind, **line.fields})
     return lines
@@ -128,6 +164,18 @@ def _is_selected(job: Job, state: State, row: Row) -> bool:
     record = state.records.get(row.id)
     changed_by_us = job.in_place and record is not None and record.made
     return changed_by_us or selects(job.select, row, job.ends.source.collections)
+
+
+def _unread(state: State, row: Row, failure: Failed | None) -> Task:
+    """A prompt of which nobody can say whether it is selected, or what its replica is called. None: it is gone."""
+    record = state.records.get(row.id)
+    if record is not None and record.doubtful:  # a line that says it failed would say that nothing was written
+        return Task(row=row, action="wait", reason="its last write is in doubt and is looked up first")
+    if record is not None and record.status == "failed" and not record.retriable:
+        return Task(row=row, action="keep", reason=record.reason)
+    if failure is None:
+        return Task(row=row, action="skip", reason="gone")
+    return Task(row=row, action="unread", reason=failure.message, failure=failure)
 
 
 async def judge(
@@ -149,7 +197,7 @@ async def judge(
         in_place = _Judgement(job=job, state=state, there=_by_id(target_rows), now=now, again=again)
         return [in_place.compared(row, state.records.get(row.id)) for row in rows], set()
     pending = [row for row in rows if not _settled(state.records.get(row.id))]
-    placements = await _place(job, pending)
+    placements, unread = await _place(job, pending)
     names = {placed.name for placed in placements.values() if placed is not None}
     names.update(record.name for row in pending if (record := state.records.get(row.id)) and record.name)
     found = await look_up(job, names, lambda: {job.key(row.id) for row in pending}, target_rows, state.targets)
@@ -169,7 +217,10 @@ async def judge(
         now=now,
         again=again,
     )
-    tasks = [judgement.task(row, placements.get(row.id)) for row in rows]
+    tasks = [
+        _unread(state, row, unread[row.id]) if row.id in unread else judgement.task(row, placements.get(row.id))
+        for row in rows
+    ]
     return await _adopted(judgement, tasks, placements), replicas
 
 
@@ -192,25 +243,24 @@ def _made(state: State, rows: Iterable[Row], target_rows: Iterable[Row]) -> list
     return [(row, there[record.target_id]) for row, record in records if record and record.target_id in there]
 
 
-async def _place(job: Job, rows: Sequence[Row]) -> dict[str, Placement | None]:
-    """Row id -> where its replica goes; reads the definition only where a rule asks for it."""
+async def _place(job: Job, rows: Sequence[Row]) -> tuple[dict[str, Placement | None], dict[str, Failed | None]]:
+    """Row id -> where its replica goes, and why that is not known; reads the definition only where a rule asks for it.
+
+    Without its name nobody can look for a replica that no ledger knows, so such a prompt must not be created.
+    """
     placements = {row.id: place(row, job.rules, job.ends) for row in rows}
-    limiter = anyio.CapacityLimiter(job.concurrency)
+    unread: dict[str, Failed | None] = {}
 
     async def read(row: Row) -> None:
-        async with limiter:
-            try:
-                prompt = await job.source.fetch(row.id, job.select.version)
-            except (Rejected, Transient):
-                return  # the fetch pool meets it again and says what is wrong
-        done = rewrite(prompt, job.rules, job.ends, job.target.fields).prompt
-        placements[row.id] = Placement(name=done.name, collection=done.collection)
+        prompt = await definition(job.source, row.id, job.select.speaking)
+        if isinstance(prompt, Prompt):
+            done = rewrite(prompt, job.rules, job.ends, job.target.fields).prompt
+            placements[row.id] = Placement(name=done.name, collection=done.collection)
+        else:
+            unread[row.id] = prompt
 
-    async with task_group() as group:
-        for row in rows:
-            if placements[row.id] is None:
-                group.start_soon(read, row)
-    return placements
+    await for_each((row for row in rows if placements[row.id] is None), read, limit=job.concurrency)
+    return placements, unread
 
 
 async def _mended(job: Job, state: State, rows: Sequence[Row]) -> set[str]:
@@ -219,23 +269,16 @@ async def _mended(job: Job, state: State, rows: Sequence[Row]) -> set[str]:
     """
     records = [(row, state.records.get(row.id)) for row in rows]
     failed = [(row, record.failure) for row, record in records if record and record.failure and not record.retriable]
-    told = [(row, failure, _is_mended(job, row, failure)) for row, failure in failed]
-    mended = {row.id for row, _, is_mended in told if is_mended}
-    limiter = anyio.CapacityLimiter(job.concurrency)
+    judged = [(row, failure, _is_mended(job, row, failure)) for row, failure in failed]
+    mended = {row.id for row, _, is_mended in judged if is_mended}
 
-    async def read(row: Row, failure: Failure) -> None:
-        async with limiter:
-            try:
-                found = digest_of(await job.source.fetch(row.id, job.select.version))
-            except (Rejected, Transient):
-                return  # it would fail again
-        if found != failure.digest:
+    async def read(one: tuple[Row, Failure, bool | None]) -> None:
+        row, failure, _ = one
+        prompt = await definition(job.source, row.id, job.select.speaking)
+        if isinstance(prompt, Prompt) and digest_of(prompt) != failure.digest:  # else it would fail again
             mended.add(row.id)
 
-    async with task_group() as group:
-        for row, failure, is_mended in told:
-            if is_mended is None:
-                group.start_soon(read, row, failure)
+    await for_each((one for one in judged if one[2] is None), read, limit=job.concurrency)
     return mended
 
 
@@ -421,6 +464,7 @@ def _orphaned(state: State, rows: Iterable[Row]) -> int:
 def _notes(state: State, tasks: Sequence[Task], target_rows: Iterable[Row]) -> list[str]:
     """What is worth saying of the whole and is nobody's failure."""
     there = {row.id for row in target_rows}
+    unread = sum(task.action == "unread" for task in tasks)
     done = [(task, state.records[task.row.id]) for task in tasks if task.action == "unchanged"]
     edited = sum(EDITED in task.adopt.notes for task in tasks if task.adopt is not None)
     moved = sum(CHANGED in task.adopt.notes for task in tasks if task.adopt is not None)
@@ -432,6 +476,8 @@ def _notes(state: State, tasks: Sequence[Task], target_rows: Iterable[Row]) -> l
     shared = Counter(task.row.name for task in tasks)
     twins = sum(count for count in shared.values() if count > 1)
     notes = []
+    if unread:
+        notes.append(f"{unread} prompts could not be read, so nobody knows whether select takes them; they fail")
     if gone:
         notes.append(f"{gone} replicas of earlier runs are no longer on the target; they are left as they are")
     if changed:

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
 from engine.errors import EngineError
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+async def for_each(items: Iterable[T], work: Callable[[T], Awaitable[object]], *, limit: int) -> None:
+    """Works on every item, on at most `limit` of them at once. There are never more tasks than that."""
+    rest = iter(items)
+
+    async def worker() -> None:
+        for item in rest:
+            await work(item)
+
+    async with task_group() as group:
+        for _ in range(limit):
+            group.start_soon(worker)
+
+
+async def both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
+    """What two calls give, made at the same time. The first that fails ends the other one."""
+    found: list[U] = []
+
+    async def other() -> None:
+        found.append(await second)
+
+    async with task_group() as group:
+        group.start_soon(other)
+        one = await first
+    return one, found[0]
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ from engine.flow import Flow
 from engine.interrupt import AGAIN, interruptible
 from engine.job import Halt, Job
 from engine.ledger import Record
-from engine.lookup import rows_of
+from engine.lookup import listings
 from engine.made import Made, read_made, runs_of
 from engine.model import Row
 from engine.publish import CutOver, publish, staged
@@ -206,11 +206,10 @@ async def _settle_doubts(job: Job, flow: Flow, chosen: Chosen) -> int:
         return 0
     due = max(record.since for record in doubtful.values()) + 2 * job.settle
     await flow.halt.pause(due - flow.clock())
-    listed, _ = await rows_of(job.source)
+    listed, _, target_rows = await listings(job)
     rows = [row for row in listed if row.id in doubtful]
-    rows += [Row(id=one, name="") for one in doubtful.keys() - {row.id for row in rows}]
+    rows += [Row(id=one, name="", whole=True) for one in doubtful.keys() - {row.id for row in rows}]
     rows = [row for row in rows if chosen.takes_row(row, job.ends.source.collections)]
-    target_rows = listed if job.ends.same else (await rows_of(job.target))[0]
     tasks, _ = await judge(job, flow.state, rows, target_rows, now=flow.clock())
     adopting = [task for task in tasks if task.action == "adopt"]
     await settle(job, flow, adopting)

@@ -174,7 +174,7 @@ class _Pair:
         made = self.made
         if self.job.in_place:  # what was there before us
             return await self.job.source.fetch(made.source_id, str(made.writes[0].get("source_version")))
-        return await self.job.source.fetch(made.source_id, _version(self.job))
+        return await self.job.source.fetch(made.source_id, self.job.select.speaking)
 
     async def _once(self, source: Prompt) -> Verified:
         made, job = self.made, self.job
@@ -305,10 +305,6 @@ class _Pair:
             fields=list(fields),
             notes=list(notes),
         )
-
-
-def _version(job: Job) -> str:
-    return "published" if job.select.version == "all" else job.select.version
 
 
 def _with(verified: Verified, fields: Sequence[str], problem: str | None) -> Verified:

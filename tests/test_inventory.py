@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.inventory import NO_MODEL, Group, count
+from engine.inventory import NO_MODEL, NOT_KNOWN, Group, count
 from engine.model import Named, Row, Select
 
 COLLECTIONS = (Named(id="c1", slug="support", name="Support"), Named(id="c2", slug="sales", name="Sales"))
@@ -60,6 +60,14 @@ def test_a_model_that_must_not_be_there_is_found(glob: str, models: list[str]) -
 def test_without_a_catalog_collections_are_counted_by_id() -> None:
     found = count(ROWS, Select(), None, ())
     assert {group.name for group in found.collections} == {"c1", "c2", "c9", NO_MODEL}
+
+
+def test_a_prompt_that_could_not_be_read_counts_as_selected_and_as_still_there() -> None:
+    """Nobody knows its model: it is neither left out nor is it taken for gone."""
+    found = count(ROWS, Select(models=("gpt*",)), COLLECTIONS, (), unread={"4"}, notes=["a note"])
+    assert (found.selected, found.unread, found.notes) == (1, ["d"], ["a note"])
+    assert [group.name for group in found.matching("gpt*")] == [NOT_KNOWN]
+    assert count(ROWS, Select(models=("gpt*",), names=("a",)), COLLECTIONS, (), unread={"4"}).selected == 0
 
 
 def test_an_inventory_is_json() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -345,8 +346,32 @@ async def test_the_first_create_is_read_back_before_a_second_one_is_sent(ledger:
 
     there.on_fetch, there.on_create = on_fetch, on_create
     await run(job_of(there), ledger)
-    assert order[:3] == ["fetch p009", "create", "fetch memory-1"]
-    assert [step for step in order[3:] if step.startswith("fetch memory")] == []
+    writes = [step for step in order if not step.startswith("fetch p")]
+    assert writes[:3] == ["create", "fetch memory-1", "create"]
+    assert [step for step in writes[3:] if step.startswith("fetch memory")] == []
+
+
+async def test_what_is_read_while_the_first_replica_is_read_back_waits_too(ledger: Path) -> None:
+    there = Wrapped(memory(*prompts(10)))
+    reading_back = anyio.Event()
+    order: list[str] = []
+
+    async def on_fetch(prompt_id: str) -> None:
+        if prompt_id == "memory-1":
+            reading_back.set()
+            for _ in range(200):
+                await anyio.lowlevel.checkpoint()
+            order.append("read back")
+        elif prompt_id != "p009":
+            await reading_back.wait()
+
+    async def on_create(replica: Prompt, put: Put, sending: Sending) -> Outcome:
+        order.append("create")
+        return await put()
+
+    there.on_fetch, there.on_create = on_fetch, on_create
+    await run(job_of(there), ledger)
+    assert order == ["create", "read back", *["create"] * 9]
 
 
 @pytest.mark.parametrize("first", ["failed", "unknown", "gone"])
@@ -417,6 +442,184 @@ async def test_what_a_registry_makes_of_the_first_replica_stops_nothing(ledger: 
     ran = await run(job_of(there), ledger)
     assert ran.stop is None
     assert Counter(ran.statuses.values()) == {"created": 5}
+
+
+async def compared_again(there: Memory, ledger: Path, **more: Any) -> Ran:
+    """A second run under rules that make the same of everything: each source is read, nothing is written."""
+    busy, most = 0, 0
+
+    async def on_fetch(prompt_id: str) -> None:
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        for _ in range(3):
+            await anyio.lowlevel.checkpoint()
+        busy -= 1
+
+    created = there.creates
+    ran = await run(job_of(Wrapped(there, on_fetch=on_fetch), rewrites="others", concurrency=32), ledger, **more)
+    assert (there.creates, Counter(ran.statuses.values())) == (created, {"created": created})
+    assert most > 8
+    return ran
+
+
+@pytest.mark.parametrize("canary", [0, 3])
+async def test_a_run_that_writes_nothing_reads_in_the_pool(canary: int, ledger: Path) -> None:
+    there = memory(*prompts(200))
+    await run(job_of(there), ledger)
+    ran = await compared_again(there, ledger, canary=canary)
+    assert ran.stop is None
+
+
+async def test_reading_goes_on_while_the_first_write_is_under_way(ledger: Path) -> None:
+    """The first create ends only when everything else has been read."""
+    everything = anyio.Event()
+    source = memory(*prompts(40))
+    read = Wrapped(source)
+
+    async def on_fetch(prompt_id: str) -> None:
+        if len(set(read.fetched)) == 40:
+            everything.set()
+
+    async def on_create(replica: Prompt, put: Put, sending: Sending) -> Outcome:
+        with anyio.fail_after(10):
+            await everything.wait()
+        return await put()
+
+    read.on_fetch = on_fetch
+    ran = await run(job_of(read, Wrapped(memory(), on_create=on_create), concurrency=32), ledger)
+    assert set(ran.statuses.values()) == {"created"}
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 3, 8])
+async def test_many_more_prompts_than_the_queues_hold_wait_for_the_first_write(concurrency: int, ledger: Path) -> None:
+    ahead: list[int] = []
+    source = Wrapped(memory(*prompts(100)))
+    there = memory()
+
+    async def on_create(replica: Prompt, put: Put, sending: Sending) -> Outcome:
+        if there.creates == 0:
+            for _ in range(500):
+                await anyio.lowlevel.checkpoint()
+            ahead.append(len(source.fetched))
+        return await put()
+
+    ran = await run(job_of(source, Wrapped(there, on_create=on_create), concurrency=concurrency), ledger)
+    assert Counter(ran.statuses.values()) == {"created": 100}
+    assert ahead[0] <= 3 * concurrency + 2  # memory stays flat
+
+
+class Writes(Wrapped):
+    """Knows which writes are under way at once: creates, updates and labels."""
+
+    under_way = 0
+    together = 0
+    done = 0
+
+    async def alone(self, put: Callable[[], Awaitable[Any]]) -> Any:
+        self.under_way += 1
+        if self.done == 0:
+            self.together = max(self.together, self.under_way)
+        for _ in range(50):
+            await anyio.lowlevel.checkpoint()
+        try:
+            return await put()
+        finally:
+            self.under_way -= 1
+            self.done += 1
+
+    async def create(self, bodies: Sequence[bytes], sending: Sending) -> list[Outcome]:
+        outcomes: list[Outcome] = await self.alone(partial(super().create, bodies, sending))
+        return outcomes
+
+    async def update(self, target_id: str, body: bytes, sending: Sending) -> Outcome:
+        outcome: Outcome = await self.alone(partial(super().update, target_id, body, sending))
+        return outcome
+
+    async def label(self, target_id: str, version_id: str, label_id: str) -> None:
+        await self.alone(partial(super().label, target_id, version_id, label_id))
+
+
+async def test_the_first_write_holds_back_creates_updates_and_labels(ledger: Path) -> None:
+    class NoLabels(Memory):
+        allowed = False
+
+        async def label(self, target_id: str, version_id: str, label_id: str) -> None:
+            if not self.allowed:
+                raise Rejected("not with this key", error="forbidden", status=403)
+            await super().label(target_id, version_id, label_id)
+
+    source = memory(*prompts(6), *(prompt(f"l{number}", labels=("prod",)) for number in range(6)))
+    there = NoLabels((), source._catalog)
+    await run(job_of(source, there), ledger)
+    there.allowed = True
+    for number in range(3):
+        source.prompts[f"p{number:03}"] = prompt(f"p{number:03}", text="changed", updated_at="2026-02-01T00:00:00.000Z")
+        source.prompts[f"n{number}"] = prompt(f"n{number}")
+    target = Writes(there)
+    ran = await run(job_of(source, target, concurrency=16), ledger, retry_failed=True)
+    assert Counter(ran.statuses.values()) == {"created": 12, "updated": 3}
+    assert there.labels
+    assert (target.together, target.done >= 12) == (1, True)
+
+
+async def test_a_create_is_read_back_alone_after_an_update_that_went_first(ledger: Path) -> None:
+    """What survives of a mark only a create tells."""
+    there = Forgetful()
+    source = memory(prompt("a"))
+    await run(job_of(source, there), ledger)
+    del source.prompts["a"]
+    for number in range(20):
+        source.prompts[f"p{number:03}"] = prompt(f"p{number:03}")
+    source.prompts["a"] = prompt("a", text="changed", updated_at="2026-02-01T00:00:00.000Z")  # listed first
+    ran = await run(job_of(source, there), ledger)
+    assert ran.status("a") == "updated"
+    new = [one for one in there.prompts.values() if one.name != "a-replica"]
+    assert Counter((one.description or "").endswith("]") for one in new) == {True: 20}
+
+
+async def test_of_bulks_the_first_is_one_prompt_that_is_read_back(ledger: Path) -> None:
+    steps: list[Any] = []
+
+    class Bulk(Forgetful):
+        batch = 7
+
+        async def create(self, bodies: Any, sending: Sending) -> list[Outcome]:
+            steps.append(len(bodies))
+            await sending()
+
+            async def told() -> None:
+                pass
+
+            return [outcome for body in bodies for outcome in await super(Bulk, self).create([body], told)]
+
+        async def fetch(self, prompt_id: str, version: str = "published") -> Prompt:
+            steps.append(prompt_id)
+            return await super().fetch(prompt_id, version)
+
+    there = Bulk()
+    ran = await run(job_of(memory(*prompts(60)), there, concurrency=30), ledger)
+    assert Counter(ran.statuses.values()) == {"created": 60}
+    assert steps[:2] == [1, "memory-1"]
+    assert max(size for size in steps[2:]) == 7
+    assert Counter((one.description or "").endswith("]") for one in there.prompts.values()) == {True: 60}
+
+
+async def test_a_run_that_is_asked_to_end_during_its_first_write_sends_no_second(ledger: Path) -> None:
+    there = memory()
+    halt = Halt()
+    source = Wrapped(memory(*prompts(30)))
+
+    async def on_create(replica: Prompt, put: Put, sending: Sending) -> Outcome:
+        while len(source.fetched) < 10:
+            await anyio.lowlevel.checkpoint()
+        halt.request(Stop("interrupted", "asked to end", next="Again."))
+        return await put()
+
+    ran = await run(job_of(source, Wrapped(there, on_create=on_create), concurrency=16), ledger, halt=halt)
+    assert (there.creates, Counter(ran.statuses.values())) == (1, {"created": 1})
+    await run(job_of(source, there), ledger)
+    assert there.creates == 30
 
 
 # ---- many at once ----------------------------------------------------------------------------------------------------

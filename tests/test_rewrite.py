@@ -57,7 +57,15 @@ def run(*rules: Rule, ends: Ends = SAME, fields: frozenset[str] = FIELDS, **chan
 
 
 def as_row(prompt: Prompt) -> Row:
-    return Row(id=prompt.id, name=prompt.name, slug=prompt.slug, collection=prompt.collection, model=prompt.model)
+    """A row that tells all that the definition does."""
+    return Row(
+        id=prompt.id,
+        name=prompt.name,
+        slug=prompt.slug,
+        collection=prompt.collection,
+        model=prompt.model,
+        whole=True,
+    )
 
 
 # ---- names, models, descriptions -------------------------------------------------------------------------------------
@@ -357,6 +365,28 @@ def test_changes_are_told_by_the_names_users_know_and_the_text_by_digest_only() 
         Change("version_description", "First", "Second"),
     )
     assert "secret" not in repr(done)
+
+
+@pytest.mark.parametrize(
+    ("rule", "row", "known"),
+    [
+        (Rule(when=When(model="claude*"), name="x"), {"model": None}, False),
+        (Rule(when=When(model="claude*"), collection=(("*", "sales"),)), {"model": None}, False),
+        (Rule(name="{model}"), {"model": None}, False),
+        (Rule(name="{collection}"), {"collection": None}, False),
+        (Rule(when=When(collection="supp*"), name="x"), {"collection": None}, False),
+        (Rule(collection=(("supp*", "sales"),)), {"collection": None}, False),
+        (Rule(collection=(("*", "sales"),)), {"collection": None, "model": None}, True),
+        (Rule(when=When(model="claude*", name="other"), name="x"), {"model": None}, True),
+        (Rule(when=When(model="claude*"), model=(("*", "new"),)), {"model": None}, True),
+        (Rule(when=When(model="claude*"), name="x"), {"model": None, "whole": True}, True),
+        (Rule(name="{name}"), {"model": None, "collection": None}, True),
+    ],
+)
+def test_where_a_row_does_not_tell_what_a_rule_asks_the_definition_is_needed(
+    rule: Rule, row: dict[str, Any], known: bool
+) -> None:
+    assert (place(replace(as_row(PROMPT), **{"whole": False, **row}), [GENERAL, rule], SAME) is not None) is known
 
 
 def test_losses_are_what_has_a_value_and_no_place() -> None:

@@ -42,7 +42,15 @@ PROMPT = Prompt(id="p-1", name="hello", text="", collection="c-support", provide
 
 
 def as_row(prompt: Prompt) -> Row:
-    return Row(id=prompt.id, name=prompt.name, slug=prompt.slug, collection=prompt.collection, model=prompt.model)
+    """A row that tells all that the definition does."""
+    return Row(
+        id=prompt.id,
+        name=prompt.name,
+        slug=prompt.slug,
+        collection=prompt.collection,
+        model=prompt.model,
+        whole=True,
+    )
 
 
 words = st.sampled_from(["hello", "claude-3-7", "claude", "support", "{name}", "{{>tone-1}}", "*", ""])

@@ -1,9 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from engine.model import Named, Row, Select
-from engine.selection import near_misses, selects, unknown_collections
+from engine.chosen import Chosen
+from engine.model import Named, Row, Rule, Select, When
+from engine.selection import (
+    glob_readings,
+    near_misses,
+    selects,
+    takes,
+    two_readings,
+    unknown_collections,
+    untold,
+)
 
 SUPPORT = Named(id="c-1", slug="support", name="Support Team")
 SALES = Named(id="c-2", slug="sales", name="Sales")
@@ -61,6 +72,104 @@ def test_a_row_without_model_slug_or_collection(select: Select, taken: bool) -> 
 def test_without_the_collections_only_their_ids_are_matched() -> None:
     assert selects(Select(collections=["c-1"]), ROW, None)
     assert not selects(Select(collections=["support"]), ROW, None)
+
+
+SILENT = Row(id="p-1", name="support-hello")
+TOLD = Row(id="p-1", name="support-hello", whole=True)
+
+
+@pytest.mark.parametrize(
+    ("select", "row", "silent"),
+    [
+        (Select(models=["claude*"]), SILENT, True),
+        (Select(collections=["support"]), SILENT, True),
+        (Select(models=["claude*"], collections=["support"]), SILENT, True),
+        (Select(models=["claude*"], names=["support-*"], ids=["p-1"]), SILENT, True),
+        (Select(models=["claude*"], names=["!support-*"]), SILENT, False),
+        (Select(models=["claude*"], ids=["p-2"]), SILENT, False),
+        (Select(models=["claude*", "*"]), SILENT, False),
+        (Select(names=["support-*"]), SILENT, False),
+        (Select(models=["claude*"]), TOLD, False),
+        (Select(models=["gpt*"]), ROW, False),
+        (Select(models=["claude*"]), replace(ROW, model=None), True),
+        (Select(models=["claude*"], collections=["sales"]), replace(ROW, model=None), False),
+        (Select(models=["gpt*"], collections=["support"]), replace(ROW, collection=None), False),
+        (Select(models=["claude*"], collections=["support"]), replace(ROW, collection=None), True),
+    ],
+)
+def test_what_a_row_does_not_tell_only_the_definition_can(select: Select, row: Row, silent: bool) -> None:
+    assert untold(select, row, [SUPPORT, SALES]) is silent
+
+
+@pytest.mark.parametrize(
+    ("glob", "taken"),
+    [
+        ("[prod]*", ["[prod] hi", "p hi", "draft"]),
+        ("[[]prod]*", ["[prod] hi"]),
+        ("[dopr]*", ["p hi", "draft"]),
+        ("[!p]*", ["[prod] hi", "draft", "a[1]", "v2"]),
+        ("?[1]", ["a[1]"]),
+        ("[a-b]*", ["a[1]"]),
+        ("v[0-9]", ["v2"]),
+        ("*]", ["a[1]"]),
+        ("*[*", ["[prod] hi", "a[1]"]),
+        ("[prod", []),
+    ],
+)
+def test_brackets_are_characters_to_choose_from_and_themselves(glob: str, taken: list[str]) -> None:
+    names = ["[prod] hi", "p hi", "draft", "a[1]", "v2"]
+    assert [name for name in names if takes(glob, name)] == taken
+    assert [name for name in names if selects(Select(names=[f"!{glob}"]), Row(id="1", name=name), None)] == [
+        name for name in names if name not in taken
+    ]
+
+
+@pytest.mark.parametrize(
+    ("glob", "values", "said"),
+    [
+        ("[prod]*", ["[prod] hi", "p hi"], "write '[[]prod]*'"),
+        ("![prod]*", ["a", "p hi", "[prod] hi"], "write '![[]prod]*'"),
+        ("*[a]*", ["x[a]", "banana"], "'banana'"),
+        ("[prod]*", ["[prod] hi", "x"], ""),
+        ("[prod]*", ["p hi", "d"], ""),
+        ("[[]prod]*", ["[prod] hi", "p hi"], ""),
+        ("p*", ["[prod] hi", "p hi"], ""),
+        ("*", ["[prod] hi", "p hi"], ""),
+    ],
+)
+def test_where_both_readings_take_something_a_sentence_names_both(glob: str, values: list[str], said: str) -> None:
+    told = list(two_readings([("select.names", glob)], values))
+    assert len(told) == bool(said)
+    for sentence in told:
+        assert sentence.startswith(f"select.names: {glob!r} is for ")
+        assert said in sentence
+        assert sum(repr(value) in sentence for value in values) == 2
+
+
+def test_every_glob_whose_values_a_listing_tells_is_looked_at() -> None:
+    """The key of each is said."""
+    rows = [
+        Row(id="1", name="[x] n", model="[x] m", collection="c"),
+        Row(id="2", name="x n", model="x m", collection="c"),
+    ]
+    collections = [Named(id="c", slug="s", name="[x] c"), Named(id="d", slug="t", name="x c")]
+    rules = [
+        Rule(model=(("[x]*", "new"),), collection=(("[x]*", "s"),)),
+        Rule(when=When(name="[x]*")),
+        Rule(when=When(model="[x]*")),
+        Rule(when=When(collection="[x]*")),
+    ]
+    told = glob_readings(Select(names=["[x]*"], models=["[x]*"]), rules, rows, collections)
+    assert sorted(sentence.partition(": ")[0] for sentence in told) == [
+        "rewrite.collection",
+        "rewrite.model",
+        "select.models",
+        "select.names",
+        "when.collection",
+        "when.model",
+        "when.name",
+    ]
+    assert Chosen(only=("[x]*",)).readings(rows)[0].startswith("--only: ")
 
 
 def test_a_name_with_a_line_end_is_matched_to_its_end() -> None:

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
-from conftest import SETTLE, Wrapped, job_of, memory, names, prompt, renamed, run
+from conftest import CATALOG, SETTLE, Wrapped, job_of, memory, names, prompt, renamed, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.chosen import Chosen
 from engine.digest import make_replica
 from engine.errors import Gone, Rejected, Stop, Transient
 from engine.job import Job
@@ -105,6 +107,188 @@ async def test_a_listing_that_cannot_be_had_stops_the_run(error: Exception, reas
     assert caught.value.next
 
 
+async def test_both_ends_are_listed_at_the_same_time() -> None:
+    here, there = anyio.Event(), anyio.Event()
+
+    class Listed(Wrapped):
+        mine, other = here, there
+
+        async def pages(self) -> Any:
+            self.mine.set()
+            with anyio.fail_after(10):
+                await self.other.wait()
+            async for page in super().pages():
+                yield page
+
+    class Other(Listed):
+        mine, other = there, here
+
+    found = await surveyed(job_of(Listed(memory(prompt("a"))), Other(memory())))
+    assert actions(found) == {"a": "create"}
+
+
+# ---- what rows do not tell -------------------------------------------------------------------------------------------
+
+
+class Silent(Wrapped):
+    """Its listing leaves out these parts."""
+
+    parts: tuple[str, ...] = ("model",)
+
+    async def pages(self) -> Any:
+        async for page in super().pages():
+            silent: dict[str, Any] = dict.fromkeys(self.parts)
+            yield replace(page, rows=[replace(row, **silent) for row in page.rows])
+
+
+CLAUDE = Select(models=("claude*",))
+
+
+async def test_rows_without_a_model_are_read_to_select_by_it() -> None:
+    there = Silent(memory(prompt("a"), prompt("b", model="gpt-4o"), prompt("c", model=None), prompt("d")))
+    found = await surveyed(job_of(there, select=CLAUDE))
+    assert actions(found) == {"a": "create", "d": "create"}
+    assert sorted(there.fetched) == ["a", "b", "c", "d"]
+    assert any("4 prompts" in note for note in found.notes)
+    assert task_of(found, "a").row.model == "claude-3-7"
+
+
+async def test_only_rows_that_every_other_part_takes_are_read() -> None:
+    there = Silent(memory(prompt("a"), prompt("b"), prompt("c", collection="c2")))
+    select = Select(models=("claude*",), names=("a", "c"), collections=("support",))
+    assert actions(await surveyed(job_of(there, select=select))) == {"a": "create"}
+    assert there.fetched == ["a"]
+    there.fetched.clear()
+    for select in (Select(), Select(models=("*",)), Select(names=("a",))):
+        found = await surveyed(job_of(there, select=select))
+        assert (there.fetched, found.notes) == ([], [])
+
+
+async def test_rows_without_a_collection_are_read_to_select_by_it() -> None:
+    there = Silent(memory(prompt("a"), prompt("b", collection="c2"), prompt("c", collection=None)))
+    there.parts = ("collection", "model")
+    found = await surveyed(job_of(there, select=Select(collections=("support",), models=("claude*",))))
+    assert actions(found) == {"a": "create"}
+    assert task_of(found, "a").row.collection == "c1"
+
+
+async def test_what_a_command_is_narrowed_to_is_asked_of_the_selected_alone() -> None:
+    there = Silent(memory(prompt("a"), prompt("b", collection="c2"), prompt("c")))
+    there.parts = ("collection",)
+    narrowed = Chosen(collections=("support",))
+    found = await surveyed(job_of(there, select=Select(names=("a", "b"))), narrowed=narrowed.parts)
+    assert actions(found) == {"a": "create", "b": "create"}
+    assert [task.row.id for task in found.tasks if narrowed.takes_row(task.row, CATALOG.collections)] == ["a"]
+    assert sorted(there.fetched) == ["a", "b"]
+
+
+async def test_silent_rows_are_read_in_the_pool() -> None:
+    busy = most = 0
+
+    async def on_fetch(prompt_id: str) -> None:
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        await anyio.lowlevel.checkpoint()
+        busy -= 1
+
+    there = Silent(memory(*(prompt(f"p{number}") for number in range(50))), on_fetch=on_fetch)
+    await surveyed(job_of(there, select=CLAUDE, concurrency=12))
+    assert most == 12
+
+
+def refusing(*ids: str, error: Exception) -> Any:
+    async def on_fetch(prompt_id: str) -> None:
+        if prompt_id in ids:
+            raise error
+
+    return on_fetch
+
+
+@pytest.mark.parametrize("error", [Transient("no", error="x", status=500), Rejected("no", error="x", status=403)])
+async def test_a_row_that_nobody_can_judge_fails_by_name_and_is_not_written(error: Exception, ledger: Path) -> None:
+    """Even when it can be read a moment later: it may be none of those that the file selects."""
+    asked: list[str] = []
+
+    async def on_fetch(prompt_id: str) -> None:
+        asked.append(prompt_id)
+        if prompt_id == "b" and asked.count("b") == 1:
+            raise error
+
+    there = memory(prompt("a"), prompt("b", model="gpt-4o"), prompt("c"))
+    source = Silent(there, on_fetch=on_fetch)
+    ran = await run(job_of(source, target := memory(), select=CLAUDE), ledger)
+    assert ran.statuses == {"a": "created", "b": "failed", "c": "created"}
+    assert names(target) == ["a-replica", "c-replica"]
+    assert ran.flow.state.records["b"].retriable
+    assert any("1 prompts could not be read" in note for note in ran.survey.notes)
+    again = await run(job_of(source, target, select=CLAUDE), ledger)
+    assert sorted(task.row.id for task in again.survey.tasks) == ["a", "c"]
+
+
+async def test_a_silent_row_that_is_gone_is_skipped() -> None:
+    gone = refusing("a", error=Gone("gone", error="gone", status=404))
+    found = await surveyed(job_of(Silent(memory(prompt("a"), prompt("b")), on_fetch=gone), select=CLAUDE))
+    assert actions(found) == {"a": "skip", "b": "create"}
+    assert task_of(found, "a").reason == "gone"
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "action"),
+    [
+        ("intent", {"op": "create", "name": "a-replica"}, "wait"),
+        ("unknown", {"stage": "create", "error": "no_answer"}, "wait"),
+        ("failed", {"stage": "create", "error": "rejected", "retriable": False}, "keep"),
+        ("failed", {"stage": "create", "error": "not_sent", "retriable": True}, "unread"),
+        ("created", {"target_id": "t1"}, "unread"),
+    ],
+)
+async def test_what_the_ledger_knows_of_it_is_not_forgotten(kind: str, more: dict[str, Any], action: str) -> None:
+    """A line that it failed would say of a write in doubt that it had no effect."""
+    no = refusing("a", error=Transient("no", error="x"))
+    state = told(State(), kind, "a", **more)
+    source = Silent(memory(prompt("a")), on_fetch=no)
+    assert actions(await surveyed(job_of(source, memory(), select=CLAUDE), state)) == {"a": action}
+
+
+async def test_a_replica_whose_source_nobody_can_judge_stays_made(ledger: Path) -> None:
+    there = memory()
+    source = Silent(memory(prompt("a")))
+    await run(job_of(source, there, select=CLAUDE), ledger)
+    source.on_fetch = refusing("a", error=Transient("no", error="x"))
+    ran = await run(job_of(source, there, select=CLAUDE), ledger)
+    assert (ran.status("a"), ran.flow.state.records["a"].made) == ("failed", True)
+    source.on_fetch = None
+    ran = await run(job_of(source, there, select=CLAUDE), ledger)
+    assert (ran.status("a"), there.creates) == ("created", 1)
+
+
+async def test_a_registry_that_is_down_ends_the_survey() -> None:
+    down = refusing("a", error=Stop("registry_down", "it is down", next="Later."))
+    with pytest.raises(Stop):
+        await surveyed(job_of(Silent(memory(prompt("a")), on_fetch=down), select=CLAUDE))
+
+
+async def test_a_rule_for_models_finds_its_prompt_though_the_row_has_none(ledger: Path) -> None:
+    """Else its replica would be looked for under another name than it was made with, and made twice."""
+    rules = (Rule(name="{name}-replica"), Rule(when=When(model="claude*"), name="{name} for {model}"))
+    source, there = Silent(memory(prompt("a"), prompt("b", model="gpt"))), memory()
+    await run(job_of(source, there, rules=rules), ledger)
+    assert names(there) == ["a for claude-3-7", "b-replica"]
+    ledger.unlink()
+    ran = await run(job_of(source, there, rules=rules), ledger)
+    assert {task.action for task in ran.survey.tasks} == {"adopt"}
+    assert there.creates == 2
+
+
+async def test_a_whole_history_is_placed_by_its_published_version(ledger: Path) -> None:
+    """`all` is no version that could be read."""
+    rules = (Rule(name="{name}-replica"), Rule(when=When(has=("tools",)), name="with tools"))
+    source = memory(prompt("a", tools=[{"type": "function"}]))
+    found = await surveyed(job_of(source, memory(), rules=rules, select=Select(version="all")))
+    assert actions(found) == {"a": "create"}
+
+
 # ---- names -----------------------------------------------------------------------------------------------------------
 
 
@@ -170,13 +354,21 @@ async def test_a_rule_that_looks_inside_decides_the_name_by_the_definition() -> 
 
 
 @pytest.mark.parametrize("error", [Transient("no", error="x"), Rejected("no", error="x")])
-async def test_a_definition_that_cannot_be_read_now_is_left_to_the_run(error: Exception) -> None:
+async def test_without_its_definition_nobody_knows_its_name_so_it_is_not_created(
+    error: Exception, ledger: Path
+) -> None:
+    """In the run it may be readable again, and its replica, unknown to a lost ledger, would be made a second time."""
+
     async def on_fetch(prompt_id: str) -> None:
         raise error
 
     there = Wrapped(memory(prompt("a")), on_fetch=on_fetch)
-    found = await surveyed(job_of(there, rules=(Rule(when=When(has=("tools",)), name="with tools"),)))
-    assert actions(found) == {"a": "create"}
+    rules = (Rule(name="{name}-replica"), Rule(when=When(has=("tools",)), name="with tools"))
+    assert actions(await surveyed(job_of(there, rules=rules))) == {"a": "unread"}
+    ran = await run(job_of(there, rules=rules), ledger)
+    assert (ran.status("a"), there.inner.creates) == ("failed", 0)
+    there.on_fetch = None
+    assert (await run(job_of(there, rules=rules), ledger)).status("a") == "created"
 
 
 # ---- what is there already -------------------------------------------------------------------------------------------

@@ -32,6 +32,8 @@ def inventory(found: Inventory, matching: Sequence[Group]) -> str:
     if found.near_misses:
         lines += ["", "not selected, though they look as if they were meant:"]
         lines += [f"  {model}" for model in found.near_misses]
+    if found.unread:
+        lines += ["", "could not be read, so nobody knows their model:", *(f"  {name}" for name in found.unread)]
     if matching:
         lines += ["", "still there, though --expect-none does not want it:"]
         lines += [f"  {group.name} ({group.listed})" for group in matching]

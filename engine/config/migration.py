@@ -46,6 +46,7 @@ from engine.numbers import Number, dumps
 
 PORTKEY_URL: Final = "https://api.portkey.ai/v1"
 
+_BRACKETS: Final = "[ab] is one of these characters, or itself as it is written; [[] is a bracket alone."
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _DECIDES_CONTENT: Final = {"rewrite", "allow_loss"}
 _DECIDES_RESULT: Final = {"select", "rewrite", "allow_loss", "on_existing", "on_change", "on_edited", "publish"}
@@ -172,8 +173,10 @@ class Selection(_Part):
     ids_file: IdsFile | None = Field(default=None, description="File with one id or slug a line, in place of ids.")
     ids: tuple[Text, ...] = Field(default=(), description="Ids or slugs of prompts.", validate_default=True)
     collections: tuple[Text, ...] = Field(default=(), description="Ids or slugs of collections.")
-    names: tuple[Text, ...] = Field(default=(), description='Globs on the whole name, case-sensitive; "!" takes away.')
-    models: tuple[Text, ...] = Field(default=(), description="Globs on the model.")
+    names: tuple[Text, ...] = Field(
+        default=(), description=f'Globs on the whole name, case-sensitive; "!" takes away. {_BRACKETS}'
+    )
+    models: tuple[Text, ...] = Field(default=(), description=f"Globs on the model. {_BRACKETS}")
     version: Literal["published", "latest", "all"] = Field(default="published", description="Which version is copied.")
 
     @field_validator("ids")
@@ -225,9 +228,9 @@ class Parameters(_Part):
 class Condition(_Part):
     """Which prompts a rule is for; all parts must hold."""
 
-    model: Text = Field(default="*", description="Glob on the model.")
-    collection: Text = Field(default="*", description="Glob on the collection.")
-    name: Text = Field(default="*", description="Glob on the name.")
+    model: Text = Field(default="*", description=f"Glob on the model. {_BRACKETS}")
+    collection: Text = Field(default="*", description=f"Glob on the collection. {_BRACKETS}")
+    name: Text = Field(default="*", description=f"Glob on the name. {_BRACKETS}")
     has: tuple[
         Literal[
             "tools",
@@ -250,12 +253,14 @@ class Changes(_Part):
     name: NameTemplate | None = Field(
         default=None, description="Name of the replica: {name} {id} {slug} {model} {collection}."
     )
-    model: Choices = Field(default={}, description="New model: one for all, or by globs of the old; first match wins.")
+    model: Choices = Field(
+        default={}, description=f"New model: one for all, or by globs of the old; first match wins. {_BRACKETS}"
+    )
     provider: Choices = Field(
-        default={}, description="New provider slug (virtual key): one for all, or by globs of the old."
+        default={}, description=f"New provider slug (virtual key): one for all, or by globs of the old. {_BRACKETS}"
     )
     collection: Choices = Field(
-        default={}, description="Collection on the target: one for all, or by globs of the old."
+        default={}, description=f"Collection on the target: one for all, or by globs of the old. {_BRACKETS}"
     )
     partials: dict[Text, Text] = Field(default={}, description="New slugs of partials, by the old ones.")
     description: str | None = Field(default=None, description="Description of the version that is written.")

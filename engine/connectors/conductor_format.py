@@ -74,7 +74,9 @@ def _check(item: Json, asked: str | None) -> None:
 
 
 def row_of(item: Item) -> Row:
-    """The row of a listing, which is a whole prompt here; what is not as it should be is as good as nothing."""
+    """The row of a listing, which is a whole prompt here, but for tags where a cluster keeps them apart; what is not as
+    it should be is as good as nothing.
+    """
     pairs = item.get("integrations")
     provider_model = _split(pairs if isinstance(pairs, list) else ())
     tags = dict(tags_of(item))
@@ -85,6 +87,7 @@ def row_of(item: Item) -> Row:
         model=provider_model[1],
         created_at=_time(item.get("createTime")),
         updated_at=_time(item.get("updateTime")),
+        whole="tags" in item and "integrations" in item,
     )
 
 

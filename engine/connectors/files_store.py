@@ -102,6 +102,7 @@ def row_of(prompt: Prompt, updated_at: str | None) -> Row:
         collection=prompt.collection,
         model=prompt.model,
         updated_at=updated_at,
+        whole=True,
     )
 
 

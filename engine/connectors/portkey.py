@@ -285,7 +285,7 @@ def _row(row: Json) -> Row:
         name=_text(row.get("name")),
         slug=_text(row.get("slug")) or None,
         collection=_shared(row.get("collection_id")),
-        model=_shared(row.get("model")),
+        model=_shared(row.get("model")) or None,
         created_at=created,
         updated_at=created if updated == created else updated,
         archived=row.get("status") == "archived",

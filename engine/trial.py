@@ -1,0 +1,187 @@
+"""What is tried before many are under way: the first write of a run, and the canaries that `--canary` asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from engine import entries
+from engine.digest import differences, make_replica, read_mark
+from engine.errors import Gone, Rejected, Stop, Transient
+from engine.flow import Flow, Ready
+from engine.job import Draft, Job, prepare
+from engine.log import log
+from engine.model import Created, Failed, Json, Prompt
+from engine.post import READ_BACK_TRIES, finish, post, revise, seen_source
+from engine.survey import Task
+from engine.tasks import for_each
+
+# ---- the first write -------------------------------------------------------------------------------------------------
+
+
+async def write_alone(job: Job, flow: Flow, ready: Ready) -> bool:
+    """Sends it alone as long as the first write of its kind is to be made; False: it may go with the others.
+
+    Whoever comes meanwhile waits here. What a create was made into is read back before the next one leaves; after a
+    write that failed the next one is alone again.
+    """
+    create = ready.draft.revision is None
+    async with flow.first.turn(create=create) as alone:
+        if alone and flow.halt.stop is None:
+            await (_create_first(job, flow, ready) if create else _revise_first(job, flow, ready))
+        return alone
+
+
+async def _create_first(job: Job, flow: Flow, ready: Ready) -> None:
+    for marked in await as_marked(job, flow, [ready]):
+        outcomes = await post(job, flow, [marked])
+        if outcomes and isinstance(outcomes[0], Created):
+            flow.first.arrived = True
+            await _learn(job, flow, marked.draft, outcomes[0].target_id)
+            flow.first.read_back = True
+
+
+async def _revise_first(job: Job, flow: Flow, ready: Ready) -> None:
+    for marked in await as_marked(job, flow, [ready]):
+        await revise(job, flow, marked)
+        flow.first.arrived = flow.first.arrived or _arrived(flow, marked.task)
+
+
+async def finish_in_turn(job: Job, flow: Flow, task: Task, whose: Mapping[str, Json]) -> None:
+    """Brings what a replica is short of; like every write not beside the first one."""
+    async with flow.first.turn(create=False):
+        if flow.halt.stop is None:
+            await finish(job, flow, task, whose)
+            flow.first.arrived = flow.first.arrived or _arrived(flow, task)
+
+
+def _arrived(flow: Flow, task: Task) -> bool:
+    record = flow.state.records.get(task.row.id)
+    return record is not None and record.status in ("created", "updated") and not record.rare.pending
+
+
+async def as_marked(job: Job, flow: Flow, batch: Sequence[Ready]) -> list[Ready]:
+    """The same, with their marks where the first create has shown that they survive: most were read before that. What
+    cannot be written so is recorded and left out.
+    """
+    marked = []
+    for ready in batch:
+        draft = _marked(job, flow, ready)
+        if isinstance(draft, Failed):
+            op = {} if ready.draft.revision is None else entries.UPDATE
+            await flow.record(entries.failed(ready.whose, "rewrite", draft, seen_source(job, flow, ready), **op))
+        else:
+            marked.append(ready if draft is ready.draft else replace(ready, draft=draft))
+    return marked
+
+
+def _marked(job: Job, flow: Flow, ready: Ready) -> Draft | Failed:
+    draft = ready.draft
+    if flow.mark_in == "metadata" or read_mark(draft.replica.prompt.metadata, None) is None:
+        return draft
+    again = prepare(job, draft.replica.source, name=draft.replica.prompt.name, mark_in=flow.mark_in)
+    if isinstance(again, Failed) or draft.revision is None:
+        return again
+    try:
+        return again.revising(draft.revision, job.target)
+    except Rejected as error:
+        return Failed(error=error.error, message=str(error))
+
+
+async def _learn(job: Job, flow: Flow, draft: Draft, target_id: str) -> None:
+    """Reads the first replica back whole. What the registry did to it is said; it does not stop the run."""
+    found = await _read_back(job, flow, target_id)
+    if found is None:
+        log.warning("replica.not_readable", target_id=target_id)
+        return
+    if (mark := read_mark(found.metadata, None)) is None or mark.key != draft.replica.mark.key:
+        flow.mark_in = "description"
+        log.warning("mark.moved", reason="the registry does not keep it in the metadata", to="version description")
+        await _mark_again(job, draft, target_id)
+    if fields := differences(draft.replica.prompt, found):
+        log.warning("replica.differs", target_id=target_id, fields=list(fields))
+
+
+async def _mark_again(job: Job, draft: Draft, target_id: str) -> None:
+    """Gives the first replica the mark that all later ones carry, so that a lost ledger does not lose it."""
+    marked = make_replica(
+        draft.replica.source,
+        draft.rewritten.prompt,
+        migration=job.migration,
+        registry=job.registry,
+        mark_in="description",
+    )
+    try:
+        await job.target.describe(target_id, marked.prompt.description or "")
+    except (Rejected, Transient) as error:
+        log.warning("replica.not_marked", target_id=target_id, message=str(error))
+
+
+async def _read_back(job: Job, flow: Flow, target_id: str) -> Prompt | None:
+    """The replica, polled for some seconds because reads may be stale; None when it does not appear."""
+    for attempt in range(READ_BACK_TRIES):
+        try:
+            return await job.target.fetch(target_id)
+        except Gone:
+            await flow.halt.pause(0.1 * 2**attempt)
+        except (Rejected, Transient) as error:
+            log.warning("replica.not_readable", target_id=target_id, message=str(error))
+            return None
+    return None
+
+
+# ---- canaries --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Canaries:
+    """The first `wanted` prompts that need something, and those that were read beyond them: their turn comes later."""
+
+    wanted: int
+    taken: list[Task] = field(default_factory=list)
+    left: list[Task] = field(default_factory=list)
+
+    @property
+    def full(self) -> bool:
+        """There are enough of them."""
+        return len(self.taken) >= self.wanted
+
+    def take(self, task: Task) -> bool:
+        """Whether it is one of them."""
+        (self.left if self.full else self.taken).append(task)
+        return self.taken[-1] is task
+
+
+async def judge_canaries(job: Job, flow: Flow, tasks: Collection[Task]) -> None:
+    """Raises Stop unless each of them was written and is, read back, what the rules make of its source."""
+    wrong: dict[str, str] = {}
+
+    async def judge(task: Task) -> None:
+        record = flow.state.records.get(task.row.id)
+        if record is None or record.target_id is None:
+            wrong[task.row.id] = f"{task.row.name}: {record.status if record is not None else 'not created'}"
+        elif fields := await _differences(job, flow, task, record.target_id):
+            wrong[task.row.id] = f"{task.row.name}: {', '.join(fields)}"
+
+    await for_each(tasks, judge, limit=job.concurrency)
+    if wrong:
+        told = "; ".join(wrong[task.row.id] for task in tasks if task.row.id in wrong)
+        raise Stop(
+            "canary",
+            f"{len(wrong)} of {len(tasks)} canaries are not as they should be: {told}",
+            next="Look at these replicas; mend the migration file or the registry, then run it again.",
+        )
+
+
+async def _differences(job: Job, flow: Flow, task: Task, target_id: str) -> Sequence[str]:
+    """The fields in which a replica differs from what the rules make of its source now."""
+    found = await _read_back(job, flow, target_id)
+    if found is None:
+        return ["cannot be read back"]
+    try:
+        prepared = prepare(job, await job.source.fetch(task.row.id, job.select.speaking), name=task.name)
+    except (Rejected, Transient):
+        return ["its source cannot be read any more"]
+    if isinstance(prepared, Failed):
+        return [prepared.message]
+    return differences(prepared.replica.prompt, found)
