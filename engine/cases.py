@@ -57,7 +57,7 @@ def _read(line: str) -> tuple[Json, list[tuple[str, str]]]:
     try:
         value = decode(line.encode())
     except NotKept:
-        return None, [("", "has a number that would be rounded; put quotes around it")]
+        return None, [("", "has a number that cannot be kept; put quotes around it")]
     except ValueError:
         return None, [("", "is not JSON: each line is one object that ends where the line ends")]
     if not isinstance(value, dict):

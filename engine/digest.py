@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from engine.model import MARK_KEY, Json, Mark, Prompt, Replica
-from engine.numbers import Number, dumps, fragment
+from engine.numbers import Number, dumps_plainly, fragment
 
 CONTENT: Final = (
     "name",
@@ -154,7 +154,7 @@ def _encode(value: Json) -> bytes:
     try:
         return orjson.dumps(value, default=fragment, option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError:  # lone surrogates and integers above 64 bits
-        text = dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        text = dumps_plainly(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         return text.encode("utf-8", "surrogatepass")
 
 

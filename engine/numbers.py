@@ -131,9 +131,7 @@ def number(text: str) -> int | float | Number:
     if text.lstrip("-").isdigit():
         return int(text) if len(text) <= MOST_DIGITS and text != "-0" else Number(text)
     value = float(text)
-    # both writers: the one of small documents and the one of all others
-    again = repr(value) == text and orjson.dumps(value) == text.encode()
-    return value if again else Number(text)
+    return value if orjson.dumps(value) == text.encode() else Number(text)
 
 
 def yaml_number(text: str) -> int | float | Number | None:
@@ -167,7 +165,12 @@ def fragment(value: object) -> orjson.Fragment:
 
 
 def dumps(value: Any, **how: Any) -> str:
-    """As `json.dumps`, numbers as they were written."""
+    """As `json.dumps`, every number as it was written, and floats as orjson writes them."""
+    return dumps_plainly(_settled(value), **how)
+
+
+def dumps_plainly(value: Any, **how: Any) -> str:
+    """The same with floats as Python writes them, which is what digests were always made of."""
     held: list[Number] = []
 
     def hold(one: object) -> str:
@@ -178,3 +181,14 @@ def dumps(value: Any, **how: Any) -> str:
 
     text = json.dumps(value, default=hold, **how)
     return re.sub(f'"{_HELD}([0-9]+)"', lambda found: held[int(found[1])].text, text) if held else text
+
+
+def _settled(value: Any) -> Any:
+    """Floats that Python and orjson write in two forms, `1e-07` and `1e-7`, held to the one."""
+    if isinstance(value, dict):
+        return {key: _settled(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_settled(inner) for inner in value]
+    if isinstance(value, float) and math.isfinite(value) and repr(value) != (text := orjson.dumps(value).decode()):
+        return Number(text)
+    return value

@@ -1,8 +1,9 @@
 """JSON as it stands on the wire, read and written without loss.
 
 orjson is fast and strict, but it turns integers above 64 bits into floats, rounds long decimals without a word and
-refuses lone surrogates, which registries do send. So it reads only what it would write again as it was; the standard
-library reads the rest, and a number that Python cannot hold stays as it was written (`engine.numbers`).
+refuses lone surrogates, which registries do send. So what it read is taken only where it writes the very same bytes
+again, as it does for what most registries send; the standard library reads the rest, and a number that Python cannot
+hold stays as it was written (`engine.numbers`).
 """
 
 from __future__ import annotations
@@ -20,22 +21,10 @@ __all__ = ["Json", "NotKept", "decode", "encode"]
 
 Json = Any
 
-# The numbers that orjson may not write as it read them: of 16 characters or more, with an exponent, with a zero at the
-# end of a fraction or many at its beginning, and minus zero. Each stands at the start or behind a structural character,
-# so that ids inside of texts do not send every body to the slow reader.
-_ODD_NUMBER: Final = re.compile(
-    rb"(?:^|[:,\[\s])-?(?:[0-9][0-9.]{15}|[0-9]+(?:\.[0-9]+)?[eE][-+]?[0-9]"
-    rb"|[0-9]+\.(?:[0-9]+0(?:[\s,}\]]|\Z)|0000)|(?<=-)0(?:[\s,}\]]|\Z))"
-)
-# What tells in a fraction of the time that there is none: pieces of such numbers, in a body or in its shape, where a
-# digit is 0, the letter of an exponent e and its sign -.
-_SHAPES: Final = {**dict.fromkeys(b"0123456789", b"0"), **dict.fromkeys(b"eE", b"e"), **dict.fromkeys(b"+-", b"-")}
-_SHAPE: Final = b"".join(b"." if char == b"."[0] else _SHAPES.get(char, b" ") for char in range(256))
-_LONG: Final = (b"0" * 16, b"0" * 7 + b".")
-_FRACTION: Final = re.compile(rb"\.(?:[0-9]+0(?:[\s,}\]]|\Z)|0000|[0-9.]{9})")
-_MINUS_ZERO: Final = re.compile(rb"-0(?:[\s,}\]]|\Z)")
-_EXPONENTS: Final = (b"0e0", b"0e-0")
-_DIGITS: Final = b"0."
+_BLANKS: Final = b" \t\r\n"
+_HEAD: Final = 64
+_SPACED: Final = b'": '
+"""What orjson never writes: a body that begins so need not be compared."""
 _PLAIN: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 _NULL: Final = b"null"
 """What orjson writes for NaN and Infinity too."""
@@ -49,14 +38,17 @@ def decode(body: bytes, *, finite: bool = True) -> Json:
     UTF-8, anything malformed or nested too deeply, and NaN or Infinity unless `finite` is false: no registry sends
     them, but writers of files do. No message holds any of the body.
     """
-    if not body.strip():
+    text = body.strip(_BLANKS)
+    if not text:
         raise ValueError("a blank body")
-    if _has_odd_number(body):
-        return _decode_exactly(body, finite)
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return _decode_exactly(body, finite)
+    if _SPACED not in text[:_HEAD]:
+        try:
+            value = orjson.loads(text)
+            if orjson.dumps(value) == text:
+                return value
+        except (orjson.JSONDecodeError, orjson.JSONEncodeError):  # the other reader has the last word
+            pass
+    return _decode_exactly(body, finite)
 
 
 def encode(value: Json) -> bytes:
@@ -94,11 +86,12 @@ def _keys(way: Any) -> list[str]:
 def _encode_slowly(value: Json) -> bytes:
     try:
         text = dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except ValueError as error:
+    except RecursionError:
+        raise NotKept("a value that is nested too deep, or contains itself") from None
+    except ValueError:
         # from None: the text of json's own error holds the value
-        where = _not_finite(value) if "Circular" not in str(error) else None
-        what = f"{where} is not finite" if where else "a number that cannot be kept, or a value that contains itself"
-        raise NotKept(what) from None
+        where = _not_finite(value)
+        raise NotKept(f"{where} is not finite" if where else "a number that cannot be kept") from None
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -128,26 +121,3 @@ def _decode_exactly(body: bytes, finite: bool) -> Json:
 
 def _no_constant(_written: str) -> NoReturn:
     raise ValueError("NaN or Infinity, which JSON does not have")
-
-
-# ---- the quick look --------------------------------------------------------------------------------------------------
-
-
-def _has_odd_number(body: bytes) -> bool:
-    """Whether it holds a number that orjson may not write as it read it."""
-    shape = body.translate(_SHAPE)
-    if _LONG[0] in shape or _LONG[1] in shape or _FRACTION.search(body) or _MINUS_ZERO.search(body):
-        return _ODD_NUMBER.search(body) is not None
-    return any(_has_exponent(body, shape, piece) for piece in _EXPONENTS if piece in shape)
-
-
-def _has_exponent(body: bytes, shape: bytes, piece: bytes) -> bool:
-    at = shape.find(piece)
-    while at >= 0:
-        begin = at
-        while begin and shape[begin - 1] in _DIGITS:  # at most 16 times: longer ones are known by then
-            begin -= 1
-        if _ODD_NUMBER.match(body, max(0, begin - 2)) or _ODD_NUMBER.match(body, max(0, begin - 1)):
-            return True
-        at = shape.find(piece, at + 1)
-    return False

@@ -19,9 +19,11 @@ from engine.connectors.conductor import Conductor, connect
 from engine.digest import differences, key_of, make_replica
 from engine.errors import EngineError, Gone, Rejected, Stop
 from engine.http import Limits
-from engine.model import Created, Failed, Finding, Outcome, Prompt, Replica, Row, Unknown, Updated
+from engine.model import Created, Failed, Finding, Outcome, Prompt, Replica, Row, Unknown, Updated, no_intent
+from engine.numbers import Number
 from engine.sandbox import ConductorQuirks, Quirks, Sandbox, SandboxOptions, serve
 from engine.throttle import Gate
+from engine.wire import decode
 
 PAIR = "openai-prod:gpt-4o"
 SECRET = "a-secret-of-a-test"
@@ -546,6 +548,33 @@ async def test_what_an_older_server_drops_fails_and_leaves_nothing() -> None:
         assert "parameters.temperature" in dropped.message
         assert isinstance(plain, Created)
         assert [one["name"] for one in sandbox.conductor_prompts()] == ["prompt 2"]
+
+
+LONG = Number("0.1000000000000000055511151231257827")
+
+
+async def test_a_number_that_the_server_rounds_to_a_double_fails_by_name_and_leaves_nothing() -> None:
+    kept = {"temperature": Number("0.70"), "topP": Number("1E+0")}
+    async with cluster() as (sandbox, target):
+        sources = [prompt_at(1, parameters={"temperature": LONG}), prompt_at(2, parameters=kept)]
+        rounded, plain = await made(target, sources)
+        assert isinstance(rounded, Failed)
+        assert "parameters.temperature: this server drops it, as older ones do, or keeps another" in rounded.message
+        assert isinstance(plain, Created)
+        assert [(one["name"], one["temperature"]) for one in sandbox.conductor_prompts()] == [("prompt 2", 0.7)]
+        assert differences(sources[1], await target.fetch("prompt 2")) == ("metadata",)
+
+
+async def test_a_number_is_sent_as_it_is_written_and_read_as_the_server_writes_it() -> None:
+    item = b'{"name":"a","template":"Hi","integrations":[],"tags":[],"temperature":%b,"topP":1e-400,"version":1}'
+    there = item % LONG.text.encode()
+    async with answering(answer(200, there)) as (target, server):
+        found = await target.fetch("a")
+        assert repr(found.parameters) == repr({"temperature": LONG, "topP": Number("1e-400")})
+        body = target.encode(make_replica(found, found, migration="m", registry=REGISTRY))
+        assert b'"temperature":0.1000000000000000055511151231257827,"topP":1e-400' in body
+        await target.post([decode(body)], no_intent)
+        assert b'"temperature":0.1000000000000000055511151231257827,"topP":1e-400' in server.received[-1].body
 
 
 async def test_what_is_there_as_it_would_be_written_is_adopted() -> None:

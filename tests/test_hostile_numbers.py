@@ -199,7 +199,7 @@ def test_a_line_with_what_no_registry_takes_fails_by_name_and_the_others_go(
         '{"id":"q2","name":"precise","string":"Hi","model":"m","parameters":{"temperature":0.12345678901234567890}}',
         f'{{"id":"q3","name":"bad","string":"Hi","model":"m","parameters":{{"stop":[{number}],"top_p":1.50}}}}',
     ]
-    (tmp_path / "prompts.jsonl").write_text("\n".join(written) + "\n")
+    (tmp_path / "prompts.jsonl").write_text("\n".join(written))  # no line end: it is not torn
     source = {"kind": "files", "path": "prompts.jsonl"}
     fixed = {"name": "{name}", "parameters": {"set": {"stop": ["x"]}}}
     planned = ask_imported(tmp_path, registry, source, "plan", "--json", rewrite=fixed)

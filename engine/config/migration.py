@@ -42,7 +42,7 @@ from engine.config.fields import (
     rounded,
 )
 from engine.model import Clamp, Json, ParameterRules, Rule, Select, When
-from engine.numbers import Number, dumps
+from engine.numbers import Number, dumps_plainly
 
 PORTKEY_URL: Final = "https://api.portkey.ai/v1"
 
@@ -479,7 +479,7 @@ class Migration(_Part):
 
     def _digest_of(self, keys: set[str]) -> str:
         deciding = self.model_dump(include=keys, exclude={"select": {"ids_file", "version"}})
-        return hashlib.sha256(dumps(deciding).encode()).hexdigest()
+        return hashlib.sha256(dumps_plainly(deciding).encode()).hexdigest()
 
 
 def _when(condition: Condition) -> When:

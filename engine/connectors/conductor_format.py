@@ -143,14 +143,15 @@ def differences_of(item: Item, found: Item) -> list[str]:
 
 
 def dropped_of(item: Item, found: Item) -> list[str]:
-    """The same, when it is only what older servers drop; else nothing."""
+    """The same, when it is only what older servers drop, or what any keeps as a double; else nothing."""
     fields = differences_of(item, found)
     return fields if _DROPPED.issuperset(fields) else []
 
 
 def dropped_says(fields: Sequence[str]) -> str:
     """What to do about it."""
-    return f"{', '.join(fields)}: this older server dropped it, so that was taken back; use rewrite.parameters.drop"
+    advice = "so that was taken back; use rewrite.parameters.drop, or set a number that a double holds"
+    return f"{', '.join(fields)}: this server drops it, as older ones do, or keeps another number, {advice}"
 
 
 # ---- to the registry -------------------------------------------------------------------------------------------------

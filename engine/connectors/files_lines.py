@@ -271,7 +271,7 @@ def _is_torn(line: bytes) -> bool:
     if not (line.startswith(_OUR_LINE) or _OUR_LINE.startswith(line)):
         return False
     try:
-        wire.decode(line)
+        wire.decode(line, finite=False)
     except wire.NotKept:
         return False
     except ValueError:
