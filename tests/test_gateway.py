@@ -400,3 +400,35 @@ async def test_no_error_of_a_render_quotes_the_template_or_the_key(status: int) 
         assert str(status) in told
         assert "Canary" not in told
         assert KEY not in told
+
+
+# ---- an address where no gateway is ----------------------------------------------------------------------------------
+
+PAGE = answer(200, b"<!doctype html><title>Sign in</title>", {"Content-Type": "text/html; charset=utf-8"})
+
+
+async def test_an_address_that_answers_with_pages_is_no_gateway() -> None:
+    async with answering(PAGE) as (gateway, server):
+        for work in (gateway.render("p1", {}), gateway.complete("p1", {}, stream=False, overrides={})):
+            with pytest.raises(Stop) as stopped:
+                await work
+            assert (stopped.value.reason, stopped.value.exit_code) == ("check_failed", 4)
+        assert [request.target.rpartition("/")[2] for request in server.received] == ["render"] * 3 + ["completions"]
+
+
+async def test_messages_name_the_key_of_the_file_that_leads_to_the_gateway() -> None:
+    async with RawServer(PAGE) as server:
+        connect = connect_gateway(
+            base_url=server.url, api_key=KEY, gate=gate(), limits=Limits(timeout=20, attempts=1), name="gateway"
+        )
+        async with connect as gateway:
+            for work in (gateway.render("p1", {}), gateway.complete("p1", {}, stream=False, overrides={})):
+                with pytest.raises(Stop, match="gateway_url") as stopped:
+                    await work
+                assert "gateway_url" in stopped.value.next
+
+
+async def test_a_page_after_a_completion_is_told_of_that_completion() -> None:
+    async with answering(says(COMPLETED), PAGE) as (gateway, _):
+        assert (await gateway.complete("p1", {}, stream=False, overrides={})).answered
+        assert not (await gateway.complete("p1", {}, stream=False, overrides={})).answered

@@ -115,7 +115,7 @@ ROWS: list[tuple[str, Step, str, str, str]] = [
     ("truncated", truncated(), "ok", "Transient", "UnknownOutcome"),
     ("blank", answer(200, b""), "ok", "Transient", "UnknownOutcome"),
     ("204", raw(b"HTTP/1.1 204 No\r\n\r\n", keep=True), "ok", "Transient", "UnknownOutcome"),
-    ("html", HTML, "ok", "Transient", "UnknownOutcome"),
+    ("html", HTML, "ok", "Stop check_failed Transient", "UnknownOutcome"),
     ("not json", answer(200, b'{"id":'), "ok", "Transient", "UnknownOutcome"),
     ("bad gzip", answer(200, b"no gzip", {"Content-Encoding": "gzip"}), "ok", "Transient", "UnknownOutcome"),
     ("bomb", answer(200, BOMB, {"Content-Encoding": "gzip"}), "ok", "Transient", "UnknownOutcome"),

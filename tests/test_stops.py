@@ -9,7 +9,9 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -233,6 +235,78 @@ def test_a_host_that_cannot_be_reached(address: str, limits: dict[str, int], tmp
     looked = promptferry("check", path, cwd=tmp_path, env={"KEY": "key-for-tests"})
     assert looked.code == 75
     assert str(urlsplit(address).hostname) in looked.sentence()
+
+
+@contextmanager
+def website(status: int, body: bytes, headers: dict[str, str]) -> Iterator[str]:
+    """The address of a server that answers everything with that."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 - as http.server calls it
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+HTML = {"Content-Type": "text/html; charset=utf-8"}
+PAGE = b"<!doctype html><html><body>Welcome</body></html>"
+JSON = {"Content-Type": "application/json"}
+WEBSITES = {
+    "a page": (200, PAGE, HTML),
+    "a text": (200, b"OK", {"Content-Type": "text/plain"}),
+    "a login": (302, b"", {"Location": "https://login.example/?next=/v1"}),
+    "no such path": (404, PAGE, HTML),
+    "another api": (200, b'{"message":"ok"}', JSON),
+    "an empty list": (200, b"[]", JSON),
+    "an api of models": (404, b'{"error":{"message":"Invalid URL (GET /prompts)"}}', JSON),
+}
+CONDUCTOR = {"kind": "conductor", "key_id": "${KEY}", "key_secret": "${KEY}"}
+
+
+@pytest.mark.parametrize("kind", ["portkey", "conductor"])
+@pytest.mark.parametrize("site", WEBSITES)
+def test_an_address_where_no_registry_is(site: str, kind: str, tmp_path: Path) -> None:
+    with website(*WEBSITES[site]) as address:
+        end = {"base_url": address, **(CONDUCTOR if kind == "conductor" else {"api_key": "${KEY}"})}
+        found = run(write_migration(tmp_path, "", source=end, limits={"attempts": 2, "timeout": 5}), "key-for-tests")
+    assert stopped(found, 4, found.summary["reason"])
+    assert found.summary["reason"] in ("check_failed", "key_refused")
+    assert "base_url" in found.summary["next"]
+    assert not (tmp_path / "ledger.jsonl").exists()
+
+
+def test_a_target_where_no_registry_is(tmp_path: Path, registry: Served) -> None:
+    with website(200, PAGE, HTML) as address:
+        target = {"kind": "portkey", "base_url": address, "api_key": "${KEY}"}
+        path = write_migration(tmp_path, registry.base_url, target=target, limits={"attempts": 2, "timeout": 5})
+        sentence = stopped(run(path, registry.api_key), 4, "check_failed")
+    assert "The target (127.0.0.1)" in sentence
+    assert "base_url" in sentence
+
+
+@pytest.mark.parametrize("status", [502, 503])
+def test_a_page_of_a_load_balancer_is_a_registry_that_is_down(status: int, tmp_path: Path) -> None:
+    with website(status, PAGE, {**HTML, "Retry-After": "0"}) as address:
+        path = write_migration(tmp_path, address, limits={"attempts": 2, "timeout": 5})
+        found = run(path, "key-for-tests")
+    assert (found.code, found.summary["reason"]) == (75, "registry_down")
 
 
 @contextmanager

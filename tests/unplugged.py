@@ -29,7 +29,7 @@ class Response(ClientResponse):
 
 
 class Unplugged:
-    """What every request is answered; a path that ends like one of `first` is answered by that."""
+    """What requests are answered."""
 
     def __init__(self, mocked: aioresponses) -> None:
         self._mocked = mocked
@@ -42,12 +42,13 @@ class Unplugged:
         headers: Mapping[str, str] | None = None,
         content_type: str = "application/json",
         path: str = "",
+        method: str = "",
     ) -> None:
-        """To every request whose path ends with `path`; what was said first counts."""
-        for method in _METHODS:
+        """To every request of that method whose path ends with `path`; what was said first counts."""
+        for one in (method,) if method else _METHODS:
             self._mocked.add(
                 re.compile(rf"{re.escape(URL)}[^?]*{re.escape(path)}(\?.*)?$"),
-                method=method,
+                method=one,
                 status=status,
                 body=body,
                 headers=dict(headers or {}),

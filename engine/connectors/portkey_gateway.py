@@ -81,7 +81,7 @@ class PortkeyGateway:
         begun = self._clock()
         try:
             answer = await self._client.complete("completions", _path(ref, "completions"), body)
-            if answer.media_type == _PAGE and not self._may_complete:
+            if answer.media_type == _PAGE and answer.body.lstrip().startswith(b"<") and not self._may_complete:
                 raise self._no_gateway()
             told = _told(answer)
             self._may_complete = True
