@@ -21,6 +21,7 @@ from engine.ledger import Failure, Record, State
 from engine.lookup import (
     Found,
     Match,
+    Told,
     definition,
     listings,
     look_up,
@@ -99,19 +100,7 @@ async def survey(
     listed, total, target_rows = await listings(job)
     moves = moved.Moves(sources={row.id for row in listed})
     lines = await _follow(job, state, listed, target_rows, moves)
-    ours = job.replicas_among(state.targets)
-
-    def silent(row: Row) -> bool:
-        if row.id in ours:
-            return False
-        collections = job.ends.source.collections
-        selected = _is_selected(job, state, row)
-        return untold(narrowed, row, collections) if selected else untold(job.select, row, collections)
-
-    found = await told(job.source, listed, silent, version=job.select.speaking, concurrency=job.concurrency)
-    selected = [
-        row for row in found.rows if row.id not in ours and (row.id in found.unread or _is_selected(job, state, row))
-    ]
+    found, selected = await _select(job, state, listed, narrowed)
     readable = [row for row in selected if row.id not in found.unread]
     tasks, replicas = await judge(job, state, readable, target_rows, now=now, retry_failed=retry_failed, moves=moves)
     if found.unread:
@@ -159,11 +148,32 @@ def _known(rows: Iterable[Row], placements: Mapping[str, Placement | None]) -> l
     return [(row, placement) for row in rows if (placement := placements[row.id]) is not None]
 
 
+async def _select(job: Job, state: State, listed: list[Row], narrowed: Select) -> tuple[Told, list[Row]]:
+    """The listing with what had to be read for it, and its rows that are selected, or that nobody can judge."""
+    ours, collections = job.replicas_among(state.targets), job.ends.source.collections
+
+    def silent(row: Row) -> bool:
+        if row.id in ours:
+            return False
+        if untold(job.select, row, collections) and not _was_changed(job, state, row):
+            return True
+        return untold(narrowed, row, collections) and _is_selected(job, state, row)
+
+    found = await told(job.source, listed, silent, version=job.select.speaking, concurrency=job.concurrency)
+    selected = [
+        row for row in found.rows if row.id not in ours and (row.id in found.unread or _is_selected(job, state, row))
+    ]
+    return found, selected
+
+
 def _is_selected(job: Job, state: State, row: Row) -> bool:
     """What was changed in place stays selected: by its new model it would not be."""
+    return _was_changed(job, state, row) or selects(job.select, row, job.ends.source.collections)
+
+
+def _was_changed(job: Job, state: State, row: Row) -> bool:
     record = state.records.get(row.id)
-    changed_by_us = job.in_place and record is not None and record.made
-    return changed_by_us or selects(job.select, row, job.ends.source.collections)
+    return job.in_place and record is not None and record.made
 
 
 def _unread(state: State, row: Row, failure: Failed | None) -> Task:

@@ -6,10 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine import entries
-from engine.digest import differences, make_replica, read_mark
+from engine.digest import differences, digest, make_replica, read_mark
 from engine.errors import Gone, Rejected, Stop, Transient
 from engine.flow import Flow, Ready
 from engine.job import Draft, Job, prepare
+from engine.ledger import Record
 from engine.log import log
 from engine.model import Created, Failed, Json, Prompt
 from engine.post import READ_BACK_TRIES, finish, post, revise, seen_source
@@ -117,11 +118,11 @@ async def _mark_again(job: Job, draft: Draft, target_id: str) -> None:
         log.warning("replica.not_marked", target_id=target_id, message=str(error))
 
 
-async def _read_back(job: Job, flow: Flow, target_id: str) -> Prompt | None:
+async def _read_back(job: Job, flow: Flow, target_id: str, version: str = "published") -> Prompt | None:
     """The replica, polled for some seconds because reads may be stale; None when it does not appear."""
     for attempt in range(READ_BACK_TRIES):
         try:
-            return await job.target.fetch(target_id)
+            return await job.target.fetch(target_id, version)
         except Gone:
             await flow.halt.pause(0.1 * 2**attempt)
         except (Rejected, Transient) as error:
@@ -160,7 +161,7 @@ async def judge_canaries(job: Job, flow: Flow, tasks: Collection[Task]) -> None:
         record = flow.state.records.get(task.row.id)
         if record is None or record.target_id is None:
             wrong[task.row.id] = f"{task.row.name}: {record.status if record is not None else 'not created'}"
-        elif fields := await _differences(job, flow, task, record.target_id):
+        elif fields := await _differences(job, flow, task, record, record.target_id):
             wrong[task.row.id] = f"{task.row.name}: {', '.join(fields)}"
 
     await for_each(tasks, judge, limit=job.concurrency)
@@ -173,11 +174,14 @@ async def judge_canaries(job: Job, flow: Flow, tasks: Collection[Task]) -> None:
         )
 
 
-async def _differences(job: Job, flow: Flow, task: Task, target_id: str) -> Sequence[str]:
+async def _differences(job: Job, flow: Flow, task: Task, record: Record, target_id: str) -> Sequence[str]:
     """The fields in which a replica differs from what the rules make of its source now."""
-    found = await _read_back(job, flow, target_id)
+    staged = record.rare.staged
+    found = await _read_back(job, flow, target_id, "published" if staged is None else str(staged[1]))
     if found is None:
         return ["cannot be read back"]
+    if job.in_place:  # its source is what was written over
+        return [] if record.was_made_as(digest(found)) else ["it does not hold what was written"]
     try:
         prepared = prepare(job, await job.source.fetch(task.row.id, job.select.speaking), name=task.name)
     except (Rejected, Transient):

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Wrapped, job_of, memory, prompt, run
+from conftest import Put, Wrapped, job_of, memory, prompt, run
 
 from engine.connectors.memory import Memory
 from engine.errors import Rejected
-from engine.model import Created, Outcome, Sending
+from engine.model import Created, Outcome, Rule, Sending
 
 
 class Changing(Memory):
@@ -54,6 +54,43 @@ async def test_a_canary_that_cannot_be_made_stops_the_run(ledger: Path) -> None:
     assert "p8" in str(ran.stop)
     assert "failed" in str(ran.stop)
     assert there.creates == 2
+
+
+@pytest.mark.parametrize("publish", [True, False])
+@pytest.mark.parametrize("wrong", [False, True])
+async def test_prompts_changed_in_place_are_compared_with_what_was_written(
+    publish: bool, wrong: bool, ledger: Path
+) -> None:
+    """With `publish: false` that is a version which nobody is served yet."""
+    there = memory(*(prompt(f"p{number}") for number in range(6)))
+
+    async def on_update(target_id: str, put: Put, sending: Sending) -> Outcome:
+        if wrong and there.updates == 3:  # the first of them is proved by now
+            there.history["p5"][-1] = replace(there.history["p5"][-1], text="changed meanwhile")
+            there.prompts["p5"] = replace(there.prompts["p5"], text="changed meanwhile")
+        return await put()
+
+    rules = (Rule(name="{name} in place", model=(("*", "new"),)),)
+    job = job_of(Wrapped(there, on_update=on_update), in_place=True, publish=publish, rules=rules)
+    ran = await run(job, ledger, canary=2 if not wrong else 4)
+    assert (ran.stop is not None, there.updates) == (wrong, 4 if wrong else 6)
+    if wrong:
+        assert "p5" in str(ran.stop)
+
+
+async def test_what_needs_nothing_is_no_canary(ledger: Path) -> None:
+    """Three that are new are written and read back, however many unchanged ones stand before them."""
+    there = Changing()
+    source = memory(*(prompt(f"n{number}") for number in range(5)))
+    await run(job_of(source, there), ledger)
+    for number in range(10):
+        source.prompts = {f"p{number}": prompt(f"p{number}"), **source.prompts}  # listed last
+    there.nth = 5 + 3
+    ran = await run(job_of(source, there, rewrites="others"), ledger, canary=3)
+    assert (there.creates, ran.stop is not None) == (8, True)
+    assert "1 of 3 canaries" in str(ran.stop)
+    again = await run(job_of(source, there, rewrites="others"), ledger)
+    assert (there.creates, set(again.statuses.values())) == (15, {"created"})
 
 
 async def test_fewer_prompts_than_canaries_are_all_canaries(ledger: Path) -> None:

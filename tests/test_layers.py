@@ -74,7 +74,7 @@ ALLOWED = {
     "render": "model errors rewrite digest cases",
     "completions": "model",
     "flow": "model errors log job digest ledger sink copies survey",
-    "trial": "model errors log job digest flow entries survey post tasks",
+    "trial": "model errors log job digest ledger flow entries survey post tasks",
     "decide": "model errors job digest ledger entries survey",
     "post": "model errors job digest flow entries survey decide",
     "verify": "model errors job rewrite digest flow entries lookup made cases render completions tasks",

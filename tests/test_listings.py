@@ -178,3 +178,51 @@ def test_a_cluster_that_lists_no_tags_is_asked_for_them(tags: bool, tmp_path: Pa
         found = promptferry("plan", path, "--json", cwd=tmp_path, env=keys)
     assert [one["name"] for one in found.json["prompts"]] == ["one"]
     assert any("were read to select" in note for note in found.json["notes"]) is not tags
+
+
+# ---- brackets --------------------------------------------------------------------------------------------------------
+
+
+def bracketed(folder: Path, glob: str) -> Path:
+    source = folder / "prompts"
+    source.mkdir(exist_ok=True)
+    for number, name in enumerate(("[v2] welcome", "v welcome", "2 be", "other")):
+        (source / f"{number}.md").write_text(f"---\nname: {json.dumps(name)}\nmodel: m\n---\nHi\n")
+    ends = {"source": {"kind": "files", "path": "prompts"}, "target": {"kind": "files", "path": "out.jsonl"}}
+    return write_migration(folder, "", **ends, select={"names": [glob]}, rewrite={"name": "{name}"})
+
+
+@pytest.mark.parametrize(
+    ("glob", "taken", "noted"),
+    [
+        ("[v2]*", {"[v2] welcome", "v welcome", "2 be"}, True),
+        ("![v2]*", {"other"}, True),
+        ("[[]v2]*", {"[v2] welcome"}, False),
+        ("![[]v2]*", {"v welcome", "2 be", "other"}, False),
+        ("[vo]*", {"v welcome", "other"}, False),
+    ],
+)
+def test_a_name_in_brackets_is_found_and_two_readings_are_said(
+    glob: str, taken: set[str], noted: bool, tmp_path: Path
+) -> None:
+    path = bracketed(tmp_path, glob)
+    told = [
+        promptferry("inventory", path, "--json", cwd=tmp_path).json["notes"],
+        promptferry("plan", path, "--json", cwd=tmp_path).json["notes"],
+        promptferry("run", path, cwd=tmp_path).summary["notes"],
+    ]
+    assert {json.loads(line)["name"] for line in (tmp_path / "out.jsonl").read_text().splitlines()} == taken
+    for notes in told:
+        about = [note for note in notes if note.startswith("select.names: ")]
+        assert len(about) == noted
+        assert all("'[v2] welcome'" in note and "'v welcome'" in note and "[[]v2]*'" in note for note in about)
+
+
+def test_brackets_on_the_command_line(tmp_path: Path) -> None:
+    path = bracketed(tmp_path, "*")
+    planned = promptferry("plan", path, "--json", "--only", "[v2]*", cwd=tmp_path).json
+    assert {one["name"] for one in planned["prompts"]} == {"[v2] welcome", "v welcome", "2 be"}
+    assert any(note.startswith("--only: '[v2]*'") for note in planned["notes"])
+    promptferry("run", path, "--only", "[[]v2]*", cwd=tmp_path)
+    rows = promptferry("ids", path, "--format", "json", "--only", "[v2]*", cwd=tmp_path).json
+    assert [row["source_name"] for row in rows] == ["[v2] welcome"]
