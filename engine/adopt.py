@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from engine.digest import differences, digest
+from engine.content.digest import differences, digest
 from engine.errors import Rejected, Transient
 from engine.job import Job, prepare
 from engine.lookup import Match

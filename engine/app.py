@@ -18,8 +18,9 @@ from typing import Any, Final
 
 from engine import __version__, check, report
 from engine.check import examine, named_in_file, stop_on_problems, unknown_ids
-from engine.chosen import Chosen
 from engine.config import Migration
+from engine.content.filter import Chosen
+from engine.content.selection import glob_readings, untold
 from engine.copies import Copies
 from engine.ends import Workspaces, open_ends, open_job
 from engine.errors import EXIT_DIFFERENT, Stop
@@ -36,7 +37,6 @@ from engine.planfile import PlanFile
 from engine.planner import Plan, plan
 from engine.reconcile import reconcile, settle
 from engine.report import Summary
-from engine.selection import glob_readings, untold
 from engine.sink import Sink
 from engine.survey import Survey, Task, survey
 from engine.tasks import task_group

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from engine.content.textfile import NotText, read_text, repeated_key
 from engine.errors import ConfigError, Problem
 from engine.model import Inputs, Json, Prompt
-from engine.textfile import NotText, read_text, repeated_key
 from engine.wire import NotKept, decode, encode
 
 KEYS: Final = ("prompt", "variables", "label")

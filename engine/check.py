@@ -7,24 +7,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import anyio
 
+from engine.content.rewrite import rewrite
+from engine.content.selection import find, glob_readings, selects, unknown_collections, untold
 from engine.errors import Rejected, Stop, Transient
 from engine.job import Job
 from engine.lookup import listings, told, told_by_definitions
-from engine.model import Choice, Finding, Named, Row, Rule
-from engine.rewrite import rewrite
-from engine.selection import find, glob_readings, selects, unknown_collections, untold
+from engine.model import Choice, Finding, Named, Row
 from engine.tasks import task_group
-
-
-def kinds_needed(rules: Sequence[Rule], *, same: bool) -> frozenset[str]:
-    """Which catalogs these rules need to be judged; collections always, because results are told apart by them."""
-    kinds = {"providers", "partials"} if not same else set()
-    for rule in rules:
-        if rule.provider:
-            kinds.add("providers")
-        if rule.partials:
-            kinds.add("partials")
-    return frozenset(kinds | {"collections"})
 
 
 def named_in_file(job: Job) -> Iterator[Finding]:

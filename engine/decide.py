@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from engine import entries
-from engine.digest import MarkIn, changed_fields, digest
+from engine.content.digest import MarkIn, changed_fields, digest
 from engine.entries import UPDATE
 from engine.errors import AnswerError, Gone, Rejected, Transient
 from engine.job import Draft, Job, Revision, digest_of, prepare

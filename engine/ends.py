@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.check import kinds_needed
 from engine.config import Endpoint, Migration
 from engine.connectors import CONNECT, CONNECT_GATEWAY
+from engine.content.rewrite import Ends, kinds_needed
 from engine.errors import ConfigError, Stop
 from engine.http import Limits
 from engine.job import Job
 from engine.lookup import catalog_of
 from engine.model import Gateway, Target
-from engine.rewrite import Ends
 from engine.tasks import both
 from engine.throttle import Gate
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from engine.content.selection import find
 from engine.errors import AnswerError
 from engine.job import Draft, Revision
 from engine.model import Created, Entry, Failed, Json, Mark, Named, Outcome, Prompt, Row, Unknown
-from engine.selection import find
 
 MESSAGE_BYTES: Final = 500
 CLOCKS_APART_S: Final = 60.0

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import anyio
 
+from engine.content.digest import MarkIn
 from engine.copies import Copies
-from engine.digest import MarkIn
 from engine.errors import EngineError, Stop, Transient
 from engine.job import Draft, Halt
 from engine.ledger import State

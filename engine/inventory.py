@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from engine.content.selection import near_misses, selects, takes, untold
 from engine.model import Named, Row, Select
-from engine.selection import near_misses, selects, takes, untold
 
 NO_MODEL = "(none)"
 NOT_KNOWN = "(not known)"

@@ -8,10 +8,10 @@ from typing import TypeVar
 
 import anyio
 
-from engine.digest import MarkIn, digest, key_of, make_replica, read_mark
+from engine.content.digest import MarkIn, digest, key_of, make_replica, read_mark
+from engine.content.rewrite import Ends, Rewritten, rewrite
 from engine.errors import Rejected, Stop
 from engine.model import Failed, Mark, Prompt, Replica, Rule, Select, Source, Target
-from engine.rewrite import Ends, Rewritten, rewrite
 from engine.tasks import task_group
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from typing import Final
 
 import anyio
 
-from engine.digest import digest, read_mark
+from engine.content.digest import digest, read_mark
 from engine.errors import Gone, Rejected, Stop, Transient
 from engine.job import Job
 from engine.model import Catalog, Failed, Mark, Prompt, Row, Source

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from engine.chosen import Chosen
+from engine.content.filter import Chosen
 from engine.ledgerfile import entries
 from engine.model import Json
 

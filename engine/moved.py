@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from engine import entries
-from engine.digest import digest
+from engine.content.digest import digest
+from engine.content.rewrite import Placement
 from engine.errors import Rejected, Transient
 from engine.job import Job
 from engine.ledger import State
 from engine.lookup import Found, look_up, numbered
 from engine.model import Entry, Row
-from engine.rewrite import Placement
 
 RENAMED: Final = "renamed"
 """The reason of a conflict: it may be one of several prompts that are gone, and nobody can tell which."""

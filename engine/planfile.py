@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
+from engine.content.textfile import NotText, repeated_key, text_of
 from engine.errors import ConfigError, Problem
 from engine.job import Step
 from engine.ledger import mismatch
 from engine.planner import Plan
-from engine.textfile import NotText, repeated_key, text_of
 
 VERSION: Final = 1
 

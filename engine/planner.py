@@ -10,17 +10,17 @@ from typing import Any, Final
 
 import anyio
 
+from engine.content.digest import changed_fields, user_name
+from engine.content.rewrite import Change, Rewritten, rewrite
+from engine.content.selection import find
+from engine.content.translate import TABLE
 from engine.decide import Decision, decide
-from engine.digest import changed_fields, user_name
 from engine.errors import Rejected, Transient
 from engine.job import Draft, Job
 from engine.ledger import Record, State
 from engine.model import Dialect, Failed, Json
-from engine.rewrite import Change, Rewritten, rewrite
-from engine.selection import find
 from engine.survey import Survey, Task
 from engine.tasks import task_group
-from engine.translate import TABLE
 
 _NOT_REWRITTEN: Final = frozenset({"functions", "tools", "tool_choice", "raw", "metadata"})
 """What no rule changes, so that only an update may."""

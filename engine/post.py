@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Final
 
 from engine import entries
+from engine.content.digest import differences, digest
 from engine.decide import HEAD
-from engine.digest import differences, digest
 from engine.entries import UPDATE
 from engine.errors import AnswerError, Gone, Rejected, Stop, Transient
 from engine.flow import Flow, Ready

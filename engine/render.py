@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from engine.cases import Case
-from engine.digest import changed
+from engine.content.digest import changed
+from engine.content.rewrite import Rewritten
 from engine.errors import Rejected
 from engine.model import Gateway, Json
-from engine.rewrite import Rewritten
 
 TEXTS: Final = frozenset({"messages", "prompt"})
 """What no rule changes."""

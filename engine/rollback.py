@@ -15,7 +15,7 @@ from typing import Any, Final
 import anyio
 
 from engine import entries
-from engine.digest import digest, make_replica
+from engine.content.digest import digest, make_replica
 from engine.errors import Gone, Rejected, Transient
 from engine.flow import Flow
 from engine.job import Job

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from engine.chosen import Chosen
+from engine.content.filter import Chosen
 from engine.ledger import State
 from engine.ledgerfile import entries, read_ledger
 from engine.model import Json

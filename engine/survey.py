@@ -15,6 +15,8 @@ import anyio
 
 from engine import moved
 from engine.adopt import CHANGED, EDITED, Adoption, examine, is_unfinished
+from engine.content.rewrite import Placement, clashes, free_name, place, rewrite
+from engine.content.selection import glob_readings, selects, untold
 from engine.entries import EXISTS
 from engine.job import Job, digest_of
 from engine.ledger import Failure, Record, State
@@ -30,8 +32,6 @@ from engine.lookup import (
     told_by_definitions,
 )
 from engine.model import Entry, Failed, Prompt, Row, Select
-from engine.rewrite import Placement, clashes, free_name, place, rewrite
-from engine.selection import glob_readings, selects, untold
 from engine.tasks import for_each, task_group
 
 UNFINISHED: Final = "a prompt equal to it is there already, without a mark: it is taken over"

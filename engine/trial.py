@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine import entries
-from engine.digest import differences, digest, make_replica, read_mark
+from engine.content.digest import differences, digest, make_replica, read_mark
 from engine.errors import Gone, Rejected, Stop, Transient
 from engine.flow import Flow, Ready
 from engine.job import Draft, Job, prepare

@@ -13,9 +13,9 @@ import anyio
 from engine import entries
 from engine.app import check_identity, new_run_id
 from engine.cases import Case, read_cases, skeleton
-from engine.chosen import Chosen
 from engine.completions import CALLS_EACH
 from engine.config import Migration
+from engine.content.filter import Chosen
 from engine.copies import Copies
 from engine.ends import Workspaces, open_ends, open_job
 from engine.errors import ConfigError, Rejected, Stop, Transient

@@ -16,14 +16,14 @@ import anyio
 
 from engine import completions, entries, render
 from engine.cases import Case, cases_for
-from engine.digest import differences, digest, read_mark
+from engine.content.digest import differences, digest, read_mark
+from engine.content.selection import find
 from engine.errors import Gone, Rejected, Transient
 from engine.flow import Flow
 from engine.job import Draft, Job, prepare
 from engine.lookup import look_up, rows_of
 from engine.made import Made
 from engine.model import Completion, Entry, Failed, Gateway, Json, Mark, Prompt
-from engine.selection import find
 from engine.tasks import task_group
 
 RESULTS: Final = ("same", "differs", "missing", "source_changed")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine.connectors.memory import Memory
+from engine.content.rewrite import Ends
 from engine.copies import Copies
 from engine.errors import Stop
 from engine.flow import Flow, MaxFailures
@@ -34,7 +35,6 @@ from engine.model import (
 )
 from engine.pipeline import migrate
 from engine.reconcile import reconcile, settle
-from engine.rewrite import Ends
 from engine.sink import Sink
 from engine.survey import Survey, survey
 

@@ -14,10 +14,10 @@ from e2e import lines
 
 from engine import load_migration, post, report, run_migration
 from engine.app import RunOptions
-from engine.chosen import Chosen
 from engine.config import Migration
 from engine.connectors.files import Files
 from engine.connectors.memory import Memory
+from engine.content.filter import Chosen
 from engine.errors import Stop
 from engine.flow import Flow
 from engine.job import Halt

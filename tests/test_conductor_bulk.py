@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.connectors.conductor_bulk import Bulk
 from engine.connectors.conductor_format import SAMPLING, Item, Tag, prompt_of, tags_of
-from engine.digest import differences
+from engine.content.digest import differences
 from engine.errors import Gone, Rejected, Stop, Transient, UnknownOutcome
 from engine.model import Created, Failed, Outcome, Sending, Unknown
 

@@ -21,7 +21,7 @@ from engine.connectors.conductor import Conductor
 from engine.connectors.files import Files
 from engine.connectors.memory import Memory
 from engine.connectors.portkey import Portkey
-from engine.digest import differences, filled, key_of, make_replica, read_mark
+from engine.content.digest import differences, filled, key_of, make_replica, read_mark
 from engine.errors import Gone
 from engine.http import Limits
 from engine.model import Created, Failed, Outcome, Page, Prompt, Row, Target

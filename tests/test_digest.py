@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.digest import canonical, differences, digest, key_of, make_replica, read_mark
+from engine.content.digest import canonical, differences, digest, key_of, make_replica, read_mark
 from engine.model import Mark, Prompt
 from engine.wire import decode
 

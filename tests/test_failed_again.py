@@ -14,7 +14,7 @@ from e2e import Served, lines, served
 from routes import COLLECTION, MODEL, Conductor, Folder, Lines, Portkey, Route, did, route
 from test_survey import actions, surveyed, told
 
-from engine.digest import digest
+from engine.content.digest import digest
 from engine.errors import Gone, Rejected
 from engine.ledger import State
 from engine.model import Failed, Outcome, Rule, Select, Sending

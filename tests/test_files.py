@@ -18,7 +18,7 @@ from conftest import REGISTRY, job_of, memory, run
 from engine.connectors import files_folder
 from engine.connectors.files import Files, connect
 from engine.connectors.files_format import Document, to_line, to_markdown
-from engine.digest import differences, make_replica, read_mark
+from engine.content.digest import differences, make_replica, read_mark
 from engine.errors import ConfigError, Gone, Rejected, Stop, Transient
 from engine.log import log
 from engine.model import Created, Failed, Outcome, Prompt, Replica, Row, Updated

@@ -14,7 +14,7 @@ from test_moved import Move
 
 from engine.connectors.files import connect
 from engine.connectors.files_store import TEMPORARY
-from engine.digest import make_replica
+from engine.content.digest import make_replica
 from engine.errors import Gone, Rejected
 from engine.model import Catalog, Select, Updated
 

@@ -25,9 +25,9 @@ from engine.connectors.files_format import (
     to_markdown,
 )
 from engine.connectors.files_yaml import MOST_DEEP, read_yaml, write_yaml
-from engine.digest import differences
+from engine.content.digest import differences
+from engine.content.numbers import Number, dumps, number
 from engine.model import Inputs, Prompt
-from engine.numbers import Number, dumps, number
 
 DATA: Final = Path(__file__).parents[2] / "shared" / "data" / "real-prompts.jsonl"
 

@@ -13,8 +13,8 @@ import pytest
 from e2e import lines
 
 from engine.app import plan_migration, run_migration
-from engine.chosen import Chosen
 from engine.config import Migration, load_migration
+from engine.content.filter import Chosen
 from engine.ledger import State
 from engine.ledgerfile import read_ledger
 from engine.mend import compact

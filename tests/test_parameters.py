@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.content.numbers import Number
+from engine.content.parameters import change_parameters
 from engine.model import Clamp, ParameterRules
-from engine.numbers import Number
-from engine.parameters import change_parameters
 
 LONG = Number("0.1000000000000000055511151231257827")
 

@@ -18,7 +18,7 @@ from raw_server import RawServer, Step, answer
 from ruamel.yaml import YAML
 
 from engine.connectors import CONNECT
-from engine.digest import digest, make_replica, read_mark
+from engine.content.digest import digest, make_replica, read_mark
 from engine.errors import Rejected, Stop
 from engine.http import Limits
 from engine.model import Created, Failed, Outcome, Prompt, Target, Unknown

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.content.rewrite import Change, Ends, Placement, Rewritten, place, rewrite
 from engine.model import Catalog, Named, ParameterRules, Prompt, Row, Rule, When
-from engine.rewrite import Change, Ends, Placement, Rewritten, place, rewrite
 
 FIELDS = frozenset(Prompt.__dataclass_fields__)
 GENERAL = Rule(name="{name}-replica")

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from engine.chosen import Chosen
-from engine.model import Named, Row, Rule, Select, When
-from engine.selection import (
+from engine.content.filter import Chosen
+from engine.content.selection import (
     glob_readings,
     near_misses,
     selects,
@@ -15,6 +14,7 @@ from engine.selection import (
     unknown_collections,
     untold,
 )
+from engine.model import Named, Row, Rule, Select, When
 
 SUPPORT = Named(id="c-1", slug="support", name="Support Team")
 SALES = Named(id="c-2", slug="sales", name="Sales")

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from conftest import Wrapped, job_of, memory, prompt, run
 
-from engine.chosen import Chosen
 from engine.cli import show
+from engine.content.filter import Chosen
 from engine.errors import ConfigError, Rejected
 from engine.model import Entry
 from engine.report import OUTCOMES, Summary

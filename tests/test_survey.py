@@ -12,8 +12,8 @@ from conftest import CATALOG, SETTLE, Wrapped, job_of, memory, names, prompt, re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.chosen import Chosen
-from engine.digest import make_replica
+from engine.content.digest import make_replica
+from engine.content.filter import Chosen
 from engine.errors import Gone, Rejected, Stop, Transient
 from engine.job import Job
 from engine.ledger import State, timestamp

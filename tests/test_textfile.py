@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from engine.cases import read_cases
 from engine.config import load_migration, read_ids
+from engine.content.textfile import read_text, repeated_key, text_of
 from engine.errors import ConfigError
 from engine.planfile import read as read_plan
-from engine.textfile import read_text, repeated_key, text_of
 
 BOM = b"\xef\xbb\xbf"
 CASE = '{"prompt": "p", "variables": {"who": "Zo\u00eb"}}\n'

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.numbers import Number
+from engine.content.numbers import Number
 from engine.wire import NotKept, decode, encode
 
 

@@ -107,7 +107,7 @@ async def test_it_goes_into_the_collection_of_choice_or_says_that_there_is_none(
 async def test_a_collection_that_is_not_there_is_a_problem_before_anything_is_written(known: bool) -> None:
     from conftest import job_of, memory
 
-    from engine.rewrite import Ends
+    from engine.content.rewrite import Ends
 
     catalog = Catalog(collections=() if known else None)
     job = job_of(memory(), ends=Ends(same=True, source=catalog, target=catalog))

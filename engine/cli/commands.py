@@ -13,7 +13,7 @@ from engine.cli.common import Common, Version, command, run_async, say, write_fi
 from engine.errors import EXIT_ACT, EXIT_DIFFERENT, EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
-    from engine.chosen import Chosen
+    from engine.content.filter import Chosen
 
 app = typer.Typer(
     name="promptferry",
@@ -50,8 +50,8 @@ def _top(version: Version = False) -> None:
 
 
 def chosen_by(only: list[str] | None, collection: list[str] | None, ids_file: Path | None) -> Chosen:
-    from engine.chosen import Chosen
     from engine.config import read_ids
+    from engine.content.filter import Chosen
 
     ids = read_ids(ids_file) if ids_file is not None else ()
     return Chosen(only=tuple(only or ()), collections=tuple(collection or ()), ids=ids)

@@ -16,11 +16,11 @@ import orjson
 
 from engine import planfile, report
 from engine.app import RunOptions, run_migration
-from engine.chosen import Chosen
 from engine.cli import early
 from engine.cli.common import Common, on_terminal, say, write_file, yes_or_no
 from engine.cli.display import watch
 from engine.config import Migration, seconds
+from engine.content.filter import Chosen
 from engine.errors import EXIT_ACT, EXIT_USAGE, ConfigError
 from engine.flow import MaxFailures
 from engine.interrupt import AGAIN

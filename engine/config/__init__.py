@@ -18,9 +18,9 @@ from engine.config.complaints import Complaint, complaints
 from engine.config.fields import Surroundings, ids_in, ledger_path, seconds
 from engine.config.migration import Endpoint, Limits, Migration
 from engine.config.yamlfile import YamlFile, read_yaml
+from engine.content.textfile import NotText
 from engine.errors import ConfigError, Problem
 from engine.model import Json
-from engine.textfile import NotText
 
 __all__ = ["Endpoint", "Limits", "Migration", "json_schema", "ledger_of", "load_migration", "read_ids", "seconds"]
 

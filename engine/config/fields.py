@@ -19,9 +19,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, PlainValidator, SecretStr, ValidationInfo, WithJsonSchema
 
+from engine.content.numbers import Number
+from engine.content.textfile import NotText, read_text
 from engine.model import Json
-from engine.numbers import Number
-from engine.textfile import NotText, read_text
 
 COMMAND_SECONDS: Final = 30.0
 """How long a command that prints a secret may take."""

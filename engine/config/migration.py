@@ -41,8 +41,8 @@ from engine.config.fields import (
     is_sandbox,
     rounded,
 )
+from engine.content.numbers import Number, dumps_plainly
 from engine.model import Clamp, Json, ParameterRules, Rule, Select, When
-from engine.numbers import Number, dumps_plainly
 
 PORTKEY_URL: Final = "https://api.portkey.ai/v1"
 

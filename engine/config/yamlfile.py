@@ -12,10 +12,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from engine.content.numbers import Number, yaml_number
+from engine.content.textfile import NotText, read_text
 from engine.errors import ConfigError, Problem
 from engine.model import Json
-from engine.numbers import Number, yaml_number
-from engine.textfile import NotText, read_text
 
 Place = tuple[str | int, ...]
 """Where a value stands: keys of maps and indexes of lists, outermost first."""

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from engine.digest import differences
+from engine.content.digest import differences
 from engine.errors import Rejected
 from engine.model import MARK_KEY, Json, Prompt, Replica, Row, Version
 from engine.wire import encode

@@ -17,7 +17,7 @@ from engine.connectors.files_folder import Folder
 from engine.connectors.files_format import Document
 from engine.connectors.files_lines import Lines
 from engine.connectors.files_store import Store, Written
-from engine.digest import CONTENT, differences, read_mark
+from engine.content.digest import CONTENT, differences, read_mark
 from engine.errors import AnswerError, ConfigError, Gone, Problem, Rejected, Stop
 from engine.log import log
 from engine.model import (

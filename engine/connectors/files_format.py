@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from engine import wire
 from engine.connectors.files_yaml import SPLIT_PAIR, Front, Unreadable, read_yaml, write_yaml
-from engine.digest import digest
+from engine.content.digest import digest
+from engine.content.numbers import dumps, loads
+from engine.content.textfile import NotText, decoded, other_encoding, repeated_key
 from engine.model import MARK_KEY, Dialect, Inputs, Json, Prompt
-from engine.numbers import dumps, loads
-from engine.textfile import NotText, decoded, other_encoding, repeated_key
 
 __all__ = [
     "Document",

@@ -31,11 +31,11 @@ from engine.connectors.files_store import (
     several,
     stopped,
 )
+from engine.content.textfile import BOM, other_encoding
 from engine.disk import PUBLIC, NotAFile, new_file, put_in_place, sync, sync_data, sync_folder, write_all
 from engine.errors import ConfigError, Problem, Rejected, Transient
 from engine.log import log
 from engine.model import Prompt, Row
-from engine.textfile import BOM, other_encoding
 
 _OUR_LINE: Final = b'{"id":'
 

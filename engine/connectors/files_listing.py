@@ -13,9 +13,9 @@ from typing import Final
 from engine.connectors.files_format import Document, Unreadable, from_markdown
 from engine.connectors.files_store import iso, row_of, several
 from engine.connectors.files_tree import ENDING, HIDDEN, LINKS, OTHERS, Found, Tree, shown, walk
+from engine.content.textfile import BOM
 from engine.errors import Problem, Rejected
 from engine.model import Row
-from engine.textfile import BOM
 
 _PASSED: Final = {
     OTHERS: f"passed over, because prompts are files that end in {ENDING}",

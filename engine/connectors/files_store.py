@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from engine import disk
 from engine.connectors.files_format import Document
-from engine.digest import read_mark
+from engine.content.digest import read_mark
 from engine.errors import ConfigError, Gone, Problem, Stop
 from engine.model import Prompt, Row
 

@@ -18,8 +18,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from engine.content.numbers import NotKept, Number, dumps, yaml_number
 from engine.model import Json
-from engine.numbers import NotKept, Number, dumps, yaml_number
 
 MOST_DEEP: Final = 64
 """Values nested deeper than this are not written: a reader could not follow."""

@@ -22,8 +22,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from chaos.campaign import SCALE, Tally
 from engine import report
 from engine.connectors.memory import Memory
+from engine.content.digest import read_mark
 from engine.copies import Copies
-from engine.digest import read_mark
 from engine.flow import Flow
 from engine.job import Halt
 from engine.ledgerfile import read_ledger

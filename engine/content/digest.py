@@ -10,8 +10,8 @@ from typing import Any, Final, Literal
 
 import orjson
 
+from engine.content.numbers import Number, dumps_plainly, fragment
 from engine.model import MARK_KEY, Json, Mark, Prompt, Replica
-from engine.numbers import Number, dumps_plainly, fragment
 
 CONTENT: Final = (
     "name",

@@ -12,11 +12,11 @@ from itertools import count
 from operator import attrgetter
 from typing import Final
 
-from engine.digest import changed, changed_inside, filled, short_digest, user_name, without_nulls
+from engine.content.digest import changed, changed_inside, filled, short_digest, user_name, without_nulls
+from engine.content.parameters import change_parameters, copied
+from engine.content.selection import find, takes
+from engine.content.translate import translate
 from engine.model import Catalog, Choice, Dialect, Json, Named, ParameterRules, Prompt, Row, Rule, When
-from engine.parameters import change_parameters, copied
-from engine.selection import find, takes
-from engine.translate import translate
 
 ALWAYS: Final = Rule().when
 NO_CHANGE: Final = ParameterRules()
@@ -383,3 +383,14 @@ def _losses(done: Rewritten, fields: Collection[str]) -> tuple[str, ...]:
     after = done.prompt
     unknown = () if "extra" in fields else after.extra
     return tuple(sorted({*done.losses, *unknown, *(user_name(name) for name in filled(after) if name not in fields)}))
+
+
+def kinds_needed(rules: Sequence[Rule], *, same: bool) -> frozenset[str]:
+    """Which catalogs these rules need to be judged; collections always, because results are told apart by them."""
+    kinds = {"providers", "partials"} if not same else set()
+    for rule in rules:
+        if rule.provider:
+            kinds.add("providers")
+        if rule.partials:
+            kinds.add("partials")
+    return frozenset(kinds | {"collections"})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from engine.content.selection import selects, takes, two_readings, untold
 from engine.model import Json, Named, Row, Select
-from engine.selection import selects, takes, two_readings, untold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from engine.content.numbers import Number, number
 from engine.model import Clamp, Json, ParameterRules
-from engine.numbers import Number, number
 
 
 def change_parameters(

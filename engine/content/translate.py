@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Final
 
+from engine.content.numbers import Number
 from engine.model import MARK_KEY, Dialect, Inputs, Json, Prompt
-from engine.numbers import Number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
