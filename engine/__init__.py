@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     """Imports on first use: `promptferry --help` needs neither aiohttp nor pydantic. Raises Unsupported on Windows."""
     if name == "load_migration":
-        import engine.disk
+        import engine.ledger.durable
         from engine.config import load_migration
 
         return load_migration
     if name == "run_migration":
-        import engine.disk  # noqa: F401 - here as there: a system without file locks is refused before all else
+        import engine.ledger.durable
         from engine.app import run_migration
 
         return run_migration

@@ -16,28 +16,29 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from engine import __version__, check, report
+from engine import __version__, check
 from engine.check import examine, named_in_file, stop_on_problems, unknown_ids
 from engine.config import Migration
 from engine.content.filter import Chosen
 from engine.content.selection import glob_readings, untold
-from engine.copies import Copies
 from engine.ends import Workspaces, open_ends, open_job
 from engine.errors import EXIT_DIFFERENT, Stop
 from engine.flow import Flow, MaxFailures
 from engine.interrupt import AGAIN, interruptible
 from engine.inventory import Inventory, count
 from engine.job import Halt, Job, replicas_among
-from engine.ledger import State, mismatch
-from engine.ledgerfile import entries, read_ledger
+from engine.ledger import report
+from engine.ledger.before_images import Copies
+from engine.ledger.file import entries, read_ledger
+from engine.ledger.report import Summary
+from engine.ledger.sink import Sink
+from engine.ledger.state import State, mismatch
 from engine.lookup import catalog_of, rows_of, told, told_by_definitions
 from engine.model import Entry, Finding, Row
 from engine.pipeline import migrate
 from engine.planfile import PlanFile
 from engine.planner import Plan, plan
 from engine.reconcile import reconcile, settle
-from engine.report import Summary
-from engine.sink import Sink
 from engine.survey import Survey, Task, survey
 from engine.tasks import task_group
 from engine.throttle import Requests

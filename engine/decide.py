@@ -16,7 +16,7 @@ from engine.content.digest import MarkIn, changed_fields, digest
 from engine.entries import UPDATE
 from engine.errors import AnswerError, Gone, Rejected, Transient
 from engine.job import Draft, Job, Revision, digest_of, prepare
-from engine.ledger import Original, Record
+from engine.ledger.state import Original, Record
 from engine.model import Entry, Failed, Json, Mark, Prompt, Version
 from engine.survey import Task, renamed
 

@@ -11,13 +11,13 @@ from typing import Any, Final
 import anyio
 
 from engine.content.digest import MarkIn
-from engine.copies import Copies
 from engine.errors import EngineError, Stop, Transient
 from engine.job import Draft, Halt
-from engine.ledger import State
+from engine.ledger.before_images import Copies
+from engine.ledger.sink import Sink
+from engine.ledger.state import State
 from engine.log import log
 from engine.model import Entry, Failed, Json, Outcome, Target
-from engine.sink import Sink
 from engine.survey import Task
 
 PERCENT_FROM: Final = 20

@@ -17,7 +17,7 @@ from engine.content.digest import digest
 from engine.content.rewrite import Placement
 from engine.errors import Rejected, Transient
 from engine.job import Job
-from engine.ledger import State
+from engine.ledger.state import State
 from engine.lookup import Found, look_up, numbered
 from engine.model import Entry, Row
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from engine.content.textfile import NotText, repeated_key, text_of
 from engine.errors import ConfigError, Problem
 from engine.job import Step
-from engine.ledger import mismatch
+from engine.ledger.state import mismatch
 from engine.planner import Plan
 
 VERSION: Final = 1

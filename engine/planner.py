@@ -17,7 +17,7 @@ from engine.content.translate import TABLE
 from engine.decide import Decision, decide
 from engine.errors import Rejected, Transient
 from engine.job import Draft, Job
-from engine.ledger import Record, State
+from engine.ledger.state import Record, State
 from engine.model import Dialect, Failed, Json
 from engine.survey import Survey, Task
 from engine.tasks import task_group

@@ -13,7 +13,7 @@ from engine import entries
 from engine.errors import Rejected, Transient
 from engine.flow import Flow
 from engine.job import Job
-from engine.made import Made
+from engine.ledger.writes import Made
 from engine.tasks import task_group
 
 RESULTS: Final = ("published", "already", "edited", "not_verified", "failed", "not_started")

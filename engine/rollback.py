@@ -19,7 +19,7 @@ from engine.content.digest import digest, make_replica
 from engine.errors import Gone, Rejected, Transient
 from engine.flow import Flow
 from engine.job import Job
-from engine.made import Line, Made
+from engine.ledger.writes import Line, Made
 from engine.model import Failed, Prompt, Updated, Version, no_intent
 from engine.tasks import task_group
 

@@ -19,7 +19,7 @@ from engine.content.rewrite import Placement, clashes, free_name, place, rewrite
 from engine.content.selection import glob_readings, selects, untold
 from engine.entries import EXISTS
 from engine.job import Job, digest_of
-from engine.ledger import Failure, Record, State
+from engine.ledger.state import Failure, Record, State
 from engine.lookup import (
     Found,
     Match,

@@ -10,7 +10,7 @@ from engine.content.digest import differences, digest, make_replica, read_mark
 from engine.errors import Gone, Rejected, Stop, Transient
 from engine.flow import Flow, Ready
 from engine.job import Draft, Job, prepare
-from engine.ledger import Record
+from engine.ledger.state import Record
 from engine.log import log
 from engine.model import Created, Failed, Json, Prompt
 from engine.post import READ_BACK_TRIES, finish, post, revise, seen_source

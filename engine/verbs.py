@@ -16,20 +16,20 @@ from engine.cases import Case, read_cases, skeleton
 from engine.completions import CALLS_EACH
 from engine.config import Migration
 from engine.content.filter import Chosen
-from engine.copies import Copies
 from engine.ends import Workspaces, open_ends, open_job
 from engine.errors import ConfigError, Rejected, Stop, Transient
 from engine.flow import Flow
 from engine.interrupt import AGAIN, interruptible
 from engine.job import Halt, Job
-from engine.ledger import Record
+from engine.ledger.before_images import Copies
+from engine.ledger.sink import Sink
+from engine.ledger.state import Record
+from engine.ledger.writes import Made, read_made, runs_of
 from engine.lookup import listings
-from engine.made import Made, read_made, runs_of
 from engine.model import Row
 from engine.publish import CutOver, publish, staged
 from engine.reconcile import settle
 from engine.rollback import Rollback, Undo, rollback, undoing
-from engine.sink import Sink
 from engine.survey import judge
 from engine.tasks import task_group
 from engine.verify import Checks, Verification, verify

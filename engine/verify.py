@@ -21,8 +21,8 @@ from engine.content.selection import find
 from engine.errors import Gone, Rejected, Transient
 from engine.flow import Flow
 from engine.job import Draft, Job, prepare
+from engine.ledger.writes import Made
 from engine.lookup import look_up, rows_of
-from engine.made import Made
 from engine.model import Completion, Entry, Failed, Gateway, Json, Mark, Prompt
 from engine.tasks import task_group
 

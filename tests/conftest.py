@@ -13,10 +13,11 @@ import pytest
 
 from engine.connectors.memory import Memory
 from engine.content.rewrite import Ends
-from engine.copies import Copies
 from engine.errors import Stop
 from engine.flow import Flow, MaxFailures
 from engine.job import Halt, Job
+from engine.ledger.before_images import Copies
+from engine.ledger.sink import Sink
 from engine.model import (
     Catalog,
     Created,
@@ -35,7 +36,6 @@ from engine.model import (
 )
 from engine.pipeline import migrate
 from engine.reconcile import reconcile, settle
-from engine.sink import Sink
 from engine.survey import Survey, survey
 
 SETTLE = 0.02

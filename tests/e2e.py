@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from engine.report import OUTCOMES
+from engine.ledger.report import OUTCOMES
 from engine.sandbox import Sandbox, SandboxOptions, serve
 
 ROOT: Final = Path(__file__).resolve().parent.parent

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from engine import load_migration, report, run_migration
+from engine import load_migration, run_migration
 from engine.app import RunOptions
 from engine.cli.display import live_display
+from engine.ledger import report
 
 ROOT = Path(__file__).resolve().parent.parent
 

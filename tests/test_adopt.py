@@ -10,7 +10,7 @@ import pytest
 from conftest import Forgetful, job_of, memory, prompt, run
 
 from engine.connectors.memory import Memory
-from engine.ledgerfile import entries
+from engine.ledger.file import entries
 
 
 def edit(workspace: Memory, prompt_id: str, **fields: Any) -> None:

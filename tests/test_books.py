@@ -12,7 +12,7 @@ import pytest
 from conftest import Wrapped, job_of, memory, prompt, run
 from e2e import lines
 
-from engine import load_migration, post, report, run_migration
+from engine import load_migration, post, run_migration
 from engine.app import RunOptions
 from engine.config import Migration
 from engine.connectors.files import Files
@@ -21,10 +21,11 @@ from engine.content.filter import Chosen
 from engine.errors import Stop
 from engine.flow import Flow
 from engine.job import Halt
-from engine.ledgerfile import entries
+from engine.ledger import report
+from engine.ledger.file import entries
+from engine.ledger.report import OUTCOMES, Summary
+from engine.ledger.status import read_status
 from engine.model import Created, Entry, Failed, Outcome, Prompt, Rule, Sending, Unknown, Updated
-from engine.report import OUTCOMES, Summary
-from engine.status import read_status
 
 COUNT: Final = 6
 ONE: Final = "p3"

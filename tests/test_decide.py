@@ -12,7 +12,7 @@ from conftest import Ran, Wrapped, job_of, memory, prompt, run
 from engine.connectors.memory import Memory
 from engine.decide import Decision, decide
 from engine.job import Job
-from engine.ledger import Record, State
+from engine.ledger.state import Record, State
 from engine.model import Entry, Json, Outcome, ParameterRules, Prompt, Rule, Select, Sending, Unknown
 from engine.survey import Task, survey
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from e2e import ROOT, TIMEOUT, Ended, environment, lines, promptferry
 
-from engine import disk
-from engine.copies import Copies
 from engine.errors import EngineError, Stop, Unsupported
-from engine.ledgerfile import read_ledger
-from engine.mend import compact
+from engine.ledger import durable as disk
+from engine.ledger.before_images import Copies
+from engine.ledger.file import read_ledger
+from engine.ledger.repair import compact
+from engine.ledger.sink import Sink
 from engine.model import Entry, Prompt
-from engine.sink import Sink
 
 FULL_SYNC = 51
 """Its number on macOS."""

@@ -16,7 +16,7 @@ from test_survey import actions, surveyed, told
 
 from engine.content.digest import digest
 from engine.errors import Gone, Rejected
-from engine.ledger import State
+from engine.ledger.state import State
 from engine.model import Failed, Outcome, Rule, Select, Sending
 from engine.sandbox import Sandbox, SandboxOptions
 

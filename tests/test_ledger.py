@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.ledger import Chain, Failure, Record, State, encode, judge, mismatch, seal, timestamp
+from engine.ledger.lines import Chain, encode, judge, seal, timestamp
+from engine.ledger.state import Failure, Record, State, mismatch
 from engine.model import Entry, Json
 
 NOON = 1_795_176_000.0

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError, Stop
-from engine.ledger import State
-from engine.ledgerfile import entries, read_ledger
-from engine.mend import compact, deciding, repair
+from engine.ledger.file import entries, read_ledger
+from engine.ledger.repair import compact, deciding, repair
+from engine.ledger.sink import Sink
+from engine.ledger.state import State
 from engine.model import Entry
-from engine.sink import Sink
 
 RUN = Entry("run", {"migration": "m", "mode": "replicate", "source": "s", "target": "t", "selects": "published"})
 

@@ -15,12 +15,12 @@ from e2e import lines
 from engine.app import plan_migration, run_migration
 from engine.config import Migration, load_migration
 from engine.content.filter import Chosen
-from engine.ledger import State
-from engine.ledgerfile import read_ledger
-from engine.mend import compact
+from engine.ledger.file import read_ledger
+from engine.ledger.repair import compact
+from engine.ledger.report import OUTCOMES, Summary
+from engine.ledger.state import State
+from engine.ledger.status import read_ids_map
 from engine.planner import Plan
-from engine.report import OUTCOMES, Summary
-from engine.status import read_ids_map
 from engine.verbs import VerbOptions, rollback_migration, verify_migration
 
 

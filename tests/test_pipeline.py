@@ -18,7 +18,7 @@ from engine.connectors.memory import Memory
 from engine.errors import EngineError, Gone, Rejected, Stop, Transient
 from engine.flow import MaxFailures
 from engine.job import Draft, Halt, prepare
-from engine.ledgerfile import entries, read_ledger
+from engine.ledger.file import entries, read_ledger
 from engine.model import MARK_KEY, Created, Failed, Outcome, Prompt, Sending, Unknown
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.errors import EngineError, Gone, Rejected, Transient
 from engine.job import Job
-from engine.ledger import State
+from engine.ledger.state import State
 from engine.model import ParameterRules, Rule, Select, When
 from engine.planner import Plan, Planned, plan
 from engine.survey import survey

@@ -13,7 +13,7 @@ from routes import Conductor, Folder, Lines, Portkey, did, route
 from test_survey import actions, surveyed, task_of, told
 
 from engine.connectors.memory import Memory
-from engine.ledger import State
+from engine.ledger.state import State
 from engine.model import Abilities, Rule, When
 from engine.sandbox import SandboxOptions
 

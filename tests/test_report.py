@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import STOP_EXIT, Stop
-from engine.ledger import Record, State
-from engine.report import OUTCOMES, Summary, books, lost_track, nothing, outcome_of, to_text, untold, verdict
+from engine.ledger.report import OUTCOMES, Summary, books, lost_track, nothing, outcome_of, to_text, untold, verdict
+from engine.ledger.state import Record, State
 
 RUN = "run-2"
 

@@ -17,13 +17,13 @@ from typing import NoReturn
 import anyio
 import pytest
 
-import engine.ledgerfile
-import engine.sink
+import engine.ledger.file
+import engine.ledger.sink
 from engine.errors import ConfigError, Stop
-from engine.ledger import State
-from engine.ledgerfile import entries, read_ledger
+from engine.ledger.file import entries, read_ledger
+from engine.ledger.sink import BATCH_LINES, Sink
+from engine.ledger.state import State
 from engine.model import Entry
-from engine.sink import BATCH_LINES, Sink
 
 REPO = Path(__file__).parents[1]
 

@@ -14,10 +14,10 @@ from conftest import Wrapped, job_of, memory, prompt, run
 from engine.cli import show
 from engine.content.filter import Chosen
 from engine.errors import ConfigError, Rejected
+from engine.ledger.report import OUTCOMES, Summary
+from engine.ledger.sink import Sink
+from engine.ledger.status import ID_FIELDS, Status, examine_ledger, read_ids_map, read_status
 from engine.model import Entry
-from engine.report import OUTCOMES, Summary
-from engine.sink import Sink
-from engine.status import ID_FIELDS, Status, examine_ledger, read_ids_map, read_status
 
 ALL = Chosen()
 START = 1_795_176_000.0

@@ -16,9 +16,10 @@ from engine.content.digest import make_replica
 from engine.content.filter import Chosen
 from engine.errors import Gone, Rejected, Stop, Transient
 from engine.job import Job
-from engine.ledger import State, timestamp
+from engine.ledger.lines import timestamp
+from engine.ledger.sink import Sink
+from engine.ledger.state import State
 from engine.model import Entry, Rule, Select, When
-from engine.sink import Sink
 from engine.survey import Survey, Task, survey
 
 NOW = 1_800_000_000.0

@@ -17,7 +17,7 @@ import pytest
 from e2e import Ended, lines, promptferry, served, started, wait_for_lines, write_migration
 from e2e import Place as Migrated
 
-from engine.ledger import RESERVED, Chain, encode, seal, timestamp
+from engine.ledger.lines import RESERVED, Chain, encode, seal, timestamp
 from engine.model import Entry
 from engine.sandbox import Quirks, Sandbox, SandboxOptions
 

@@ -242,7 +242,7 @@ def status(
     Example: promptferry status migration.yaml --failed
     """
     from engine.cli import show
-    from engine.status import read_status
+    from engine.ledger.status import read_status
 
     found = read_status(common.ledger_of(path), chosen_by(only, collection, ids_file))
     show_result(found.to_json(with_failed=failed), as_json=as_json, text=show.status(found, with_failed=failed))
@@ -264,7 +264,7 @@ def ids(
     Example: promptferry ids migration.yaml --format env > prompts.env
     """
     from engine.cli import show
-    from engine.status import read_ids_map
+    from engine.ledger.status import read_ids_map
 
     form = "json" if as_json else form
     if form not in ("csv", "json", "env"):
@@ -283,7 +283,7 @@ def ledger_check(
     Example: promptferry ledger check ledgers/claude-37-to-35.jsonl
     """
     from engine.cli import show
-    from engine.status import examine_ledger
+    from engine.ledger.status import examine_ledger
 
     health = examine_ledger(path)
     show_result(health.to_json(), as_json=as_json, text=show.health(health))
@@ -302,7 +302,7 @@ def ledger_repair(
     Example: promptferry ledger repair ledgers/claude-37-to-35.jsonl --force
     """
     from engine.cli import show
-    from engine.mend import repair
+    from engine.ledger.repair import repair
 
     mended = repair(path, force=force)
     show_result(mended.to_json(), as_json=as_json, text=show.mended(mended))
@@ -318,7 +318,7 @@ def ledger_compact(
     Example: promptferry ledger compact ledgers/claude-37-to-35.jsonl
     """
     from engine.cli import show
-    from engine.mend import compact
+    from engine.ledger.repair import compact
 
     mended = compact(path)
     show_result(mended.to_json(), as_json=as_json, text=show.mended(mended))

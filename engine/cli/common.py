@@ -17,8 +17,8 @@ from typer import Option
 
 from engine import __version__
 from engine.cli import early
-from engine.disk import PUBLIC, new_file, put_in_place
 from engine.errors import EXIT_ACT, EXIT_OK, EXIT_RETRY, EXIT_USAGE, AnswerError, ConfigError, EngineError, Stop
+from engine.ledger.durable import PUBLIC, new_file, put_in_place
 
 if TYPE_CHECKING:
     from engine.config import Migration

@@ -14,7 +14,7 @@ from typing import Final
 import anyio
 import orjson
 
-from engine import planfile, report
+from engine import planfile
 from engine.app import RunOptions, run_migration
 from engine.cli import early
 from engine.cli.common import Common, on_terminal, say, write_file, yes_or_no
@@ -24,7 +24,8 @@ from engine.content.filter import Chosen
 from engine.errors import EXIT_ACT, EXIT_USAGE, ConfigError
 from engine.flow import MaxFailures
 from engine.interrupt import AGAIN
-from engine.report import Summary
+from engine.ledger import report
+from engine.ledger.report import Summary
 from engine.survey import Survey
 
 ADVICE: Final = {

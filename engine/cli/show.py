@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from engine.inventory import Group, Inventory
-from engine.mend import Mended
+from engine.ledger.repair import Mended
+from engine.ledger.report import OUTCOMES, told
+from engine.ledger.status import ID_FIELDS, Health, Status
 from engine.model import Completion, Finding
 from engine.planner import Plan, Planned
 from engine.publish import CutOver
-from engine.report import OUTCOMES, told
 from engine.rollback import Rollback
-from engine.status import ID_FIELDS, Health, Status
 from engine.verify import Verification
 
 _LEVELS: Final = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}

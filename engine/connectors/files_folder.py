@@ -31,8 +31,8 @@ from engine.connectors.files_store import (
     stopped,
 )
 from engine.connectors.files_tree import ENDING
-from engine.disk import PUBLIC, make_folder, new_file, open_folder, put_in_place, sync_folder, write_all
 from engine.errors import ConfigError, Problem, Rejected, Transient
+from engine.ledger.durable import PUBLIC, make_folder, new_file, open_folder, put_in_place, sync_folder, write_all
 from engine.model import Row
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
-from engine import disk, wire
+from engine import wire
 from engine.connectors.files_format import (
     Document,
     Unreadable,
@@ -32,8 +32,9 @@ from engine.connectors.files_store import (
     stopped,
 )
 from engine.content.textfile import BOM, other_encoding
-from engine.disk import PUBLIC, NotAFile, new_file, put_in_place, sync, sync_data, sync_folder, write_all
 from engine.errors import ConfigError, Problem, Rejected, Transient
+from engine.ledger import durable as disk
+from engine.ledger.durable import PUBLIC, NotAFile, new_file, put_in_place, sync, sync_data, sync_folder, write_all
 from engine.log import log
 from engine.model import Prompt, Row
 

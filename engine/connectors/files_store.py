@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
 
-from engine import disk
 from engine.connectors.files_format import Document
 from engine.content.digest import read_mark
 from engine.errors import ConfigError, Gone, Problem, Stop
+from engine.ledger import durable as disk
 from engine.model import Prompt, Row
 
 TEMPORARY: Final = ".promptferry-"

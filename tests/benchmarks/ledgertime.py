@@ -12,7 +12,7 @@ from types import coroutine
 from typing import Any, Final, ParamSpec, TypeVar
 
 from engine import entries
-from engine.sink import Sink
+from engine.ledger.sink import Sink
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from typing import Final
 from e2e import ROOT, environment
 
 from benchmarks.__main__ import serving
-from engine.ledger import Chain, encode, seal, timestamp
+from engine.ledger.lines import Chain, encode, seal, timestamp
 from engine.model import Entry
 
 RUNS: Final = (10_000, 100_000)

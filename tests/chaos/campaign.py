@@ -30,8 +30,8 @@ from e2e import MARK, Ended, Served, served, write_migration
 
 from chaos.running import Running
 from engine.errors import EngineError
-from engine.ledgerfile import read_ledger
-from engine.report import OUTCOMES
+from engine.ledger.file import read_ledger
+from engine.ledger.report import OUTCOMES
 from engine.sandbox import Quirks, SandboxOptions
 
 SCALE: Final = int(os.environ.get("PROMPTFERRY_CHAOS", "1"))

@@ -38,8 +38,8 @@ from engine.cli import main
 from engine.connectors.portkey import Portkey
 from engine.errors import Stop
 from engine.job import Halt
+from engine.ledger.sink import Sink
 from engine.model import Entry, Outcome, Sending
-from engine.sink import Sink
 
 _CRASHED: Final = 70
 WRITE: Final = os.write

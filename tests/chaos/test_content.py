@@ -17,7 +17,7 @@ from test_fidelity import HARD, SAME
 
 from chaos.campaign import SCALE, Campaign, Tally, campaign, each
 from chaos.commands import Commands
-from engine.ledgerfile import read_ledger
+from engine.ledger.file import read_ledger
 from engine.sandbox import Sandbox
 
 DEPTH: Final = 500

@@ -20,17 +20,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from chaos.campaign import SCALE, Tally
-from engine import report
 from engine.connectors.memory import Memory
 from engine.content.digest import read_mark
-from engine.copies import Copies
 from engine.flow import Flow
 from engine.job import Halt
-from engine.ledgerfile import read_ledger
+from engine.ledger import report
+from engine.ledger.before_images import Copies
+from engine.ledger.file import read_ledger
+from engine.ledger.sink import Sink
 from engine.model import Created, Entry, Failed, Outcome, Page, Replica, Sending, Unknown
 from engine.pipeline import migrate
 from engine.reconcile import reconcile, settle
-from engine.sink import Sink
 from engine.survey import survey
 
 SETTLE: Final = 10.0

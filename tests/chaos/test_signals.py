@@ -14,7 +14,7 @@ from pathlib import Path
 from chaos.campaign import SCALE, Campaign, Tally, campaign, each, wait_until
 from chaos.running import Running
 from engine.errors import EXIT_OK, EXIT_RETRY
-from engine.ledgerfile import read_ledger
+from engine.ledger.file import read_ledger
 
 PROMPTS = 40
 RATE = 200

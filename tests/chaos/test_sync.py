@@ -12,7 +12,7 @@ from pathlib import Path
 from chaos.campaign import Campaign, Tally, campaign, each
 from chaos.disk import check_intents, cut_power, diary, synced_lines, watched
 from engine.errors import EXIT_RETRY
-from engine.report import OUTCOMES
+from engine.ledger.report import OUTCOMES
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.content.filter import Chosen
-from engine.ledger import State
-from engine.ledgerfile import entries, read_ledger
+from engine.ledger.file import entries, read_ledger
+from engine.ledger.report import OUTCOMES, SCHEMA, outcome_of
+from engine.ledger.state import State
 from engine.model import Json
-from engine.report import OUTCOMES, SCHEMA, outcome_of
 
 ID_FIELDS: Final = (
     "source_id",

@@ -13,8 +13,8 @@ from typing import Final
 
 import anyio
 
-from engine.disk import PRIVATE, append_line
 from engine.errors import Rejected, Stop
+from engine.ledger.durable import PRIVATE, append_line
 from engine.model import Json, Prompt
 from engine.wire import encode
 

@@ -21,10 +21,10 @@ from typing import Final, Self
 
 import anyio
 
-from engine.disk import sync_data, write_all
 from engine.errors import Stop
-from engine.ledger import encode, seal, timestamp
-from engine.ledgerfile import AGAIN, Reading, open_locked, recover, refused
+from engine.ledger.durable import sync_data, write_all
+from engine.ledger.file import AGAIN, Reading, open_locked, recover, refused
+from engine.ledger.lines import encode, seal, timestamp
 from engine.model import Entry
 
 BATCH_LINES: Final = 256

@@ -10,10 +10,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-from engine.disk import PRIVATE, new_file, put_in_place, sync_folder
 from engine.errors import ConfigError, Stop
-from engine.ledger import RESERVED, Chain, State, encode, salvage, seal
-from engine.ledgerfile import entries, open_locked, read_ledger, recover, refused
+from engine.ledger.durable import PRIVATE, new_file, put_in_place, sync_folder
+from engine.ledger.file import entries, open_locked, read_ledger, recover, refused
+from engine.ledger.lines import RESERVED, Chain, encode, salvage, seal
+from engine.ledger.state import State
 from engine.model import Entry, Json
 
 Line = dict[str, Json]

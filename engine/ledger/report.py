@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from engine.errors import EXIT_ACT, EXIT_OK, EXIT_UNFINISHED, Stop
-from engine.ledger import Record, State
+from engine.ledger.state import Record, State
 
 SCHEMA: Final = 1
 OUTCOMES: Final = (

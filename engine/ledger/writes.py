@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from engine.content.filter import Chosen
-from engine.ledgerfile import entries
+from engine.ledger.file import entries
 from engine.model import Json
 
 Line = Mapping[str, Json]

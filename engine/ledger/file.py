@@ -14,10 +14,11 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from engine import disk
-from engine.disk import PRIVATE, NotAFile, new_file, sync, sync_folder
 from engine.errors import ConfigError, EngineError, Stop
-from engine.ledger import Chain, State, Verdict, judge
+from engine.ledger import durable as disk
+from engine.ledger.durable import PRIVATE, NotAFile, new_file, sync, sync_folder
+from engine.ledger.lines import Chain, Verdict, judge
+from engine.ledger.state import State
 from engine.model import Json
 
 _REST_BYTES: Final = 64 * 2**20
