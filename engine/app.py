@@ -24,6 +24,7 @@ from engine.content.selection import glob_readings, untold
 from engine.ends import Workspaces, open_ends, open_job
 from engine.errors import EXIT_DIFFERENT, Stop
 from engine.flow import Flow, MaxFailures
+from engine.http.limiter import Requests
 from engine.interrupt import AGAIN, interruptible
 from engine.inventory import Inventory, count
 from engine.job import Halt, Job, replicas_among
@@ -41,7 +42,6 @@ from engine.planner import Plan, plan
 from engine.reconcile import reconcile, settle
 from engine.survey import Survey, Task, survey
 from engine.tasks import task_group
-from engine.throttle import Requests
 
 TOLD: Final = ("adopt", "conflict", "skip", "wait", "unread")
 """What a run has to do besides creating."""

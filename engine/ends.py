@@ -12,12 +12,12 @@ from engine.config import Endpoint, Migration
 from engine.connectors import CONNECT, CONNECT_GATEWAY
 from engine.content.rewrite import Ends, kinds_needed
 from engine.errors import ConfigError, Stop
-from engine.http import Limits
+from engine.http.limiter import Gate
+from engine.http.session import Limits
 from engine.job import Job
 from engine.lookup import catalog_of
 from engine.model import Gateway, Target
 from engine.tasks import both
-from engine.throttle import Gate
 
 if TYPE_CHECKING:
     from engine.sandbox import Sandbox

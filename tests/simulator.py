@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
 
-from engine.rate_search import RateSearch
+from engine.http.rate_search import RateSearch
 
 BURST_SECONDS = 0.02
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import pytest
 
-from engine.concurrency_search import FIRST_LIMIT, ConcurrencySearch
+from engine.http.concurrency_search import FIRST_LIMIT, ConcurrencySearch
 
 SEEDS = 20
 CEILING = 64

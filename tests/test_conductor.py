@@ -19,10 +19,10 @@ from engine.connectors.conductor import Conductor, connect
 from engine.content.digest import differences, key_of, make_replica
 from engine.content.numbers import Number
 from engine.errors import EngineError, Gone, Rejected, Stop
-from engine.http import Limits
+from engine.http.limiter import Gate
+from engine.http.session import Limits
 from engine.model import Created, Failed, Finding, Outcome, Prompt, Replica, Row, Unknown, Updated, no_intent
 from engine.sandbox import ConductorQuirks, Quirks, Sandbox, SandboxOptions, serve
-from engine.throttle import Gate
 from engine.wire import decode
 
 PAIR = "openai-prod:gpt-4o"

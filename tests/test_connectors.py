@@ -23,10 +23,10 @@ from engine.connectors.memory import Memory
 from engine.connectors.portkey import Portkey
 from engine.content.digest import differences, filled, key_of, make_replica, read_mark
 from engine.errors import Gone
-from engine.http import Limits
+from engine.http.limiter import Gate
+from engine.http.session import Limits
 from engine.model import Created, Failed, Outcome, Page, Prompt, Row, Target
 from engine.sandbox import Quirks, SandboxOptions, serve
-from engine.throttle import Gate
 
 
 @dataclass(frozen=True, slots=True)

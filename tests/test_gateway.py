@@ -17,10 +17,10 @@ from engine.connectors import portkey
 from engine.connectors.portkey import KEY_HEADER
 from engine.connectors.portkey_gateway import PortkeyGateway, connect_gateway
 from engine.errors import EngineError, Gone, Rejected, Stop, Transient
-from engine.http import KeyAuth, Limits, Timing, open_client
+from engine.http.limiter import Gate
+from engine.http.session import KeyAuth, Limits, Timing, open_client
 from engine.model import Completion, Gateway, Prompt
 from engine.sandbox import Sandbox, SandboxOptions, serve
-from engine.throttle import Gate
 
 KEY = "canary-key-0123456789"
 CANARY = "Canary words that nobody else may read"

@@ -21,11 +21,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from raw_server import RawServer, Step, answer, close, drip, hang, raw, reset, truncated
 
-from engine.answers import FIRST_BACKOFF, LONGEST_BACKOFF, backoff, complaint, judge, rate_hint, retry_after
 from engine.errors import AnswerError, EngineError, Rejected, Stop, Transient
-from engine.http import Auth, Client, KeyAuth, Limits, Timing, open_client
-from engine.scrub import clean
-from engine.throttle import Gate
+from engine.http.limiter import Gate
+from engine.http.redact import clean
+from engine.http.responses import FIRST_BACKOFF, LONGEST_BACKOFF, backoff, complaint, judge, rate_hint, retry_after
+from engine.http.session import Auth, Client, KeyAuth, Limits, Timing, open_client
 
 KEY = "canary-key-0123456789"
 OK = answer(200, b'{"id":"7"}')

@@ -20,10 +20,10 @@ from ruamel.yaml import YAML
 from engine.connectors import CONNECT
 from engine.content.digest import digest, make_replica, read_mark
 from engine.errors import Rejected, Stop
-from engine.http import Limits
+from engine.http.limiter import Gate
+from engine.http.session import Limits
 from engine.model import Created, Failed, Outcome, Prompt, Target, Unknown
 from engine.sandbox import Sandbox, SandboxOptions, serve
-from engine.throttle import Gate
 
 SPEC = Path(__file__).parents[2] / "shared" / "contracts" / "portkey-prompts.openapi.yaml"
 KEY = "a-key-of-a-test"

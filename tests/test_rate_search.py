@@ -10,7 +10,7 @@ from statistics import median
 import pytest
 from simulator import Bucket, Limit, Run, Sliding, Window, simulate
 
-from engine.rate_search import FIRST_RATE, LONGEST_PAUSE_S, RateSearch
+from engine.http.rate_search import FIRST_RATE, LONGEST_PAUSE_S, RateSearch
 
 SEEDS = 20
 

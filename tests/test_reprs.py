@@ -19,15 +19,15 @@ from pydantic import BaseModel, SecretStr
 from raw_server import RawServer, answer
 
 import engine
-from engine.answers import Answer, Request, read_answer
 from engine.cli.common import Common
-from engine.client import _Progress
 from engine.config import load_migration
 from engine.config.fields import Surroundings
 from engine.ends import _address, open_ends
 from engine.errors import ConfigError, EngineError
-from engine.http import KeyAuth, Limits, open_client
-from engine.throttle import Gate
+from engine.http.client import _Progress
+from engine.http.limiter import Gate
+from engine.http.responses import Answer, Request, read_answer
+from engine.http.session import KeyAuth, Limits, open_client
 
 CANARY: Final = "canary-0123456789-secret"
 MIGRATION: Final = {

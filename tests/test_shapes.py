@@ -15,9 +15,9 @@ from engine.connectors.portkey import KEY_HEADER, Portkey
 from engine.connectors.portkey_gateway import PortkeyGateway
 from engine.connectors.portkey_probe import Probe
 from engine.errors import EngineError, Stop
-from engine.http import KeyAuth, Limits, open_client
+from engine.http.limiter import Gate
+from engine.http.session import KeyAuth, Limits, open_client
 from engine.model import Finding, Row, Target, no_intent
-from engine.throttle import Gate
 
 PROMPT = {"id": "p1", "string": "Hello", "name": "a", "template": "Hello"}
 ITEM = {"name": "a", "template": "Hello"}

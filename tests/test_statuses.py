@@ -15,9 +15,9 @@ from raw_server import RawServer, Step, answer
 from test_http import OK, caught, say, until, wired
 from unplugged import URL, unplugged
 
-from engine import http
 from engine.errors import Stop
-from engine.health import FAILURES_IN_A_ROW
+from engine.http import session as http
+from engine.http.breaker import FAILURES_IN_A_ROW
 
 PAGE = b"<!doctype html><html><body>Sign in</body></html>"
 STATUSES = [*range(200, 600)]

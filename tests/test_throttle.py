@@ -13,7 +13,7 @@ from simulator import Bucket
 from virtual import in_virtual_time, now
 
 from engine.errors import Transient
-from engine.throttle import Gate, Kind, Requests, Throttle
+from engine.http.limiter import Gate, Kind, Requests, Throttle
 
 
 def gate(*, rate: float | None = 1000, concurrency: int = 1000, jitter: float = 0.0) -> Gate:

@@ -8,10 +8,10 @@ import pytest
 
 from engine.check import write_test
 from engine.connectors import CONNECT
-from engine.http import Limits
+from engine.http.limiter import Gate
+from engine.http.session import Limits
 from engine.model import Catalog, Finding
 from engine.sandbox import Quirks, Sandbox, SandboxOptions, serve
-from engine.throttle import Gate
 
 USUAL = {
     "its key creates prompts",

@@ -32,7 +32,8 @@ from engine.connectors.conductor_format import (
 )
 from engine.connectors.outcomes import outcome
 from engine.errors import Gone, Rejected, Stop, Transient, UnknownOutcome
-from engine.http import Client, Limits, open_client
+from engine.http.limiter import Gate
+from engine.http.session import Client, Limits, open_client
 from engine.model import (
     MARK_KEY,
     Abilities,
@@ -49,7 +50,6 @@ from engine.model import (
     no_intent,
 )
 from engine.tasks import task_group
-from engine.throttle import Gate
 from engine.wire import decode, encode
 
 TOKEN_HEADER: Final = "X-Authorization"

@@ -21,7 +21,8 @@ from engine.connectors.outcomes import made_id, outcome
 from engine.connectors.portkey_probe import Probe
 from engine.connectors.walk import listing, no_listing, walk, walk_raw
 from engine.errors import Exists, Rejected, UnknownOutcome
-from engine.http import Client, KeyAuth, Limits, open_client
+from engine.http.limiter import Gate
+from engine.http.session import Client, KeyAuth, Limits, open_client
 from engine.model import (
     Abilities,
     Catalog,
@@ -39,7 +40,6 @@ from engine.model import (
     Updated,
     Version,
 )
-from engine.throttle import Gate
 from engine.wire import encode
 
 KEY_HEADER: Final = "x-portkey-api-key"

@@ -14,13 +14,13 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-from engine.answers import Whole
 from engine.connectors.portkey import KEY_HEADER
 from engine.errors import AnswerError, Rejected, Stop, UnknownOutcome
-from engine.http import Client, KeyAuth, Limits, open_client
+from engine.http.limiter import Gate
+from engine.http.redact import clean
+from engine.http.responses import Whole
+from engine.http.session import Client, KeyAuth, Limits, open_client
 from engine.model import Completion, Json
-from engine.scrub import clean
-from engine.throttle import Gate
 from engine.wire import encode
 
 Clock = Callable[[], float]

@@ -17,7 +17,7 @@ import anyio
 from engine.connectors.outcomes import made_id
 from engine.connectors.walk import Listing, listing
 from engine.errors import AnswerError, Exists, Gone, Rejected, Stop
-from engine.http import Client
+from engine.http.session import Client
 from engine.model import MARK_KEY, Finding, Json, no_intent
 from engine.wire import encode
 

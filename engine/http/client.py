@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 from urllib.parse import urlencode
 
-from engine.answers import (
+from engine.errors import Transient
+from engine.http.breaker import Health
+from engine.http.limiter import Gate, Kind, Turn
+from engine.http.responses import (
     INFRASTRUCTURE,
     Answer,
     Fate,
@@ -25,9 +28,6 @@ from engine.answers import (
     read_answer,
     retry_after,
 )
-from engine.errors import Transient
-from engine.health import Health
-from engine.throttle import Gate, Kind, Turn
 from engine.wire import Json
 
 Params = Mapping[str, str] | Sequence[tuple[str, str]]
@@ -91,7 +91,7 @@ class _Progress:
 
 
 class Client:
-    """Requests to one registry with one key. Made by `engine.http.open_client`.
+    """Requests to one registry with one key. Made by `engine.http.session.open_client`.
 
     `call` names the kind of request ("list", "retrieve", "create") for messages and for the rule about 403. Paths begin
     with a slash and are percent-encoded already. Every method raises

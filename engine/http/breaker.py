@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlsplit
 
-from engine.answers import INFRASTRUCTURE, LONGEST_PAUSE, NETWORK_LOGIN, Fate, Request, Run, Verdict, retry_after
 from engine.errors import Stop
+from engine.http.responses import INFRASTRUCTURE, LONGEST_PAUSE, NETWORK_LOGIN, Fate, Request, Run, Verdict, retry_after
 
 FAILURES_IN_A_ROW: Final = 20
 SECONDS_THROTTLED: Final = 15 * 60.0

@@ -19,10 +19,10 @@ from typing import Final, Literal, Self, TypeVar
 import anyio
 from aiolimiter import AsyncLimiter
 
-from engine.concurrency_search import ConcurrencySearch
 from engine.errors import Transient
+from engine.http.concurrency_search import ConcurrencySearch
+from engine.http.rate_search import RateSearch
 from engine.log import log
-from engine.rate_search import RateSearch
 
 Kind = Literal["read", "write"]
 T = TypeVar("T")

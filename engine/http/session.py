@@ -23,10 +23,10 @@ from aiohttp.connector import Connection
 from yarl import URL
 
 import engine
-from engine.answers import Answer, Request
-from engine.client import Auth, Client, Limits, Timing
 from engine.errors import ConfigError
-from engine.throttle import Gate
+from engine.http.client import Auth, Client, Limits, Timing
+from engine.http.limiter import Gate
+from engine.http.responses import Answer, Request
 
 __all__ = ["Auth", "Client", "KeyAuth", "Limits", "Timing", "open_client"]
 

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Final, NamedTuple
 
 from engine.errors import AnswerError, Exists, Gone, Rejected, Transient, UnknownOutcome
-from engine.scrub import clean
+from engine.http.redact import clean
 from engine.wire import Json, NotKept, decode
 
 FIRST_BACKOFF: Final = 0.5
