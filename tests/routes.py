@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from e2e import Ended, Served, promptferry, write_migration
 
-from engine.connectors.files_format import from_line, from_markdown
+from engine.connectors.files.format import from_line, from_markdown
 from engine.sandbox import Sandbox
 
 KEY_ID: Final = "id-of-an-application"

@@ -15,7 +15,7 @@ from e2e import lines
 from engine import load_migration, post, run_migration
 from engine.app import RunOptions
 from engine.config import Migration
-from engine.connectors.files import Files
+from engine.connectors.files.registry import Files
 from engine.connectors.memory import Memory
 from engine.content.filter import Chosen
 from engine.errors import Stop

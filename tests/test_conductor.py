@@ -15,7 +15,7 @@ import pytest
 from conftest import REGISTRY
 from raw_server import RawServer, Step, answer
 
-from engine.connectors.conductor import Conductor, connect
+from engine.connectors.conductor.registry import Conductor, connect
 from engine.content.digest import differences, key_of, make_replica
 from engine.content.numbers import Number
 from engine.errors import EngineError, Gone, Rejected, Stop

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.connectors.conductor_bulk import Bulk
-from engine.connectors.conductor_format import SAMPLING, Item, Tag, prompt_of, tags_of
+from engine.connectors.conductor.bulk import Bulk
+from engine.connectors.conductor.format import SAMPLING, Item, Tag, prompt_of, tags_of
 from engine.content.digest import differences
 from engine.errors import Gone, Rejected, Stop, Transient, UnknownOutcome
 from engine.model import Created, Failed, Outcome, Sending, Unknown

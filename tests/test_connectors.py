@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.connectors import CONNECT
-from engine.connectors.conductor import Conductor
-from engine.connectors.files import Files
+from engine.connectors.conductor.registry import Conductor
+from engine.connectors.files.registry import Files
 from engine.connectors.memory import Memory
-from engine.connectors.portkey import Portkey
+from engine.connectors.portkey.registry import Portkey
 from engine.content.digest import differences, filled, key_of, make_replica, read_mark
 from engine.errors import Gone
 from engine.http.limiter import Gate

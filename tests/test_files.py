@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from conftest import REGISTRY, job_of, memory, run
 
-from engine.connectors import files_folder
-from engine.connectors.files import Files, connect
-from engine.connectors.files_format import Document, to_line, to_markdown
+from engine.connectors.files import folder as files_folder
+from engine.connectors.files.format import Document, to_line, to_markdown
+from engine.connectors.files.registry import Files, connect
 from engine.content.digest import differences, make_replica, read_mark
 from engine.errors import ConfigError, Gone, Rejected, Stop, Transient
 from engine.log import log

@@ -12,8 +12,8 @@ from e2e import promptferry, write_migration
 from test_files import failing, ids, nothing, problems, replica_of, rows
 from test_moved import Move
 
-from engine.connectors.files import connect
-from engine.connectors.files_store import TEMPORARY
+from engine.connectors.files.registry import connect
+from engine.connectors.files.store import TEMPORARY
 from engine.content.digest import make_replica
 from engine.errors import Gone, Rejected
 from engine.model import Catalog, Select, Updated

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from engine.connectors.files_format import (
+from engine.connectors.files.format import (
     Document,
     Unreadable,
     file_stem,
@@ -24,7 +24,7 @@ from engine.connectors.files_format import (
     to_line,
     to_markdown,
 )
-from engine.connectors.files_yaml import MOST_DEEP, read_yaml, write_yaml
+from engine.connectors.files.yaml import MOST_DEEP, read_yaml, write_yaml
 from engine.content.digest import differences
 from engine.content.numbers import Number, dumps, number
 from engine.model import Inputs, Prompt

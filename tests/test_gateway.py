@@ -13,9 +13,9 @@ from raw_server import RawServer, Step, answer, close, raw, reset, truncated
 
 from engine.cases import made_up
 from engine.completions import call, differs
-from engine.connectors import portkey
-from engine.connectors.portkey import KEY_HEADER
-from engine.connectors.portkey_gateway import PortkeyGateway, connect_gateway
+from engine.connectors.portkey import registry as portkey
+from engine.connectors.portkey.gateway import PortkeyGateway, connect_gateway
+from engine.connectors.portkey.registry import KEY_HEADER
 from engine.errors import EngineError, Gone, Rejected, Stop, Transient
 from engine.http.limiter import Gate
 from engine.http.session import KeyAuth, Limits, Timing, open_client

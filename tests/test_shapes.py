@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from unplugged import URL, unplugged
 
-from engine.connectors import conductor, portkey
-from engine.connectors.conductor import Conductor
-from engine.connectors.portkey import KEY_HEADER, Portkey
-from engine.connectors.portkey_gateway import PortkeyGateway
-from engine.connectors.portkey_probe import Probe
+from engine.connectors.conductor import registry as conductor
+from engine.connectors.conductor.registry import Conductor
+from engine.connectors.portkey import registry as portkey
+from engine.connectors.portkey.gateway import PortkeyGateway
+from engine.connectors.portkey.probe import Probe
+from engine.connectors.portkey.registry import KEY_HEADER, Portkey
 from engine.errors import EngineError, Stop
 from engine.http.limiter import Gate
 from engine.http.session import KeyAuth, Limits, open_client

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.connectors.walk import PAGE_SIZE, WALKS, walk_raw
+from engine.connectors.portkey.walk import PAGE_SIZE, WALKS, walk_raw
 from engine.errors import Rejected, Stop
 
 MOST_REQUESTS = 200

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
-from engine.connectors import conductor, files, portkey, portkey_gateway
+from engine.connectors.conductor import registry as conductor
+from engine.connectors.files import registry as files
+from engine.connectors.portkey import gateway as portkey_gateway
+from engine.connectors.portkey import registry as portkey
 from engine.model import Target
 
 CONNECT: Final[dict[str, Callable[..., AbstractAsyncContextManager[Target]]]] = {

@@ -36,7 +36,7 @@ def _import_everything() -> None:
     import engine.cli.commands
     import engine.cli.run
     import engine.config
-    import engine.connectors.portkey
+    import engine.connectors.portkey.registry
     import engine.sandbox  # noqa: F401
 
 

@@ -35,7 +35,7 @@ from typing import Any, Final, NoReturn
 
 from engine import pipeline
 from engine.cli import main
-from engine.connectors.portkey import Portkey
+from engine.connectors.portkey.registry import Portkey
 from engine.errors import Stop
 from engine.job import Halt
 from engine.ledger.sink import Sink

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
 
-from engine.connectors.files_format import Document
+from engine.connectors.files.format import Document
 from engine.content.digest import read_mark
 from engine.errors import ConfigError, Gone, Problem, Stop
 from engine.ledger import durable as disk

@@ -16,7 +16,7 @@ from itertools import pairwise, product
 from typing import Any, Final
 
 from engine import wire
-from engine.connectors.files_yaml import SPLIT_PAIR, Front, Unreadable, read_yaml, write_yaml
+from engine.connectors.files.yaml import SPLIT_PAIR, Front, Unreadable, read_yaml, write_yaml
 from engine.content.digest import digest
 from engine.content.numbers import dumps, loads
 from engine.content.textfile import NotText, decoded, other_encoding, repeated_key

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from engine.connectors.files_store import TEMPORARY
+from engine.connectors.files.store import TEMPORARY
 
 ENDING: Final = ".md"
 HIDDEN: Final = "hidden"

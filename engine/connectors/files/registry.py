@@ -13,10 +13,10 @@ import anyio
 from anyio import to_thread
 
 from engine import wire
-from engine.connectors.files_folder import Folder
-from engine.connectors.files_format import Document
-from engine.connectors.files_lines import Lines
-from engine.connectors.files_store import Store, Written
+from engine.connectors.files.folder import Folder
+from engine.connectors.files.format import Document
+from engine.connectors.files.lines import Lines
+from engine.connectors.files.store import Store, Written
 from engine.content.digest import CONTENT, differences, read_mark
 from engine.errors import AnswerError, ConfigError, Gone, Problem, Rejected, Stop
 from engine.log import log

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import anyio
 
 from engine.connectors.outcomes import made_id
-from engine.connectors.walk import Listing, listing
+from engine.connectors.portkey.walk import Listing, listing
 from engine.errors import AnswerError, Exists, Gone, Rejected, Stop
 from engine.http.session import Client
 from engine.model import MARK_KEY, Finding, Json, no_intent

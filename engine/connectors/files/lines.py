@@ -11,14 +11,8 @@ from threading import Lock
 from typing import Final
 
 from engine import wire
-from engine.connectors.files_format import (
-    Document,
-    Unreadable,
-    from_line,
-    named_in_line,
-    to_line,
-)
-from engine.connectors.files_store import (
+from engine.connectors.files.format import Document, Unreadable, from_line, named_in_line, to_line
+from engine.connectors.files.store import (
     MOST_PROBLEMS,
     TEMPORARY,
     Written,

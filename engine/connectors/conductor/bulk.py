@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from engine.connectors.conductor_format import Item, Tag, differences_of, dropped_of, dropped_says, tags_of
+from engine.connectors.conductor.format import Item, Tag, differences_of, dropped_of, dropped_says, tags_of
 from engine.errors import AnswerError, Gone, Rejected, Transient, UnknownOutcome
 from engine.model import Created, Failed, Outcome, Sending, Unknown, no_intent
 from engine.tasks import task_group

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-from engine.connectors.portkey import KEY_HEADER
+from engine.connectors.portkey.registry import KEY_HEADER
 from engine.errors import AnswerError, Rejected, Stop, UnknownOutcome
 from engine.http.limiter import Gate
 from engine.http.redact import clean

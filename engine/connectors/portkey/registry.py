@@ -18,8 +18,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from engine.connectors.outcomes import made_id, outcome
-from engine.connectors.portkey_probe import Probe
-from engine.connectors.walk import listing, no_listing, walk, walk_raw
+from engine.connectors.portkey.probe import Probe
+from engine.connectors.portkey.walk import listing, no_listing, walk, walk_raw
 from engine.errors import Exists, Rejected, UnknownOutcome
 from engine.http.limiter import Gate
 from engine.http.session import Client, KeyAuth, Limits, open_client

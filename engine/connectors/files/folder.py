@@ -10,27 +10,10 @@ from itertools import count
 from pathlib import Path
 from threading import Lock
 
-from engine.connectors.files_format import (
-    Document,
-    Unreadable,
-    file_stem,
-    from_markdown,
-    hash_of,
-    to_markdown,
-)
-from engine.connectors.files_listing import Listing, Reader, collected, inside, read_file
-from engine.connectors.files_store import (
-    TEMPORARY,
-    Written,
-    gone,
-    iso,
-    key_of_mark,
-    lock,
-    missing,
-    not_read,
-    stopped,
-)
-from engine.connectors.files_tree import ENDING
+from engine.connectors.files.format import Document, Unreadable, file_stem, from_markdown, hash_of, to_markdown
+from engine.connectors.files.listing import Listing, Reader, collected, inside, read_file
+from engine.connectors.files.store import TEMPORARY, Written, gone, iso, key_of_mark, lock, missing, not_read, stopped
+from engine.connectors.files.tree import ENDING
 from engine.errors import ConfigError, Problem, Rejected, Transient
 from engine.ledger.durable import PUBLIC, make_folder, new_file, open_folder, put_in_place, sync_folder, write_all
 from engine.model import Row

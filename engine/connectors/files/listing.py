@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from engine.connectors.files_format import Document, Unreadable, from_markdown
-from engine.connectors.files_store import iso, row_of, several
-from engine.connectors.files_tree import ENDING, HIDDEN, LINKS, OTHERS, Found, Tree, shown, walk
+from engine.connectors.files.format import Document, Unreadable, from_markdown
+from engine.connectors.files.store import iso, row_of, several
+from engine.connectors.files.tree import ENDING, HIDDEN, LINKS, OTHERS, Found, Tree, shown, walk
 from engine.content.textfile import BOM
 from engine.errors import Problem, Rejected
 from engine.model import Row

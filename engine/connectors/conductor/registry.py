@@ -15,8 +15,8 @@ from typing import Any, Final
 from urllib.parse import quote
 from uuid import uuid4
 
-from engine.connectors.conductor_bulk import Bulk
-from engine.connectors.conductor_format import (
+from engine.connectors.conductor.bulk import Bulk
+from engine.connectors.conductor.format import (
     FIRST_VERSION,
     SAMPLING,
     Item,
