@@ -23,24 +23,26 @@ from engine.content.filter import Chosen
 from engine.content.selection import glob_readings, untold
 from engine.ends import Workspaces, open_ends, open_job
 from engine.errors import EXIT_DIFFERENT, Stop
-from engine.flow import Flow, MaxFailures
 from engine.http.limiter import Requests
-from engine.interrupt import AGAIN, interruptible
 from engine.inventory import Inventory, count
-from engine.job import Halt, Job, replicas_among
 from engine.ledger import report
 from engine.ledger.before_images import Copies
 from engine.ledger.file import entries, read_ledger
 from engine.ledger.report import Summary
 from engine.ledger.sink import Sink
 from engine.ledger.state import State, mismatch
-from engine.lookup import catalog_of, rows_of, told, told_by_definitions
+from engine.migrate.context import Flow, MaxFailures
+from engine.migrate.halt import Halt
+from engine.migrate.interrupt import AGAIN, interruptible
+from engine.migrate.job import Job, replicas_among
+from engine.migrate.listing import catalog_of, rows_of, told, told_by_definitions
+from engine.migrate.pipeline import migrate
+from engine.migrate.plan import Plan, plan
+from engine.migrate.plan_file import PlanFile
+from engine.migrate.reconcile import reconcile, settle
+from engine.migrate.survey import Survey, survey
+from engine.migrate.task import Task
 from engine.model import Entry, Finding, Row
-from engine.pipeline import migrate
-from engine.planfile import PlanFile
-from engine.planner import Plan, plan
-from engine.reconcile import reconcile, settle
-from engine.survey import Survey, Task, survey
 from engine.tasks import task_group
 
 TOLD: Final = ("adopt", "conflict", "skip", "wait", "unread")

@@ -10,8 +10,8 @@ import anyio
 from engine.content.rewrite import rewrite
 from engine.content.selection import find, glob_readings, selects, unknown_collections, untold
 from engine.errors import Rejected, Stop, Transient
-from engine.job import Job
-from engine.lookup import listings, told, told_by_definitions
+from engine.migrate.job import Job
+from engine.migrate.listing import listings, told, told_by_definitions
 from engine.model import Choice, Finding, Named, Row
 from engine.tasks import task_group
 

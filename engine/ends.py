@@ -14,8 +14,8 @@ from engine.content.rewrite import Ends, kinds_needed
 from engine.errors import ConfigError, Stop
 from engine.http.limiter import Gate
 from engine.http.session import Limits
-from engine.job import Job
-from engine.lookup import catalog_of
+from engine.migrate.job import Job
+from engine.migrate.listing import catalog_of
 from engine.model import Gateway, Target
 from engine.tasks import both
 

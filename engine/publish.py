@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import anyio
 
-from engine import entries
 from engine.errors import Rejected, Transient
-from engine.flow import Flow
-from engine.job import Job
 from engine.ledger.writes import Made
+from engine.migrate import entries
+from engine.migrate.context import Flow
+from engine.migrate.job import Job
 from engine.tasks import task_group
 
 RESULTS: Final = ("published", "already", "edited", "not_verified", "failed", "not_started")

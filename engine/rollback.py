@@ -14,12 +14,12 @@ from typing import Any, Final
 
 import anyio
 
-from engine import entries
 from engine.content.digest import digest, make_replica
 from engine.errors import Gone, Rejected, Transient
-from engine.flow import Flow
-from engine.job import Job
 from engine.ledger.writes import Line, Made
+from engine.migrate import entries
+from engine.migrate.context import Flow
+from engine.migrate.job import Job
 from engine.model import Failed, Prompt, Updated, Version, no_intent
 from engine.tasks import task_group
 

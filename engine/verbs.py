@@ -10,7 +10,6 @@ from pathlib import Path
 
 import anyio
 
-from engine import entries
 from engine.app import check_identity, new_run_id
 from engine.cases import Case, read_cases, skeleton
 from engine.completions import CALLS_EACH
@@ -18,19 +17,21 @@ from engine.config import Migration
 from engine.content.filter import Chosen
 from engine.ends import Workspaces, open_ends, open_job
 from engine.errors import ConfigError, Rejected, Stop, Transient
-from engine.flow import Flow
-from engine.interrupt import AGAIN, interruptible
-from engine.job import Halt, Job
 from engine.ledger.before_images import Copies
 from engine.ledger.sink import Sink
 from engine.ledger.state import Record
 from engine.ledger.writes import Made, read_made, runs_of
-from engine.lookup import listings
+from engine.migrate import entries
+from engine.migrate.context import Flow
+from engine.migrate.halt import Halt
+from engine.migrate.interrupt import AGAIN, interruptible
+from engine.migrate.job import Job
+from engine.migrate.listing import listings
+from engine.migrate.reconcile import settle
+from engine.migrate.survey import judge
 from engine.model import Row
 from engine.publish import CutOver, publish, staged
-from engine.reconcile import settle
 from engine.rollback import Rollback, Undo, rollback, undoing
-from engine.survey import judge
 from engine.tasks import task_group
 from engine.verify import Checks, Verification, verify
 

@@ -14,15 +14,18 @@ from typing import Any, Final
 
 import anyio
 
-from engine import completions, entries, render
+from engine import completions, render
 from engine.cases import Case, cases_for
 from engine.content.digest import differences, digest, read_mark
 from engine.content.selection import find
 from engine.errors import Gone, Rejected, Transient
-from engine.flow import Flow
-from engine.job import Draft, Job, prepare
 from engine.ledger.writes import Made
-from engine.lookup import look_up, rows_of
+from engine.migrate import entries
+from engine.migrate.context import Flow
+from engine.migrate.job import Job, prepare
+from engine.migrate.listing import rows_of
+from engine.migrate.lookup import look_up
+from engine.migrate.task import Draft
 from engine.model import Completion, Entry, Failed, Gateway, Json, Mark, Prompt
 from engine.tasks import task_group
 

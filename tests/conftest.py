@@ -14,10 +14,14 @@ import pytest
 from engine.connectors.memory import Memory
 from engine.content.rewrite import Ends
 from engine.errors import Stop
-from engine.flow import Flow, MaxFailures
-from engine.job import Halt, Job
 from engine.ledger.before_images import Copies
 from engine.ledger.sink import Sink
+from engine.migrate.context import Flow, MaxFailures
+from engine.migrate.halt import Halt
+from engine.migrate.job import Job
+from engine.migrate.pipeline import migrate
+from engine.migrate.reconcile import reconcile, settle
+from engine.migrate.survey import Survey, survey
 from engine.model import (
     Catalog,
     Created,
@@ -34,9 +38,6 @@ from engine.model import (
     Target,
     Version,
 )
-from engine.pipeline import migrate
-from engine.reconcile import reconcile, settle
-from engine.survey import Survey, survey
 
 SETTLE = 0.02
 MIGRATION = "m"

@@ -12,19 +12,20 @@ import pytest
 from conftest import Wrapped, job_of, memory, prompt, run
 from e2e import lines
 
-from engine import load_migration, post, run_migration
+from engine import load_migration, run_migration
 from engine.app import RunOptions
 from engine.config import Migration
 from engine.connectors.files.registry import Files
 from engine.connectors.memory import Memory
 from engine.content.filter import Chosen
 from engine.errors import Stop
-from engine.flow import Flow
-from engine.job import Halt
 from engine.ledger import report
 from engine.ledger.file import entries
 from engine.ledger.report import OUTCOMES, Summary
 from engine.ledger.status import read_status
+from engine.migrate import post
+from engine.migrate.context import Flow
+from engine.migrate.halt import Halt
 from engine.model import Created, Entry, Failed, Outcome, Prompt, Rule, Sending, Unknown, Updated
 
 COUNT: Final = 6

@@ -10,11 +10,12 @@ import pytest
 from conftest import Ran, Wrapped, job_of, memory, prompt, run
 
 from engine.connectors.memory import Memory
-from engine.decide import Decision, decide
-from engine.job import Job
 from engine.ledger.state import Record, State
+from engine.migrate.decide import Decision, decide
+from engine.migrate.job import Job
+from engine.migrate.survey import survey
+from engine.migrate.task import Task
 from engine.model import Entry, Json, Outcome, ParameterRules, Prompt, Rule, Select, Sending, Unknown
-from engine.survey import Task, survey
 
 NOW = 1_800_000_000.0
 OLD, NEW, OTHER = "claude-3-7", "claude-3-5", "claude-3-opus"

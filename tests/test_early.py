@@ -18,7 +18,7 @@ from e2e import COMMAND, ROOT, TIMEOUT, Ended, Served, environment, served, writ
 
 from engine.cli import early
 from engine.cli.run import nothing_done
-from engine.interrupt import SIGNALS
+from engine.migrate.interrupt import SIGNALS
 from engine.sandbox import SandboxOptions
 
 PROMPTS = 12

@@ -20,7 +20,7 @@ from engine.ledger.repair import compact
 from engine.ledger.report import OUTCOMES, Summary
 from engine.ledger.state import State
 from engine.ledger.status import read_ids_map
-from engine.planner import Plan
+from engine.migrate.plan import Plan
 from engine.verbs import VerbOptions, rollback_migration, verify_migration
 
 

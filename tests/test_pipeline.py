@@ -13,12 +13,14 @@ import anyio
 import pytest
 from conftest import Forgetful, OnCreate, Put, Ran, Wrapped, job_of, memory, names, prompt, run
 
-import engine.pipeline
+import engine.migrate.pipeline
 from engine.connectors.memory import Memory
 from engine.errors import EngineError, Gone, Rejected, Stop, Transient
-from engine.flow import MaxFailures
-from engine.job import Draft, Halt, prepare
 from engine.ledger.file import entries, read_ledger
+from engine.migrate.context import MaxFailures
+from engine.migrate.halt import Halt
+from engine.migrate.job import prepare
+from engine.migrate.task import Draft
 from engine.model import MARK_KEY, Created, Failed, Outcome, Prompt, Sending, Unknown
 
 

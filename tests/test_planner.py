@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import EngineError, Gone, Rejected, Transient
-from engine.job import Job
 from engine.ledger.state import State
+from engine.migrate.job import Job
+from engine.migrate.plan import Plan, Planned, plan
+from engine.migrate.survey import survey
 from engine.model import ParameterRules, Rule, Select, When
-from engine.planner import Plan, Planned, plan
-from engine.survey import survey
 
 NOW = 1_800_000_000.0
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from engine.connectors.memory import Memory
 from engine.errors import Stop, Transient
-from engine.job import Halt
 from engine.ledger.file import entries, read_ledger
+from engine.migrate.halt import Halt
 from engine.model import MARK_KEY, Created, Failed, Outcome, Prompt, Sending, Unknown
 
 LOST = Unknown(error="no_answer", message="the connection broke")

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from engine.content.digest import make_replica
 from engine.content.filter import Chosen
 from engine.errors import Gone, Rejected, Stop, Transient
-from engine.job import Job
 from engine.ledger.lines import timestamp
 from engine.ledger.sink import Sink
 from engine.ledger.state import State
+from engine.migrate.job import Job
+from engine.migrate.survey import Survey, survey
+from engine.migrate.task import Task
 from engine.model import Entry, Rule, Select, When
-from engine.survey import Survey, Task, survey
 
 NOW = 1_800_000_000.0
 

@@ -163,9 +163,9 @@ def plan(
 
     Example: promptferry plan migration.yaml --only 'support-*'
     """
-    from engine import planfile
     from engine.app import plan_migration
     from engine.cli import show
+    from engine.migrate import plan_file as planfile
 
     chosen = chosen_by(only, collection, ids_file)
     loaded = common.load(migration)

@@ -135,8 +135,8 @@ def run_async(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """For what writes nothing, and so looks after no signals: one cancels it, and it clears up. Raises Stop then."""
     import anyio
 
-    from engine.interrupt import interruptible
-    from engine.job import Halt
+    from engine.migrate.halt import Halt
+    from engine.migrate.interrupt import interruptible
 
     async def main() -> T:
         halt = Halt()

@@ -14,7 +14,6 @@ from typing import Final
 import anyio
 import orjson
 
-from engine import planfile
 from engine.app import RunOptions, run_migration
 from engine.cli import early
 from engine.cli.common import Common, on_terminal, say, write_file, yes_or_no
@@ -22,11 +21,12 @@ from engine.cli.display import watch
 from engine.config import Migration, seconds
 from engine.content.filter import Chosen
 from engine.errors import EXIT_ACT, EXIT_USAGE, ConfigError
-from engine.flow import MaxFailures
-from engine.interrupt import AGAIN
 from engine.ledger import report
 from engine.ledger.report import Summary
-from engine.survey import Survey
+from engine.migrate import plan_file as planfile
+from engine.migrate.context import MaxFailures
+from engine.migrate.interrupt import AGAIN
+from engine.migrate.survey import Survey
 
 ADVICE: Final = {
     EXIT_USAGE: "Mend what is named above; nothing was sent.",

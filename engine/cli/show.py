@@ -12,8 +12,8 @@ from engine.inventory import Group, Inventory
 from engine.ledger.repair import Mended
 from engine.ledger.report import OUTCOMES, told
 from engine.ledger.status import ID_FIELDS, Health, Status
+from engine.migrate.plan import Plan, Planned
 from engine.model import Completion, Finding
-from engine.planner import Plan, Planned
 from engine.publish import CutOver
 from engine.rollback import Rollback
 from engine.verify import Verification

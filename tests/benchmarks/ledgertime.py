@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from types import coroutine
 from typing import Any, Final, ParamSpec, TypeVar
 
-from engine import entries
 from engine.ledger.sink import Sink
+from engine.migrate import entries
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -33,12 +33,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn
 
-from engine import pipeline
 from engine.cli import main
 from engine.connectors.portkey.registry import Portkey
 from engine.errors import Stop
-from engine.job import Halt
 from engine.ledger.sink import Sink
+from engine.migrate import pipeline
+from engine.migrate.halt import Halt
 from engine.model import Entry, Outcome, Sending
 
 _CRASHED: Final = 70

@@ -22,16 +22,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from chaos.campaign import SCALE, Tally
 from engine.connectors.memory import Memory
 from engine.content.digest import read_mark
-from engine.flow import Flow
-from engine.job import Halt
 from engine.ledger import report
 from engine.ledger.before_images import Copies
 from engine.ledger.file import read_ledger
 from engine.ledger.sink import Sink
+from engine.migrate.context import Flow
+from engine.migrate.halt import Halt
+from engine.migrate.pipeline import migrate
+from engine.migrate.reconcile import reconcile, settle
+from engine.migrate.survey import survey
 from engine.model import Created, Entry, Failed, Outcome, Page, Replica, Sending, Unknown
-from engine.pipeline import migrate
-from engine.reconcile import reconcile, settle
-from engine.survey import survey
 
 SETTLE: Final = 10.0
 LAG: Final = 15.0

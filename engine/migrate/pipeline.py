@@ -16,15 +16,15 @@ from typing import Final
 
 import anyio
 
-from engine import entries
-from engine.decide import Decision, decide
 from engine.errors import Stop
-from engine.flow import Flow, Ready
-from engine.job import Job
-from engine.post import post, revise
-from engine.survey import Task
+from engine.migrate import entries
+from engine.migrate.context import Flow
+from engine.migrate.decide import Decision, decide
+from engine.migrate.job import Job
+from engine.migrate.post import post, revise
+from engine.migrate.task import Ready, Task
+from engine.migrate.trial import Canaries, as_marked, finish_in_turn, judge_canaries, write_alone
 from engine.tasks import task_group
-from engine.trial import Canaries, as_marked, finish_in_turn, judge_canaries, write_alone
 
 BULKS: Final = 2
 """Bulks at once: one is being filled while another one is under way."""

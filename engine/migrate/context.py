@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -12,13 +12,12 @@ import anyio
 
 from engine.content.digest import MarkIn
 from engine.errors import EngineError, Stop, Transient
-from engine.job import Draft, Halt
 from engine.ledger.before_images import Copies
 from engine.ledger.sink import Sink
 from engine.ledger.state import State
 from engine.log import log
-from engine.model import Entry, Failed, Json, Outcome, Target
-from engine.survey import Task
+from engine.migrate.halt import Halt
+from engine.model import Entry, Failed, Outcome, Target
 
 PERCENT_FROM: Final = 20
 """A percentage of failures means nothing before so many prompts have been taken up."""
@@ -62,18 +61,6 @@ class MaxFailures:
         if not self.percent:
             return failures > self.limit
         return taken >= PERCENT_FROM and failures * 100 > self.limit * taken
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A task whose replica is ready to be sent."""
-
-    task: Task
-    whose: Mapping[str, Json]
-    """What its lines in the ledger begin with."""
-    draft: Draft
-    pending: bool = False
-    """Labels or the rest of the history follow."""
 
 
 class Labels:

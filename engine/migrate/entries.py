@@ -9,7 +9,7 @@ from typing import Final
 
 from engine.content.selection import find
 from engine.errors import AnswerError
-from engine.job import Draft, Revision
+from engine.migrate.task import Draft, Revision
 from engine.model import Created, Entry, Failed, Json, Mark, Named, Outcome, Prompt, Row, Unknown
 
 MESSAGE_BYTES: Final = 500

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from engine.content.digest import differences, digest
 from engine.errors import Rejected, Transient
-from engine.job import Job, prepare
-from engine.lookup import Match
+from engine.migrate.job import Job, prepare
+from engine.migrate.task import Adoption, Match
 from engine.model import Failed, Prompt, Row
 
 EDITED = "was edited since it was made; it is taken over as it is"
 CHANGED = "its source changed since it was made"
 _BY_TAGS = frozenset({"metadata", "collection"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adoption:
-    """A replica of ours, and what its marks tell. `source`: as it is now, when the rules would make the same of it."""
-
-    match: Match
-    source: Prompt | None
-    labelled: bool
-    """Its source has labels, which it may not have got."""
-    notes: tuple[str, ...]
 
 
 async def examine(job: Job, row: Row, match: Match) -> Adoption | None:

@@ -11,19 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from engine import entries
 from engine.content.digest import MarkIn, changed_fields, digest
-from engine.entries import UPDATE
 from engine.errors import AnswerError, Gone, Rejected, Transient
-from engine.job import Draft, Job, Revision, digest_of, prepare
 from engine.ledger.state import Original, Record
+from engine.migrate import entries
+from engine.migrate.entries import UPDATE
+from engine.migrate.job import Job, digest_of, prepare
+from engine.migrate.survey import renamed
+from engine.migrate.task import HEAD, Draft, Revision, Task
 from engine.model import Entry, Failed, Json, Mark, Prompt, Version
-from engine.survey import Task, renamed
 
 Action = Literal["create", "update", "finish", "unchanged", "skip", "conflict", "failed", "replica"]
-
-HEAD: Final = frozenset({"name", "collection"})
-"""What a prompt has once, and not each of its versions."""
 _NEVER_EMPTIED: Final = frozenset({"functions", "tools", "tool_choice", "description", "provider", "model"})
 """What an update cannot send as nothing."""
 MOST_CANDIDATES: Final = 10

@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from engine import entries
 from engine.content.digest import digest
 from engine.content.rewrite import Placement
 from engine.errors import Rejected, Transient
-from engine.job import Job
 from engine.ledger.state import State
-from engine.lookup import Found, look_up, numbered
+from engine.migrate import entries
+from engine.migrate.job import Job
+from engine.migrate.lookup import Found, look_up, numbered
 from engine.model import Entry, Row
 
 RENAMED: Final = "renamed"

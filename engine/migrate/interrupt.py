@@ -11,7 +11,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from engine.errors import Stop
-from engine.job import Halt
+from engine.migrate.halt import Halt
 from engine.tasks import task_group
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)

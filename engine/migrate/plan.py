@@ -14,12 +14,13 @@ from engine.content.digest import changed_fields, user_name
 from engine.content.rewrite import Change, Rewritten, rewrite
 from engine.content.selection import find
 from engine.content.translate import TABLE
-from engine.decide import Decision, decide
 from engine.errors import Rejected, Transient
-from engine.job import Draft, Job
 from engine.ledger.state import Record, State
+from engine.migrate.decide import Decision, decide
+from engine.migrate.job import Job
+from engine.migrate.survey import Survey
+from engine.migrate.task import Draft, Task
 from engine.model import Dialect, Failed, Json
-from engine.survey import Survey, Task
 from engine.tasks import task_group
 
 _NOT_REWRITTEN: Final = frozenset({"functions", "tools", "tool_choice", "raw", "metadata"})

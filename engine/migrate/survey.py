@@ -13,24 +13,16 @@ from typing import Final
 
 import anyio
 
-from engine import moved
-from engine.adopt import CHANGED, EDITED, Adoption, examine, is_unfinished
 from engine.content.rewrite import Placement, clashes, free_name, place, rewrite
 from engine.content.selection import glob_readings, selects, untold
-from engine.entries import EXISTS
-from engine.job import Job, digest_of
 from engine.ledger.state import Failure, Record, State
-from engine.lookup import (
-    Found,
-    Match,
-    Told,
-    definition,
-    listings,
-    look_up,
-    numbered,
-    told,
-    told_by_definitions,
-)
+from engine.migrate import moved
+from engine.migrate.adopt import CHANGED, EDITED, examine, is_unfinished
+from engine.migrate.entries import EXISTS
+from engine.migrate.job import Job, digest_of
+from engine.migrate.listing import Told, definition, listings, told, told_by_definitions
+from engine.migrate.lookup import Found, look_up, numbered
+from engine.migrate.task import Match, Task
 from engine.model import Entry, Failed, Prompt, Row, Select
 from engine.tasks import for_each, task_group
 
@@ -39,35 +31,6 @@ EVERYTHING: Final = Select()
 EDITED_BEFORE: Final = "its replica was edited by hand; it stays as it is"
 _OPEN: Final = ("conflict", "failed", "skipped", "rolled_back")
 """What a made prompt may be called while something is still to be done for it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """One selected prompt and what is to be done: create | update | adopt | unchanged | skip | conflict | keep | wait |
-    unread.
-
-    `update`: to be compared, and updated where something changed. `keep`: failed for good in an earlier run, and
-    neither its source nor the rules changed since. `wait`: a write in doubt whose settle time is not over. `unread`:
-    its definition was needed to judge it and could not be read, so nothing is done for it in this run.
-    """
-
-    row: Row
-    action: str
-    reason: str | None = None
-    name: str | None = None
-    """Name of the replica, when it is not the one that the rules give."""
-    target_id: str | None = None
-    adopt: Adoption | None = None
-    note: str | None = None
-    look: str = ""
-    """`replica`: only the replica's time of change is new."""
-    failure: Failed | None = None
-    """Why it cannot be done, or is unread."""
-
-    @property
-    def due(self) -> bool:
-        """Whether a run that takes it up has to say what became of it."""
-        return self.action not in ("unchanged", "keep", "wait")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

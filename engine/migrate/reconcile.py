@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine import entries
-from engine.flow import Flow
-from engine.job import Job
 from engine.log import log
-from engine.lookup import rows_of
+from engine.migrate import entries
+from engine.migrate.context import Flow
+from engine.migrate.job import Job
+from engine.migrate.listing import rows_of
+from engine.migrate.pipeline import migrate
+from engine.migrate.survey import judge
+from engine.migrate.task import Task
+from engine.migrate.trial import finish_in_turn
 from engine.model import Row
-from engine.pipeline import migrate
-from engine.survey import Task, judge
 from engine.tasks import for_each
-from engine.trial import finish_in_turn
 
 
 async def reconcile(job: Job, flow: Flow, rows: Sequence[Row]) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from engine import entries
 from engine.content.digest import differences, digest, make_replica, read_mark
 from engine.errors import Gone, Rejected, Stop, Transient
-from engine.flow import Flow, Ready
-from engine.job import Draft, Job, prepare
 from engine.ledger.state import Record
 from engine.log import log
+from engine.migrate import entries
+from engine.migrate.context import Flow
+from engine.migrate.history import finish
+from engine.migrate.job import Job, prepare
+from engine.migrate.post import post, revise
+from engine.migrate.send import READ_BACK_TRIES, seen_source
+from engine.migrate.task import Draft, Ready, Task
 from engine.model import Created, Failed, Json, Prompt
-from engine.post import READ_BACK_TRIES, finish, post, revise, seen_source
-from engine.survey import Task
 from engine.tasks import for_each
 
 # ---- the first write -------------------------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from engine.content.textfile import NotText, repeated_key, text_of
 from engine.errors import ConfigError, Problem
-from engine.job import Step
 from engine.ledger.state import mismatch
-from engine.planner import Plan
+from engine.migrate.plan import Plan
+from engine.migrate.task import Step
 
 VERSION: Final = 1
 

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
-
-import anyio
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 from engine.content.digest import MarkIn, digest, key_of, make_replica, read_mark
-from engine.content.rewrite import Ends, Rewritten, rewrite
-from engine.errors import Rejected, Stop
-from engine.model import Failed, Mark, Prompt, Replica, Rule, Select, Source, Target
-from engine.tasks import task_group
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What a plan says of one prompt. No digests: nothing was to be written."""
-
-    action: str
-    source_digest: str | None
-    replica_digest: str | None
+from engine.content.rewrite import Ends, rewrite
+from engine.errors import Rejected
+from engine.migrate.task import Draft, Step
+from engine.model import Failed, Mark, Prompt, Rule, Select, Source, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,37 +62,6 @@ class Job:
         return mark.migration == self.migration and mark.key == self.key(mark.source_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Revision:
-    """The prompt that an update changes, as it is before."""
-
-    target_id: str
-    base: int | None
-    """Its newest version."""
-    published: int | None
-    """Its published version."""
-    before: Prompt
-    """As it is published."""
-    fields: frozenset[str] | None
-    """The fields of Prompt that are sent; None: whole."""
-    there: int | None = None
-    """The version that holds what is wanted already: an update whose answer was lost, or whose ledger was."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """A replica ready to be sent, and what the rewrite said of it. `revision`: it updates a prompt that is there."""
-
-    replica: Replica
-    body: bytes = field(repr=False)
-    rewritten: Rewritten
-    revision: Revision | None = None
-
-    def revising(self, revision: Revision, target: Target) -> Draft:
-        """The same as an update. Raises Rejected when it cannot be written without loss."""
-        return replace(self, revision=revision, body=target.encode_update(self.replica, revision.fields))
-
-
 def prepare(job: Job, prompt: Prompt, *, name: str | None = None, mark_in: MarkIn = "metadata") -> Draft | Failed:
     """From a definition to what is sent; Failed names what is missing or would be lost. `name` overrides the rules'."""
     try:
@@ -150,40 +105,3 @@ def replicas_among(source: Source, target: Target, target_ids: Collection[str]) 
     """
     own = source.can.own_ids and target.can.own_ids
     return target_ids if source is target or own else frozenset()
-
-
-class Halt:
-    """How a run is asked to end: the first request wins, and everything that takes new work looks here."""
-
-    def __init__(self) -> None:
-        self.stop: Stop | None = None
-        self._requested = anyio.Event()
-
-    def request(self, stop: Stop) -> None:
-        """Asks for the end; later requests change nothing."""
-        if self.stop is None:
-            self.stop = stop
-            self._requested.set()
-
-    async def wait(self) -> None:
-        """Until the end is asked for."""
-        await self._requested.wait()
-
-    async def pause(self, seconds: float) -> None:
-        """Sleeps, but not past a request to end."""
-        with anyio.move_on_after(max(0.0, seconds)):
-            await self.wait()
-
-    async def guard(self, work: Awaitable[T]) -> T:
-        """Awaits work that writes nothing, and drops it at once when the end is asked for."""
-        async with task_group() as group:
-            group.start_soon(self._cancel, group.cancel_scope)
-            result = await work
-            group.cancel_scope.cancel()
-            return result
-        assert self.stop is not None  # only a request cancels the group before the work is done
-        raise self.stop
-
-    async def _cancel(self, scope: anyio.CancelScope) -> None:
-        await self.wait()
-        scope.cancel()

@@ -1,0 +1,50 @@
+"""How a run is asked to end, by whoever and wherever: looked at before anything new is taken up."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import anyio
+
+from engine.errors import Stop
+from engine.tasks import task_group
+
+T = TypeVar("T")
+
+
+class Halt:
+    """How a run is asked to end: the first request wins, and everything that takes new work looks here."""
+
+    def __init__(self) -> None:
+        self.stop: Stop | None = None
+        self._requested = anyio.Event()
+
+    def request(self, stop: Stop) -> None:
+        """Asks for the end; later requests change nothing."""
+        if self.stop is None:
+            self.stop = stop
+            self._requested.set()
+
+    async def wait(self) -> None:
+        """Until the end is asked for."""
+        await self._requested.wait()
+
+    async def pause(self, seconds: float) -> None:
+        """Sleeps, but not past a request to end."""
+        with anyio.move_on_after(max(0.0, seconds)):
+            await self.wait()
+
+    async def guard(self, work: Awaitable[T]) -> T:
+        """Awaits work that writes nothing, and drops it at once when the end is asked for."""
+        async with task_group() as group:
+            group.start_soon(self._cancel, group.cancel_scope)
+            result = await work
+            group.cancel_scope.cancel()
+            return result
+        assert self.stop is not None  # only a request cancels the group before the work is done
+        raise self.stop
+
+    async def _cancel(self, scope: anyio.CancelScope) -> None:
+        await self.wait()
+        scope.cancel()

@@ -1,0 +1,98 @@
+"""Listings and catalogs, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from engine.errors import Gone, Rejected, Stop, Transient
+from engine.migrate.job import Job
+from engine.model import Catalog, Failed, Prompt, Row, Source
+from engine.tasks import both, for_each
+
+
+async def rows_of(end: Source) -> tuple[list[Row], int]:
+    """The whole listing and the total that the registry said. Raises Stop: without it nothing can be done."""
+    rows: list[Row] = []
+    total = 0
+    try:
+        async for page in end.pages():
+            rows.extend(page.rows)
+            total = page.total
+    except Transient as error:
+        raise _down("the prompts could not be listed", error) from error
+    except Rejected as error:
+        reason = "forbidden" if error.status == 403 else "check_failed"
+        advice = "Give the key the right to list prompts, or mend base_url and workspace in the migration file."
+        raise Stop(reason, f"the prompts could not be listed: {error}", next=advice) from error
+    return rows, total
+
+
+async def listings(job: Job) -> tuple[list[Row], int, list[Row]]:
+    """The rows of the source and their total, and the rows of the target: read at the same time, and only once where
+    both are one workspace. Raises Stop.
+    """
+    if job.ends.same:
+        rows, total = await rows_of(job.source)
+        return rows, total, rows
+    (rows, total), (target_rows, _) = await both(rows_of(job.source), rows_of(job.target))
+    return rows, total, target_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A listing whose rows answer what was asked of them. `read`: how many definitions were read for that."""
+
+    rows: list[Row]
+    read: int = 0
+    unread: Mapping[str, Failed | None] = field(default_factory=dict)
+    """Row id -> why its definition could not be read (None: it is gone); the row is as silent as it was."""
+
+
+async def told(
+    source: Source, rows: list[Row], silent: Callable[[Row], bool], *, version: str, concurrency: int
+) -> Told:
+    """The same rows; those that are `silent` on model or collection with what their definitions say. Raises Stop."""
+    found: dict[str, Row] = {}
+    unread: dict[str, Failed | None] = {}
+
+    async def read(row: Row) -> None:
+        prompt = await definition(source, row.id, version)
+        if isinstance(prompt, Prompt):
+            found[row.id] = replace(row, model=prompt.model, collection=prompt.collection, whole=True)
+        else:
+            unread[row.id] = prompt
+
+    await for_each((row for row in rows if silent(row)), read, limit=concurrency)
+    if not found and not unread:
+        return Told(rows)
+    return Told([found.get(row.id, row) for row in rows], len(found), unread)
+
+
+async def definition(source: Source, prompt_id: str, version: str) -> Prompt | Failed | None:
+    """What has to be read before a prompt can be judged. Failed: not in this run; None: it is gone. Raises Stop."""
+    try:
+        return await source.fetch(prompt_id, version)
+    except Gone:
+        return None
+    except (Rejected, Transient) as error:
+        return Failed(error=error.error, message=str(error), status=error.status, code=error.code, retriable=True)
+
+
+def told_by_definitions(count: int) -> list[str]:
+    """The note that `count` definitions were read to select by them."""
+    if not count:
+        return []
+    return [f"the listing does not tell model and collection of {count} prompts: they were read to select by them"]
+
+
+async def catalog_of(end: Source, kinds: Collection[str]) -> Catalog:
+    """What prompts of that workspace refer to. Raises Stop when it cannot be asked for now."""
+    try:
+        return await end.catalog(kinds)
+    except Transient as error:
+        raise _down(f"{', '.join(sorted(kinds))} could not be listed", error) from error
+
+
+def _down(what: str, error: Transient) -> Stop:
+    return Stop("registry_down", f"{what}: {error}", next="Run it again later.")

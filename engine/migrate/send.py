@@ -1,0 +1,97 @@
+"""One write: its intent durable before the first byte leaves, its outcome recorded, whatever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+from engine.content.digest import digest
+from engine.errors import AnswerError, Rejected, Stop, Transient
+from engine.migrate import entries
+from engine.migrate.context import Flow
+from engine.migrate.entries import UPDATE
+from engine.migrate.job import Job
+from engine.migrate.task import HEAD, Draft, Ready, Revision, Task
+from engine.model import Entry, Failed, Json, Outcome, Sending
+
+READ_BACK_TRIES: Final = 6
+"""About six seconds in all: reads after writes may be stale."""
+
+Write = Callable[[Sending], Awaitable[list[Outcome]]]
+
+
+# ---- one request -----------------------------------------------------------------------------------------------------
+
+
+async def _send(job: Job, flow: Flow, batch: Sequence[Ready], write: Write) -> list[Outcome | None]:
+    """Each intent is durable before the first byte leaves. None: the run was asked to end before this one was sent, so
+    it is as it was; whatever else comes before an intent is an outcome like any other.
+    """
+    intended = False
+
+    async def sending() -> None:
+        nonlocal intended
+        await flow.record(*(entries.intent(ready.whose, ready.draft, _attempt(flow, ready) + 1) for ready in batch))
+        intended = True
+
+    try:
+        outcomes = await write(sending)
+    except Stop as stop:
+        # surely no effect: nothing is in doubt; of a bulk, a part may have been carried out
+        if intended and len(batch) == 1 and isinstance(stop.__cause__, (Rejected, Transient)):
+            failure = entries.failure(stop.__cause__, retriable=True)
+            await flow.record(*(_told(job, flow, ready, failure) for ready in batch))
+        raise
+    if len(outcomes) != len(batch):
+        raise RuntimeError(f"{len(batch)} prompts were sent, and the target told what became of {len(outcomes)}")
+    return [outcome if intended or not _unsent(flow, outcome) else None for outcome in outcomes]
+
+
+def _unsent(flow: Flow, outcome: Outcome) -> bool:
+    """Of what came back though no intent was written: whether it is only that the run was asked to end."""
+    if not isinstance(outcome, Failed):
+        raise RuntimeError(f"a prompt was sent before its intent was written: {type(outcome).__name__}")
+    return flow.dropped(outcome)
+
+
+def _told(job: Job, flow: Flow, ready: Ready, outcome: Outcome) -> Entry:
+    """What the ledger says of it."""
+    seen = seen_source(job, flow, ready)
+    return entries.of(ready.whose, ready.draft, outcome, now=flow.clock(), seen=seen, pending=ready.pending)
+
+
+def seen_source(job: Job, flow: Flow, ready: Ready) -> dict[str, Json]:
+    """The source, should this fail with it."""
+    if job.select.version == "all":
+        return _listed(flow, ready.task)
+    there, made_from = ready.draft.revision, ready.draft.replica.mark.source_digest
+    found = digest(there.before) if job.in_place and there is not None else made_from
+    return entries.seen(ready.task.row.updated_at, found, flow.clock())
+
+
+def _listed(flow: Flow, task: Task) -> dict[str, Json]:
+    """The same, where more than the content of one version decides."""
+    return entries.seen(task.row.updated_at, None, flow.clock())
+
+
+def _attempt(flow: Flow, ready: Ready) -> int:
+    record = flow.state.records.get(ready.task.row.id)
+    return record.attempt if record is not None else 0
+
+
+def _revision(draft: Draft) -> Revision:
+    assert draft.revision is not None  # only updates come here
+    return draft.revision
+
+
+def _head_only(revision: Revision) -> bool:
+    return revision.fields is not None and revision.fields <= HEAD
+
+
+async def _refused(
+    flow: Flow, whose: Mapping[str, Json], stage: str, error: AnswerError, seen: Mapping[str, Json]
+) -> None:
+    if flow.dropped(error):
+        return
+    failure = entries.failure(error, retriable=isinstance(error, Transient))
+    await flow.record(entries.failed(whose, stage, failure, seen, **UPDATE))

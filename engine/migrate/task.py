@@ -1,0 +1,125 @@
+"""The values that travel through a run: what is to be done with a prompt, and what it has become on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from engine.content.rewrite import Rewritten
+from engine.model import (
+    Failed,
+    Json,
+    Mark,
+    Prompt,
+    Replica,
+    Row,
+    Target,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a plan says of one prompt. No digests: nothing was to be written."""
+
+    action: str
+    source_digest: str | None
+    replica_digest: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """The prompt that an update changes, as it is before."""
+
+    target_id: str
+    base: int | None
+    """Its newest version."""
+    published: int | None
+    """Its published version."""
+    before: Prompt
+    """As it is published."""
+    fields: frozenset[str] | None
+    """The fields of Prompt that are sent; None: whole."""
+    there: int | None = None
+    """The version that holds what is wanted already: an update whose answer was lost, or whose ledger was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A replica ready to be sent, and what the rewrite said of it. `revision`: it updates a prompt that is there."""
+
+    replica: Replica
+    body: bytes = field(repr=False)
+    rewritten: Rewritten
+    revision: Revision | None = None
+
+    def revising(self, revision: Revision, target: Target) -> Draft:
+        """The same as an update. Raises Rejected when it cannot be written without loss."""
+        return replace(self, revision=revision, body=target.encode_update(self.replica, revision.fields))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One selected prompt and what is to be done: create | update | adopt | unchanged | skip | conflict | keep | wait |
+    unread.
+
+    `update`: to be compared, and updated where something changed. `keep`: failed for good in an earlier run, and
+    neither its source nor the rules changed since. `wait`: a write in doubt whose settle time is not over. `unread`:
+    its definition was needed to judge it and could not be read, so nothing is done for it in this run.
+    """
+
+    row: Row
+    action: str
+    reason: str | None = None
+    name: str | None = None
+    """Name of the replica, when it is not the one that the rules give."""
+    target_id: str | None = None
+    adopt: Adoption | None = None
+    note: str | None = None
+    look: str = ""
+    """`replica`: only the replica's time of change is new."""
+    failure: Failed | None = None
+    """Why it cannot be done, or is unread."""
+
+    @property
+    def due(self) -> bool:
+        """Whether a run that takes it up has to say what became of it."""
+        return self.action not in ("unchanged", "keep", "wait")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """A replica of ours, and what its marks tell. `source`: as it is now, when the rules would make the same of it."""
+
+    match: Match
+    source: Prompt | None
+    labelled: bool
+    """Its source has labels, which it may not have got."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A replica that was found, its mark, and the digest of what it holds now."""
+
+    row: Row
+    mark: Mark
+    digest: str
+    prompt: Prompt | None = None
+    """As it is there, when it has no mark."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A task whose replica is ready to be sent."""
+
+    task: Task
+    whose: Mapping[str, Json]
+    """What its lines in the ledger begin with."""
+    draft: Draft
+    pending: bool = False
+    """Labels or the rest of the history follow."""
+
+
+HEAD: Final = frozenset({"name", "collection"})
+"""What a prompt has once, and not each of its versions."""
