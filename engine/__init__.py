@@ -13,8 +13,8 @@ TYPE_CHECKING = False  # not from typing: until the command looks after signals,
 if TYPE_CHECKING:
     from typing import Any
 
-    from engine.app import run_migration
     from engine.config import load_migration
+    from engine.run import run_migration
 
 
 def __getattr__(name: str) -> Any:
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
         return load_migration
     if name == "run_migration":
         import engine.ledger.durable
-        from engine.app import run_migration
+        from engine.run import run_migration
 
         return run_migration
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

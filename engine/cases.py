@@ -9,8 +9,8 @@ from typing import Final
 
 from engine.content.textfile import NotText, read_text, repeated_key
 from engine.errors import ConfigError, Problem
+from engine.lossless_json import NotKept, decode, encode
 from engine.model import Inputs, Json, Prompt
-from engine.wire import NotKept, decode, encode
 
 KEYS: Final = ("prompt", "variables", "label")
 IMPLICIT: Final = "."

@@ -13,7 +13,7 @@ from engine.errors import Rejected, Stop, Transient
 from engine.migrate.job import Job
 from engine.migrate.listing import listings, told, told_by_definitions
 from engine.model import Choice, Finding, Named, Row
-from engine.tasks import task_group
+from engine.taskgroup import task_group
 
 
 def named_in_file(job: Job) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from engine.ledger.writes import Made
 from engine.migrate import entries
 from engine.migrate.context import Flow
 from engine.migrate.job import Job
-from engine.tasks import task_group
+from engine.taskgroup import task_group
 
 RESULTS: Final = ("published", "already", "edited", "not_verified", "failed", "not_started")
 

@@ -21,7 +21,7 @@ from engine.migrate import entries
 from engine.migrate.context import Flow
 from engine.migrate.job import Job
 from engine.model import Failed, Prompt, Updated, Version, no_intent
-from engine.tasks import task_group
+from engine.taskgroup import task_group
 
 RESULTS: Final = ("deleted", "restored", "gone", "kept", "failed", "not_started")
 NO_HISTORY: Final = "no earlier version is kept there; as it was before, it is in the ledger's .before.jsonl file"

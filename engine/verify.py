@@ -27,7 +27,7 @@ from engine.migrate.listing import rows_of
 from engine.migrate.lookup import look_up
 from engine.migrate.task import Draft
 from engine.model import Completion, Entry, Failed, Gateway, Json, Mark, Prompt
-from engine.tasks import task_group
+from engine.taskgroup import task_group
 
 RESULTS: Final = ("same", "differs", "missing", "source_changed")
 STALE_S: Final = 10.0

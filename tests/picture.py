@@ -11,9 +11,9 @@ from pathlib import Path
 from rich.console import Console
 
 from engine import load_migration, run_migration
-from engine.app import RunOptions
 from engine.cli.display import live_display
 from engine.ledger import report
+from engine.run import RunOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,7 +13,6 @@ from conftest import Wrapped, job_of, memory, prompt, run
 from e2e import lines
 
 from engine import load_migration, run_migration
-from engine.app import RunOptions
 from engine.config import Migration
 from engine.connectors.files.registry import Files
 from engine.connectors.memory import Memory
@@ -27,6 +26,7 @@ from engine.migrate import post
 from engine.migrate.context import Flow
 from engine.migrate.halt import Halt
 from engine.model import Created, Entry, Failed, Outcome, Prompt, Rule, Sending, Unknown, Updated
+from engine.run import RunOptions
 
 COUNT: Final = 6
 ONE: Final = "p3"

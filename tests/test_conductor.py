@@ -21,9 +21,9 @@ from engine.content.numbers import Number
 from engine.errors import EngineError, Gone, Rejected, Stop
 from engine.http.limiter import Gate
 from engine.http.session import Limits
+from engine.lossless_json import decode
 from engine.model import Created, Failed, Finding, Outcome, Prompt, Replica, Row, Unknown, Updated, no_intent
 from engine.sandbox import ConductorQuirks, Quirks, Sandbox, SandboxOptions, serve
-from engine.wire import decode
 
 PAIR = "openai-prod:gpt-4o"
 SECRET = "a-secret-of-a-test"

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from ruamel.yaml import YAML
 
+from engine.cli.starter import starter
 from engine.config import Migration, json_schema, load_migration, read_ids, seconds
 from engine.content.numbers import Number
 from engine.errors import ConfigError, Problem
 from engine.model import Clamp, ParameterRules, Rule, Select, When
-from engine.starter import starter
 
 CANARY = "sk-canary-4711"
 ENVIRON = {

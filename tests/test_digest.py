@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.content.digest import canonical, differences, digest, key_of, make_replica, read_mark
+from engine.lossless_json import decode
 from engine.model import Mark, Prompt
-from engine.wire import decode
 
 PROMPT = Prompt(
     id="p-1",

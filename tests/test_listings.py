@@ -14,7 +14,7 @@ from raw_server import RawServer, answer
 from routes import KEY_ID, Conductor
 
 from engine import load_migration, run_migration
-from engine.app import RunOptions
+from engine.run import RunOptions
 from engine.sandbox import ConductorQuirks, SandboxOptions
 
 COUNT = 200

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from e2e import lines
 
-from engine.app import plan_migration, run_migration
+from engine.after_run import rollback_migration, verify_migration
 from engine.config import Migration, load_migration
 from engine.content.filter import Chosen
 from engine.ledger.file import read_ledger
@@ -21,7 +21,8 @@ from engine.ledger.report import OUTCOMES, Summary
 from engine.ledger.state import State
 from engine.ledger.status import read_ids_map
 from engine.migrate.plan import Plan
-from engine.verbs import VerbOptions, rollback_migration, verify_migration
+from engine.run import plan_migration, run_migration
+from engine.session import VerbOptions
 
 
 def written(path: Path, name: str = "Greeting", text: str = "Hi {{who}}\n", **front: str) -> None:

@@ -22,7 +22,7 @@ import engine
 from engine.cli.common import Common
 from engine.config import load_migration
 from engine.config.fields import Surroundings
-from engine.ends import _address, open_ends
+from engine.connect import _address, open_ends
 from engine.errors import ConfigError, EngineError
 from engine.http.client import _Progress
 from engine.http.limiter import Gate

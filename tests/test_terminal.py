@@ -20,8 +20,8 @@ import pytest
 from e2e import COMMAND, TIMEOUT, Served, environment, replicas, served, write_migration
 from rich.console import Console
 
-from engine.app import Live
 from engine.cli.display import Figures, progress_bar, progress_lines, show
+from engine.run import Live
 from engine.sandbox import SandboxOptions
 
 PROMPTS: Final = 12

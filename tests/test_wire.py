@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.content.numbers import Number
-from engine.wire import NotKept, decode, encode
+from engine.lossless_json import NotKept, decode, encode
 
 
 def no_split_pair(text: str) -> bool:

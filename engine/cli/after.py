@@ -45,9 +45,10 @@ def verify(
     """
     import anyio
 
+    from engine.after_run import case_lines, verify_migration
     from engine.cli import show
     from engine.completions import CALLS_EACH
-    from engine.verbs import VerbOptions, case_lines, verify_migration
+    from engine.session import VerbOptions
 
     loaded = common.load(migration)
     chosen = chosen_by(only, collection, ids_file)
@@ -84,8 +85,9 @@ def publish(
     """
     import anyio
 
+    from engine.after_run import publish_migration
     from engine.cli import show
-    from engine.verbs import VerbOptions, publish_migration
+    from engine.session import VerbOptions
 
     loaded = common.load(migration)
     confirm = _confirm(loaded, yes=yes, needed=True)
@@ -116,8 +118,9 @@ def rollback(
     """
     import anyio
 
+    from engine.after_run import rollback_migration
     from engine.cli import show
-    from engine.verbs import VerbOptions, rollback_migration
+    from engine.session import VerbOptions
 
     loaded = common.load(migration)
     confirm = None if dry_run else _confirm(loaded, yes=yes, needed=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 import typer
 
 from engine.cli.common import write_file
+from engine.cli.starter import starter
 from engine.errors import ConfigError
-from engine.starter import starter
 
 QUESTIONS = {
     "name": ("Name of the migration (it names the ledger too)", "my-migration"),

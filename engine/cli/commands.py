@@ -59,7 +59,7 @@ def chosen_by(only: list[str] | None, collection: list[str] | None, ids_file: Pa
 
 def show_result(value: object, *, as_json: bool, text: str) -> None:
     if as_json:
-        from engine.wire import encode
+        from engine.lossless_json import encode
 
         text = encode(value).decode()
     say(text)
@@ -106,8 +106,8 @@ def inventory(
 
     Example: promptferry inventory migration.yaml --expect-none '*claude-3-7-*'
     """
-    from engine.app import take_inventory
     from engine.cli import show
+    from engine.run import take_inventory
 
     found = run_async(lambda: take_inventory(common.load(migration), rate=rate))
     matching = found.matching(expect_none) if expect_none is not None else []
@@ -132,8 +132,8 @@ def check(
 
     Example: promptferry check migration.yaml --write-test --collection scratch
     """
-    from engine.app import check_migration
     from engine.cli import show
+    from engine.run import check_migration
 
     if into is not None and not write_test:
         raise ConfigError("--collection: says where --write-test puts its scratch prompt; give both")
@@ -163,9 +163,9 @@ def plan(
 
     Example: promptferry plan migration.yaml --only 'support-*'
     """
-    from engine.app import plan_migration
     from engine.cli import show
     from engine.migrate import plan_file as planfile
+    from engine.run import plan_migration
 
     chosen = chosen_by(only, collection, ids_file)
     loaded = common.load(migration)

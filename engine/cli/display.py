@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from engine.app import Live
 from engine.log import log
+from engine.run import Live
 
 if TYPE_CHECKING:
     from rich.console import Console

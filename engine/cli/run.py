@@ -14,7 +14,6 @@ from typing import Final
 import anyio
 import orjson
 
-from engine.app import RunOptions, run_migration
 from engine.cli import early
 from engine.cli.common import Common, on_terminal, say, write_file, yes_or_no
 from engine.cli.display import watch
@@ -27,6 +26,7 @@ from engine.migrate import plan_file as planfile
 from engine.migrate.context import MaxFailures
 from engine.migrate.interrupt import AGAIN
 from engine.migrate.survey import Survey
+from engine.run import RunOptions, run_migration
 
 ADVICE: Final = {
     EXIT_USAGE: "Mend what is named above; nothing was sent.",

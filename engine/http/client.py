@@ -28,7 +28,7 @@ from engine.http.responses import (
     read_answer,
     retry_after,
 )
-from engine.wire import Json
+from engine.lossless_json import Json
 
 Params = Mapping[str, str] | Sequence[tuple[str, str]]
 Sending = Callable[[], Awaitable[None]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from engine.wire import decode
+from engine.lossless_json import decode
 
 MESSAGE_BYTES: Final = 500
 ECHO: Final = 16

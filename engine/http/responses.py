@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from engine.errors import AnswerError, Exists, Gone, Rejected, Transient, UnknownOutcome
 from engine.http.redact import clean
-from engine.wire import Json, NotKept, decode
+from engine.lossless_json import Json, NotKept, decode
 
 FIRST_BACKOFF: Final = 0.5
 LONGEST_BACKOFF: Final = 30.0

@@ -15,8 +15,8 @@ import anyio
 
 from engine.errors import Rejected, Stop
 from engine.ledger.durable import PRIVATE, append_line
+from engine.lossless_json import encode
 from engine.model import Json, Prompt
-from engine.wire import encode
 
 _LEFT_OUT: Final = frozenset({"variables", "inputs"})
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 import anyio
 
 from engine.errors import Stop
-from engine.tasks import task_group
+from engine.taskgroup import task_group
 
 T = TypeVar("T")
 

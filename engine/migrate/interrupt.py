@@ -12,7 +12,7 @@ from anyio.abc import TaskStatus
 
 from engine.errors import Stop
 from engine.migrate.halt import Halt
-from engine.tasks import task_group
+from engine.taskgroup import task_group
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 AGAIN: Final = "Run the same command again: it goes on where this run stopped."

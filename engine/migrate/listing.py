@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from engine.errors import Gone, Rejected, Stop, Transient
 from engine.migrate.job import Job
 from engine.model import Catalog, Failed, Prompt, Row, Source
-from engine.tasks import both, for_each
+from engine.taskgroup import both, for_each
 
 
 async def rows_of(end: Source) -> tuple[list[Row], int]:

@@ -16,7 +16,7 @@ from engine.migrate.job import Job
 from engine.migrate.listing import _down
 from engine.migrate.task import Match
 from engine.model import Mark, Row
-from engine.tasks import task_group
+from engine.taskgroup import task_group
 
 NO_MARK: Final = Mark(migration="", key="", source_id="")
 _NUMBERED = re.compile(r"(.+)-\d+")

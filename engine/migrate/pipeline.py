@@ -24,7 +24,7 @@ from engine.migrate.job import Job
 from engine.migrate.post import post, revise
 from engine.migrate.task import Ready, Task
 from engine.migrate.trial import Canaries, as_marked, finish_in_turn, judge_canaries, write_alone
-from engine.tasks import task_group
+from engine.taskgroup import task_group
 
 BULKS: Final = 2
 """Bulks at once: one is being filled while another one is under way."""

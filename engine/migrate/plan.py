@@ -21,7 +21,7 @@ from engine.migrate.job import Job
 from engine.migrate.survey import Survey
 from engine.migrate.task import Draft, Task
 from engine.model import Dialect, Failed, Json
-from engine.tasks import task_group
+from engine.taskgroup import task_group
 
 _NOT_REWRITTEN: Final = frozenset({"functions", "tools", "tool_choice", "raw", "metadata"})
 """What no rule changes, so that only an update may."""

@@ -19,7 +19,7 @@ from engine.migrate.survey import judge
 from engine.migrate.task import Task
 from engine.migrate.trial import finish_in_turn
 from engine.model import Row
-from engine.tasks import for_each
+from engine.taskgroup import for_each
 
 
 async def reconcile(job: Job, flow: Flow, rows: Sequence[Row]) -> None:

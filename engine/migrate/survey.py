@@ -24,7 +24,7 @@ from engine.migrate.listing import Told, definition, listings, told, told_by_def
 from engine.migrate.lookup import Found, look_up, numbered
 from engine.migrate.task import Match, Task
 from engine.model import Entry, Failed, Prompt, Row, Select
-from engine.tasks import for_each, task_group
+from engine.taskgroup import for_each, task_group
 
 UNFINISHED: Final = "a prompt equal to it is there already, without a mark: it is taken over"
 EVERYTHING: Final = Select()

@@ -17,7 +17,7 @@ from engine.migrate.post import post, revise
 from engine.migrate.send import READ_BACK_TRIES, seen_source
 from engine.migrate.task import Draft, Ready, Task
 from engine.model import Created, Failed, Json, Prompt
-from engine.tasks import for_each
+from engine.taskgroup import for_each
 
 # ---- the first write -------------------------------------------------------------------------------------------------
 

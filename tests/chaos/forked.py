@@ -32,11 +32,11 @@ def serve() -> None:
 
 def _import_everything() -> None:
 
-    import engine.app
     import engine.cli.commands
     import engine.cli.run
     import engine.config
     import engine.connectors.portkey.registry
+    import engine.run
     import engine.sandbox  # noqa: F401
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from engine.connectors.conductor.format import Item, Tag, differences_of, dropped_of, dropped_says, tags_of
 from engine.errors import AnswerError, Gone, Rejected, Transient, UnknownOutcome
 from engine.model import Created, Failed, Outcome, Sending, Unknown, no_intent
-from engine.tasks import task_group
+from engine.taskgroup import task_group
 
 
 class Store(Protocol):

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from engine.content.digest import differences
 from engine.errors import Rejected
+from engine.lossless_json import encode
 from engine.model import MARK_KEY, Json, Prompt, Replica, Row, Version
-from engine.wire import encode
 
 COLLECTION_TAG: Final = "collection"
 """The tag that says where a prompt belongs: there is nothing else like a collection."""

@@ -34,6 +34,7 @@ from engine.connectors.outcomes import outcome
 from engine.errors import Gone, Rejected, Stop, Transient, UnknownOutcome
 from engine.http.limiter import Gate
 from engine.http.session import Client, Limits, open_client
+from engine.lossless_json import decode, encode
 from engine.model import (
     MARK_KEY,
     Abilities,
@@ -49,8 +50,7 @@ from engine.model import (
     Version,
     no_intent,
 )
-from engine.tasks import task_group
-from engine.wire import decode, encode
+from engine.taskgroup import task_group
 
 TOKEN_HEADER: Final = "X-Authorization"
 LISTABLE: Final = 2_000

@@ -15,7 +15,7 @@ from hashlib import sha256
 from itertools import pairwise, product
 from typing import Any, Final
 
-from engine import wire
+from engine import lossless_json as wire
 from engine.connectors.files.yaml import SPLIT_PAIR, Front, Unreadable, read_yaml, write_yaml
 from engine.content.digest import digest
 from engine.content.numbers import dumps, loads

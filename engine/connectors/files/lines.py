@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
-from engine import wire
+from engine import lossless_json as wire
 from engine.connectors.files.format import Document, Unreadable, from_line, named_in_line, to_line
 from engine.connectors.files.store import (
     MOST_PROBLEMS,

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import anyio
 from anyio import to_thread
 
-from engine import wire
+from engine import lossless_json as wire
 from engine.connectors.files.folder import Folder
 from engine.connectors.files.format import Document
 from engine.connectors.files.lines import Lines

@@ -20,8 +20,8 @@ from engine.http.limiter import Gate
 from engine.http.redact import clean
 from engine.http.responses import Whole
 from engine.http.session import Client, KeyAuth, Limits, open_client
+from engine.lossless_json import encode
 from engine.model import Completion, Json
-from engine.wire import encode
 
 Clock = Callable[[], float]
 

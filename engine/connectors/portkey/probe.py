@@ -18,8 +18,8 @@ from engine.connectors.outcomes import made_id
 from engine.connectors.portkey.walk import Listing, listing
 from engine.errors import AnswerError, Exists, Gone, Rejected, Stop
 from engine.http.session import Client
+from engine.lossless_json import encode
 from engine.model import MARK_KEY, Finding, Json, no_intent
-from engine.wire import encode
 
 POLLS: Final = 8
 """Looks at what should be there by now, with growing pauses: some 25 s in all."""

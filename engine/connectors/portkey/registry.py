@@ -23,6 +23,7 @@ from engine.connectors.portkey.walk import listing, no_listing, walk, walk_raw
 from engine.errors import Exists, Rejected, UnknownOutcome
 from engine.http.limiter import Gate
 from engine.http.session import Client, KeyAuth, Limits, open_client
+from engine.lossless_json import encode
 from engine.model import (
     Abilities,
     Catalog,
@@ -40,7 +41,6 @@ from engine.model import (
     Updated,
     Version,
 )
-from engine.wire import encode
 
 KEY_HEADER: Final = "x-portkey-api-key"
 

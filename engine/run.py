@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-import secrets
 import socket
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from engine import __version__, check
 from engine.check import examine, named_in_file, stop_on_problems, unknown_ids
 from engine.config import Migration
+from engine.connect import Workspaces, open_ends, open_job
 from engine.content.filter import Chosen
 from engine.content.selection import glob_readings, untold
-from engine.ends import Workspaces, open_ends, open_job
 from engine.errors import EXIT_DIFFERENT, Stop
 from engine.http.limiter import Requests
 from engine.inventory import Inventory, count
@@ -30,7 +28,7 @@ from engine.ledger.before_images import Copies
 from engine.ledger.file import entries, read_ledger
 from engine.ledger.report import Summary
 from engine.ledger.sink import Sink
-from engine.ledger.state import State, mismatch
+from engine.ledger.state import State
 from engine.migrate.context import Flow, MaxFailures
 from engine.migrate.halt import Halt
 from engine.migrate.interrupt import AGAIN, interruptible
@@ -43,7 +41,8 @@ from engine.migrate.reconcile import reconcile, settle
 from engine.migrate.survey import Survey, survey
 from engine.migrate.task import Task
 from engine.model import Entry, Finding, Row
-from engine.tasks import task_group
+from engine.session import check_identity, new_run_id
+from engine.taskgroup import task_group
 
 TOLD: Final = ("adopt", "conflict", "skip", "wait", "unread")
 """What a run has to do besides creating."""
@@ -132,7 +131,8 @@ async def run_migration(migration: Migration, options: RunOptions | None = None)
 
 async def _verified(run: _Run, summary: Summary) -> Summary:
     """The same with what `verify` found behind the run."""
-    from engine.verbs import VerbOptions, verify_migration
+    from engine.after_run import verify_migration
+    from engine.session import VerbOptions
 
     options = VerbOptions(chosen=run.options.chosen, rate=run.options.rate, signals=run.options.signals)
     try:
@@ -233,17 +233,6 @@ async def _stop_sending(run: _Run) -> None:
         gate.halt()
 
 
-def check_identity(migration: Migration, state: State) -> None:
-    if state.identity is None:
-        return
-    if different := mismatch(state.identity, migration.identity()):
-        raise Stop(
-            "ledger_mismatch",
-            f"{migration.ledger} belongs to another migration: {different}",
-            next="Give this migration another name or ledger, or set back what was changed in the file.",
-        )
-
-
 def _run_entry(run: _Run) -> Entry:
     migration = run.migration
     identity = migration.identity()
@@ -267,10 +256,6 @@ def _actor() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container without a user database
         return "unknown"
-
-
-def new_run_id() -> str:
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
 def _surveyed(run: _Run) -> Survey:

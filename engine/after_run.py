@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 
-from engine.app import check_identity, new_run_id
 from engine.cases import Case, read_cases, skeleton
 from engine.completions import CALLS_EACH
 from engine.config import Migration
+from engine.connect import open_ends, open_job
 from engine.content.filter import Chosen
-from engine.ends import Workspaces, open_ends, open_job
 from engine.errors import ConfigError, Rejected, Stop, Transient
-from engine.ledger.before_images import Copies
-from engine.ledger.sink import Sink
 from engine.ledger.state import Record
 from engine.ledger.writes import Made, read_made, runs_of
 from engine.migrate import entries
 from engine.migrate.context import Flow
-from engine.migrate.halt import Halt
-from engine.migrate.interrupt import AGAIN, interruptible
+from engine.migrate.interrupt import AGAIN
 from engine.migrate.job import Job
 from engine.migrate.listing import listings
 from engine.migrate.reconcile import settle
@@ -32,20 +27,9 @@ from engine.migrate.survey import judge
 from engine.model import Row
 from engine.publish import CutOver, publish, staged
 from engine.rollback import Rollback, Undo, rollback, undoing
-from engine.tasks import task_group
+from engine.session import VerbOptions, _opened
+from engine.taskgroup import task_group
 from engine.verify import Checks, Verification, verify
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerbOptions:
-    """The flags that the three have in common. `confirm`: asked once with what is to be done; None: not asked."""
-
-    chosen: Chosen = field(default_factory=Chosen)
-    rate: float | None = None
-    confirm: Callable[[str], bool] | None = None
-    signals: bool = False
-    halt: Halt = field(default_factory=Halt)
-    """Says afterwards whether the end was asked for."""
 
 
 async def verify_migration(
@@ -160,38 +144,6 @@ def _run_named(ledger: Path, run: str | None) -> str | None:
 def _ask(options: VerbOptions, what: str) -> None:
     if options.confirm is not None and not options.confirm(what):
         raise Stop("interrupted", "it was not confirmed; nothing was written", next=AGAIN)
-
-
-@asynccontextmanager
-async def _opened(
-    migration: Migration, options: VerbOptions, *, gateways: bool = False, writes: bool = True
-) -> AsyncIterator[tuple[Job, Flow, Workspaces]]:
-    """The ledger under its lock, and both ends."""
-    if not migration.ledger.exists():
-        raise ConfigError(f"{migration.ledger}: there is no ledger: nothing was migrated yet, or it lies elsewhere")
-    halt, run = options.halt, new_run_id()
-    async with interruptible(halt, signals=options.signals):
-        sink = Sink.open(migration.ledger, run=run)
-        try:
-            check_identity(migration, sink.state)
-            async with (
-                sink,
-                open_ends(migration, rate=options.rate, gateways=gateways, writes=writes) as ends,
-                task_group() as group,
-            ):
-                group.start_soon(_stop_sending, halt, ends)
-                job = await halt.guard(open_job(migration, ends))
-                copies = Copies(migration.ledger, run=run)
-                yield job, Flow(sink=sink, halt=halt, clock=time.time, copies=copies), ends
-                group.cancel_scope.cancel()
-        finally:
-            sink.close()
-
-
-async def _stop_sending(halt: Halt, ends: Workspaces) -> None:
-    await halt.wait()
-    for gate in ends.gates:
-        gate.halt()
 
 
 def _doubtful(flow: Flow) -> dict[str, Record]:

@@ -17,7 +17,7 @@ from engine.http.session import Limits
 from engine.migrate.job import Job
 from engine.migrate.listing import catalog_of
 from engine.model import Gateway, Target
-from engine.tasks import both
+from engine.taskgroup import both
 
 if TYPE_CHECKING:
     from engine.sandbox import Sandbox

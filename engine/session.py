@@ -1,0 +1,82 @@
+"""The ledger under its lock, both ends open, and the way to end: what every verb begins with."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from engine.config import Migration
+from engine.connect import Workspaces, open_ends, open_job
+from engine.content.filter import Chosen
+from engine.errors import ConfigError, Stop
+from engine.ledger.before_images import Copies
+from engine.ledger.sink import Sink
+from engine.ledger.state import State, mismatch
+from engine.migrate.context import Flow
+from engine.migrate.halt import Halt
+from engine.migrate.interrupt import interruptible
+from engine.migrate.job import Job
+from engine.taskgroup import task_group
+
+
+def check_identity(migration: Migration, state: State) -> None:
+    if state.identity is None:
+        return
+    if different := mismatch(state.identity, migration.identity()):
+        raise Stop(
+            "ledger_mismatch",
+            f"{migration.ledger} belongs to another migration: {different}",
+            next="Give this migration another name or ledger, or set back what was changed in the file.",
+        )
+
+
+def new_run_id() -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerbOptions:
+    """The flags that the three have in common. `confirm`: asked once with what is to be done; None: not asked."""
+
+    chosen: Chosen = field(default_factory=Chosen)
+    rate: float | None = None
+    confirm: Callable[[str], bool] | None = None
+    signals: bool = False
+    halt: Halt = field(default_factory=Halt)
+    """Says afterwards whether the end was asked for."""
+
+
+@asynccontextmanager
+async def _opened(
+    migration: Migration, options: VerbOptions, *, gateways: bool = False, writes: bool = True
+) -> AsyncIterator[tuple[Job, Flow, Workspaces]]:
+    """The ledger under its lock, and both ends."""
+    if not migration.ledger.exists():
+        raise ConfigError(f"{migration.ledger}: there is no ledger: nothing was migrated yet, or it lies elsewhere")
+    halt, run = options.halt, new_run_id()
+    async with interruptible(halt, signals=options.signals):
+        sink = Sink.open(migration.ledger, run=run)
+        try:
+            check_identity(migration, sink.state)
+            async with (
+                sink,
+                open_ends(migration, rate=options.rate, gateways=gateways, writes=writes) as ends,
+                task_group() as group,
+            ):
+                group.start_soon(_stop_sending, halt, ends)
+                job = await halt.guard(open_job(migration, ends))
+                copies = Copies(migration.ledger, run=run)
+                yield job, Flow(sink=sink, halt=halt, clock=time.time, copies=copies), ends
+                group.cancel_scope.cancel()
+        finally:
+            sink.close()
+
+
+async def _stop_sending(halt: Halt, ends: Workspaces) -> None:
+    await halt.wait()
+    for gate in ends.gates:
+        gate.halt()
