@@ -9,8 +9,6 @@ from pathlib import Path
 
 import anyio
 
-from engine.cases import Case, read_cases, skeleton
-from engine.completions import CALLS_EACH
 from engine.config import Migration
 from engine.connect import open_ends, open_job
 from engine.content.filter import Chosen
@@ -25,11 +23,13 @@ from engine.migrate.listing import listings
 from engine.migrate.reconcile import settle
 from engine.migrate.survey import judge
 from engine.model import Row
-from engine.publish import CutOver, publish, staged
-from engine.rollback import Rollback, Undo, rollback, undoing
 from engine.session import VerbOptions, _opened
 from engine.taskgroup import task_group
-from engine.verify import Checks, Verification, verify
+from engine.verbs.cases import Case, read_cases, skeleton
+from engine.verbs.completions import CALLS_EACH
+from engine.verbs.publish import CutOver, publish, staged
+from engine.verbs.rollback import Rollback, Undo, rollback, undoing
+from engine.verbs.verify import Checks, Verification, verify
 
 
 async def verify_migration(

@@ -14,15 +14,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from engine import __version__, check
-from engine.check import examine, named_in_file, stop_on_problems, unknown_ids
+from engine import __version__
 from engine.config import Migration
 from engine.connect import Workspaces, open_ends, open_job
 from engine.content.filter import Chosen
 from engine.content.selection import glob_readings, untold
 from engine.errors import EXIT_DIFFERENT, Stop
 from engine.http.limiter import Requests
-from engine.inventory import Inventory, count
 from engine.ledger import report
 from engine.ledger.before_images import Copies
 from engine.ledger.file import entries, read_ledger
@@ -43,6 +41,9 @@ from engine.migrate.task import Task
 from engine.model import Entry, Finding, Row
 from engine.session import check_identity, new_run_id
 from engine.taskgroup import task_group
+from engine.verbs import check
+from engine.verbs.check import examine, named_in_file, stop_on_problems, unknown_ids
+from engine.verbs.inventory import Inventory, count
 
 TOLD: Final = ("adopt", "conflict", "skip", "wait", "unread")
 """What a run has to do besides creating."""

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.cases import Case, cases_for, made_up, read_cases, skeleton
 from engine.errors import ConfigError
 from engine.model import Inputs, Prompt
+from engine.verbs.cases import Case, cases_for, made_up, read_cases, skeleton
 
 SECRET = "canary value that nobody may read"
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from conftest import CATALOG, Wrapped, job_of, memory, prompt
 
-from engine.check import examine, named_in_file, stop_on_problems, unknown_ids
 from engine.content.rewrite import Ends, kinds_needed
 from engine.errors import Rejected, Stop, Transient
 from engine.model import Catalog, Finding, Named, Row, Rule, Select
+from engine.verbs.check import examine, named_in_file, stop_on_problems, unknown_ids
 
 
 def ends(*, same: bool = True, source: Catalog = CATALOG, target: Catalog = CATALOG) -> Ends:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.completions import CALLS_EACH, call, differs, spread
 from engine.errors import Stop
 from engine.model import Completion, Json
+from engine.verbs.completions import CALLS_EACH, call, differs, spread
 
 
 class Answers:

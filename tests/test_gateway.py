@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 from raw_server import RawServer, Step, answer, close, raw, reset, truncated
 
-from engine.cases import made_up
-from engine.completions import call, differs
 from engine.connectors.portkey import registry as portkey
 from engine.connectors.portkey.gateway import PortkeyGateway, connect_gateway
 from engine.connectors.portkey.registry import KEY_HEADER
@@ -21,6 +19,8 @@ from engine.http.limiter import Gate
 from engine.http.session import KeyAuth, Limits, Timing, open_client
 from engine.model import Completion, Gateway, Prompt
 from engine.sandbox import Sandbox, SandboxOptions, serve
+from engine.verbs.cases import made_up
+from engine.verbs.completions import call, differs
 
 KEY = "canary-key-0123456789"
 CANARY = "Canary words that nobody else may read"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.inventory import NO_MODEL, NOT_KNOWN, Group, count
 from engine.model import Named, Row, Select
+from engine.verbs.inventory import NO_MODEL, NOT_KNOWN, Group, count
 
 COLLECTIONS = (Named(id="c1", slug="support", name="Support"), Named(id="c2", slug="sales", name="Sales"))
 ROWS = (

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from engine.cases import Case
 from engine.connectors.memory import Memory
 from engine.content.rewrite import Ends, rewrite
 from engine.errors import Gone, Rejected, Stop, Transient
 from engine.model import Catalog, Choice, Completion, Json, Named, ParameterRules, Prompt, Rule
-from engine.render import Rendered, compare, may_differ_of
+from engine.verbs.cases import Case
+from engine.verbs.render import Rendered, compare, may_differ_of
 
 CANARY = "Canary words that nobody else may read"
 MESSAGES = [{"role": "user", "content": CANARY}]

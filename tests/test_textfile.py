@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.cases import read_cases
 from engine.config import load_migration, read_ids
 from engine.content.textfile import read_text, repeated_key, text_of
 from engine.errors import ConfigError
 from engine.migrate.plan_file import read as read_plan
+from engine.verbs.cases import read_cases
 
 BOM = b"\xef\xbb\xbf"
 CASE = '{"prompt": "p", "variables": {"who": "Zo\u00eb"}}\n'

@@ -6,12 +6,12 @@ from collections.abc import Collection
 
 import pytest
 
-from engine.check import write_test
 from engine.connectors import CONNECT
 from engine.http.limiter import Gate
 from engine.http.session import Limits
 from engine.model import Catalog, Finding
 from engine.sandbox import Quirks, Sandbox, SandboxOptions, serve
+from engine.verbs.check import write_test
 
 USUAL = {
     "its key creates prompts",

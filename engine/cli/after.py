@@ -47,8 +47,8 @@ def verify(
 
     from engine.after_run import case_lines, verify_migration
     from engine.cli import show
-    from engine.completions import CALLS_EACH
     from engine.session import VerbOptions
+    from engine.verbs.completions import CALLS_EACH
 
     loaded = common.load(migration)
     chosen = chosen_by(only, collection, ids_file)

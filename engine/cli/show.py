@@ -8,15 +8,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from engine.inventory import Group, Inventory
 from engine.ledger.repair import Mended
 from engine.ledger.report import OUTCOMES, told
 from engine.ledger.status import ID_FIELDS, Health, Status
 from engine.migrate.plan import Plan, Planned
 from engine.model import Completion, Finding
-from engine.publish import CutOver
-from engine.rollback import Rollback
-from engine.verify import Verification
+from engine.verbs.inventory import Group, Inventory
+from engine.verbs.publish import CutOver
+from engine.verbs.rollback import Rollback
+from engine.verbs.verify import Verification
 
 _LEVELS: Final = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 _NAMES_SHOWN: Final = 3

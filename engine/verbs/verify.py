@@ -14,8 +14,6 @@ from typing import Any, Final
 
 import anyio
 
-from engine import completions, render
-from engine.cases import Case, cases_for
 from engine.content.digest import differences, digest, read_mark
 from engine.content.selection import find
 from engine.errors import Gone, Rejected, Transient
@@ -28,6 +26,8 @@ from engine.migrate.lookup import look_up
 from engine.migrate.task import Draft
 from engine.model import Completion, Entry, Failed, Gateway, Json, Mark, Prompt
 from engine.taskgroup import task_group
+from engine.verbs import completions, render
+from engine.verbs.cases import Case, cases_for
 
 RESULTS: Final = ("same", "differs", "missing", "source_changed")
 STALE_S: Final = 10.0

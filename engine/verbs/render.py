@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from engine.cases import Case
 from engine.content.digest import changed
 from engine.content.rewrite import Rewritten
 from engine.errors import Rejected
 from engine.model import Gateway, Json
+from engine.verbs.cases import Case
 
 TEXTS: Final = frozenset({"messages", "prompt"})
 """What no rule changes."""
