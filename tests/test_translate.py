@@ -11,7 +11,7 @@ from test_real_prompts import DATA, fields
 
 from engine.content.translate import TABLE, Translated, translate, variables_of
 from engine.model import MARK_KEY, Dialect, Inputs, Json, Prompt
-from engine.sandbox.template import components
+from engine.sandbox.portkey.template import components
 
 SYSTEM = {"role": "system", "content": "Be {{ tone }}."}
 USER = {"role": "user", "content": "Hi {{name}}"}

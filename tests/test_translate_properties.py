@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engine.content.digest import content
 from engine.content.translate import translate, variables_of
 from engine.model import Json, Prompt
-from engine.sandbox.template import components
+from engine.sandbox.portkey.template import components
 
 TAG = re.compile(r"\{\{\s*(.*?)\s*\}\}", re.DOTALL)
 NAMES = ["x", "größe", "user-name", "a.b", "a b", "{x", "#x", "a/b", "$", "temperature", "top_p", ""]

@@ -10,11 +10,9 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
-from engine.sandbox import catalog, inference, partials, prompts
 from engine.sandbox.answers import Json, Refusal, decode, encode, error_body, forbidden
-from engine.sandbox.call import Call, Registry
-from engine.sandbox.conductor_cluster import Conductor
-from engine.sandbox.conductor_wire import (
+from engine.sandbox.conductor.cluster import Conductor
+from engine.sandbox.conductor.wire import (
     CONDUCTOR_ROUTES,
     PREFIX,
     TOKEN_HEADER,
@@ -26,6 +24,8 @@ from engine.sandbox.conductor_wire import (
 )
 from engine.sandbox.faults import Faults, reset, spoil
 from engine.sandbox.options import SandboxOptions
+from engine.sandbox.portkey import catalog, inference, partials, prompts
+from engine.sandbox.portkey.call import Call, Registry
 
 _LARGEST_BODY: Final = 64 * 1024 * 1024
 _REMEMBERED: Final = 100_000

@@ -12,17 +12,17 @@ from typing import Final
 from aiohttp import web
 
 from engine.sandbox.answers import Json
-from engine.sandbox.call import Registry
-from engine.sandbox.conductor_cluster import Cluster, Conductor
-from engine.sandbox.conductor_content import check_item
-from engine.sandbox.conductor_library import plant_conductor_library, plant_integrations
-from engine.sandbox.conductor_store import Integration
-from engine.sandbox.conductor_tokens import Tokens
-from engine.sandbox.content import check_prompt, first_content, flat, next_content
+from engine.sandbox.conductor.cluster import Cluster, Conductor
+from engine.sandbox.conductor.content import check_item
+from engine.sandbox.conductor.library import plant_conductor_library, plant_integrations
+from engine.sandbox.conductor.store import Integration
+from engine.sandbox.conductor.tokens import Tokens
 from engine.sandbox.faults import Faults
 from engine.sandbox.options import SandboxOptions
-from engine.sandbox.planting import default_collection, plant_library, plant_organisation, plant_workspace
-from engine.sandbox.prompts import add_version, plant_prompt, published
+from engine.sandbox.portkey.call import Registry
+from engine.sandbox.portkey.content import check_prompt, first_content, flat, next_content
+from engine.sandbox.portkey.planting import default_collection, plant_library, plant_organisation, plant_workspace
+from engine.sandbox.portkey.prompts import add_version, plant_prompt, published
 from engine.sandbox.server import Seen, Server
 from engine.sandbox.store import Store, Template, Version, Window
 

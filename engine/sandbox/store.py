@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from engine.sandbox.answers import Json, encode
-from engine.sandbox.conductor_store import CONDUCTOR_SCHEMA, ConductorStore
+from engine.sandbox.conductor.store import CONDUCTOR_SCHEMA, ConductorStore
 from engine.sandbox.numbers import loads
 
 Kind = Literal["prompt", "partial"]

@@ -9,10 +9,10 @@ from typing import Final
 from aiohttp import web
 
 from engine.sandbox.answers import Json, check, encode, invalid
-from engine.sandbox.call import Call, pick
 from engine.sandbox.numbers import loads
+from engine.sandbox.portkey.call import Call, pick
+from engine.sandbox.portkey.template import PartialText, fill, fill_all
 from engine.sandbox.store import Version
-from engine.sandbox.template import PartialText, fill, fill_all
 
 _OWN_FIELDS: Final = ("variables", "workspace_id")
 

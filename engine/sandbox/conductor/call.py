@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.sandbox.answers import invalid
-from engine.sandbox.conductor_cluster import Cluster, Conductor
-from engine.sandbox.conductor_content import LARGEST_VERSION
-from engine.sandbox.conductor_tokens import Claims
+from engine.sandbox.conductor.cluster import Cluster, Conductor
+from engine.sandbox.conductor.content import LARGEST_VERSION
+from engine.sandbox.conductor.tokens import Claims
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from engine.sandbox.answers import Json, check, conflict, invalid, missing, whole_number
-from engine.sandbox.call import Call
+from engine.sandbox.portkey.call import Call
 from engine.sandbox.store import Store
 
 _LABEL_NAME: Final = re.compile(r"(?!latest$)(?!default$)(?!\d+$)[a-zA-Z0-9_-]*[^@\s]?[a-zA-Z0-9_-]*")

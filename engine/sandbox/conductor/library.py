@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from engine.sandbox.answers import Json
-from engine.sandbox.conductor_cluster import Cluster, Conductor
-from engine.sandbox.conductor_store import ConductorStore, Integration
+from engine.sandbox.conductor.cluster import Cluster, Conductor
+from engine.sandbox.conductor.store import ConductorStore, Integration
 from engine.sandbox.library import INTEGRATIONS, PROVIDERS
 
 _LARGEST_LIBRARY: Final = 20

@@ -7,10 +7,11 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
-from engine.sandbox import conductor, conductor_integrations
 from engine.sandbox.answers import Json, Refusal, encode, invalid
-from engine.sandbox.conductor_call import ConductorCall
-from engine.sandbox.conductor_cluster import Conductor
+from engine.sandbox.conductor import integrations as conductor_integrations
+from engine.sandbox.conductor import prompts as conductor
+from engine.sandbox.conductor.call import ConductorCall
+from engine.sandbox.conductor.cluster import Conductor
 
 PREFIX: Final = "/api"
 TOKEN_HEADER: Final = "X-Authorization"

@@ -7,8 +7,8 @@ from typing import Final
 
 from engine.sandbox.answers import Json, check, invalid
 from engine.sandbox.options import Quirks
+from engine.sandbox.portkey.template import components
 from engine.sandbox.store import Template, Version
-from engine.sandbox.template import components
 
 Content = dict[str, Json]
 

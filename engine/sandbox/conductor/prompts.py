@@ -5,9 +5,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from engine.sandbox.answers import Json, Refusal, check, decode, decode_list, invalid
-from engine.sandbox.conductor_call import ConductorCall, number_of
-from engine.sandbox.conductor_content import check_item, check_tags, render, unquoted
-from engine.sandbox.conductor_store import Content
+from engine.sandbox.conductor.call import ConductorCall, number_of
+from engine.sandbox.conductor.content import check_item, check_tags, render, unquoted
+from engine.sandbox.conductor.store import Content
 
 # ---- tokens ----------------------------------------------------------------------------------------------------------
 

@@ -6,8 +6,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from engine.sandbox.answers import Json, Refusal, check, conflict, invalid, missing
-from engine.sandbox.call import Call
-from engine.sandbox.content import NEW_VERSION, Content, check_prompt, first_content, flat, next_content, row, summary
+from engine.sandbox.portkey.call import Call
+from engine.sandbox.portkey.content import (
+    NEW_VERSION,
+    Content,
+    check_prompt,
+    first_content,
+    flat,
+    next_content,
+    row,
+    summary,
+)
 from engine.sandbox.store import Store, Template, Version, Window
 
 

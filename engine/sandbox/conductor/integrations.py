@@ -7,8 +7,8 @@ from itertools import groupby
 from typing import Final
 
 from engine.sandbox.answers import Json, Refusal
-from engine.sandbox.conductor_call import ConductorCall
-from engine.sandbox.conductor_store import Integration
+from engine.sandbox.conductor.call import ConductorCall
+from engine.sandbox.conductor.store import Integration
 
 _FOUNDED_MS: Final = 1_704_067_200_000
 

@@ -9,7 +9,7 @@ from typing import Final
 from zlib import crc32
 
 from engine.sandbox.answers import Json, Kinds, check, invalid
-from engine.sandbox.conductor_store import Content, Tag
+from engine.sandbox.conductor.store import Content, Tag
 from engine.sandbox.options import ConductorQuirks
 
 SAMPLING: Final = ("temperature", "topP", "responseFormat", "stopWords")

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Final
 
 from engine.sandbox.answers import Json, check, invalid, missing
-from engine.sandbox.call import Call
-from engine.sandbox.prompts import add_version, published
+from engine.sandbox.portkey.call import Call
+from engine.sandbox.portkey.prompts import add_version, published
 from engine.sandbox.store import Store, Template, Version, Window
 
 _KINDS: Final = {"name": str, "string": str, "version_description": str, "description": str, "status": str}

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine.sandbox.answers import Json, Refusal, invalid
-from engine.sandbox.conductor_content import LARGEST_VERSION, check_item, sampling, unordered, variables
-from engine.sandbox.conductor_store import ConductorStore, Content, Head, Integration, Tag
-from engine.sandbox.conductor_tokens import Tokens
+from engine.sandbox.conductor.content import LARGEST_VERSION, check_item, sampling, unordered, variables
+from engine.sandbox.conductor.store import ConductorStore, Content, Head, Integration, Tag
+from engine.sandbox.conductor.tokens import Tokens
 from engine.sandbox.options import ConductorQuirks
 from engine.sandbox.store import Store
 

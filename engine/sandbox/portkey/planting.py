@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from engine.sandbox.call import stamp
-from engine.sandbox.catalog import plant_collection, plant_integration, plant_label, plant_provider
-from engine.sandbox.content import first_content
 from engine.sandbox.library import INTEGRATIONS, PARTIALS, PROVIDERS, library
 from engine.sandbox.options import Quirks
-from engine.sandbox.partials import plant_partial
-from engine.sandbox.prompts import add_version, plant_prompt
+from engine.sandbox.portkey.call import stamp
+from engine.sandbox.portkey.catalog import plant_collection, plant_integration, plant_label, plant_provider
+from engine.sandbox.portkey.content import first_content
+from engine.sandbox.portkey.partials import plant_partial
+from engine.sandbox.portkey.prompts import add_version, plant_prompt
 from engine.sandbox.store import Store, Window
 
 _FOUNDED: Final = stamp(1_704_067_200)
