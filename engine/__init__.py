@@ -25,7 +25,7 @@ def __getattr__(name: str) -> Any:
 
         return load_migration
     if name == "run_migration":
-        import engine.ledger.durable
+        import engine.ledger.durable  # noqa: F401 - here as there: a system without file locks is refused before all else
         from engine.run import run_migration
 
         return run_migration

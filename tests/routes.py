@@ -13,10 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from e2e import Ended, Served, promptferry, write_migration
-
 from engine.connectors.files.format import from_line, from_markdown
 from engine.sandbox import Sandbox
+from tests.e2e import Ended, Served, promptferry, write_migration
 
 KEY_ID: Final = "id-of-an-application"
 MODEL: Final = "claude-3-7-sonnet-20250219"

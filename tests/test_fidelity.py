@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from e2e import MARK, Served, lines, promptferry, served, write_migration
 
 from engine.sandbox import Quirks, Sandbox, SandboxOptions
+from tests.e2e import MARK, Served, lines, promptferry, served, write_migration
 
 HARD: Final[dict[str, dict[str, Any]]] = {
     "big integers": {"string": "x", "parameters": {"seed": 2**70, "bias": {"1": -(2**80), "2": 2**63}}},

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from e2e import MARK, Ended, Served, promptferry, served, write_migration
 from ruamel.yaml import YAML
 
 from engine.sandbox import Sandbox, SandboxOptions
 from engine.sandbox.numbers import loads
+from tests.e2e import MARK, Ended, Served, promptferry, served, write_migration
 
 NUMBERS: Final = (
     *("0.1000000000000000055511151231257827", "3.141592653589793238462643383279", "0.12345678901234567890"),

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from e2e import MARK, ROOT, promptferry, served, write_migration
 
 from engine.sandbox import Sandbox, SandboxOptions
+from tests.e2e import MARK, ROOT, promptferry, served, write_migration
 
 DATA: Final = ROOT.parent / "shared" / "data" / "real-prompts.jsonl"
 MODEL: Final = "anthropic.claude-3-5-sonnet"

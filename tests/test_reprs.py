@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import pytest
 from pydantic import BaseModel, SecretStr
-from raw_server import RawServer, answer
 
 import engine
 from engine.cli.common import Common
@@ -28,6 +27,7 @@ from engine.http.client import _Progress
 from engine.http.limiter import Gate
 from engine.http.responses import Answer, Request, read_answer
 from engine.http.session import KeyAuth, Limits, open_client
+from tests.raw_server import RawServer, answer
 
 CANARY: Final = "canary-0123456789-secret"
 MIGRATION: Final = {

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from e2e import TIMEOUT, Ended, Served, environment, promptferry, served, write_migration
 
 from engine.sandbox import Quirks, SandboxOptions
+from tests.e2e import TIMEOUT, Ended, Served, environment, promptferry, served, write_migration
 
 TEXT: Final = "The canary sings in the mine at dawn"
 WRONG_KEY: Final = "sk-canary-0123456789-abcdefghij"

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from unplugged import URL, unplugged
 
 from engine.connectors.conductor import registry as conductor
 from engine.connectors.conductor.registry import Conductor
@@ -19,6 +18,7 @@ from engine.errors import EngineError, Stop
 from engine.http.limiter import Gate
 from engine.http.session import KeyAuth, Limits, open_client
 from engine.model import Finding, Row, Target, no_intent
+from tests.unplugged import URL, unplugged
 
 PROMPT = {"id": "p1", "string": "Hello", "name": "a", "template": "Hello"}
 ITEM = {"name": "a", "template": "Hello"}

@@ -22,9 +22,8 @@ from statistics import median
 from typing import Any, Final
 from urllib.request import ProxyHandler, build_opener
 
-from e2e import ROOT, environment
-
-from benchmarks.clients import CLIENTS, IN_FLIGHT, LEDGER_TIMED, replica_name
+from tests.benchmarks.clients import CLIENTS, IN_FLIGHT, LEDGER_TIMED, replica_name
+from tests.e2e import ROOT, environment
 
 README: Final = Path(__file__).with_name("README.md")
 BASE: Final = "bare aiohttp"

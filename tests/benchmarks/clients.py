@@ -20,10 +20,10 @@ import httpx
 import orjson
 import requests
 
-from benchmarks.ledgertime import measure
 from engine import load_migration, run_migration
 from engine.config import Migration
 from engine.log import set_up
+from tests.benchmarks.ledgertime import measure
 
 IN_FLIGHT: Final = 32
 KEY: Final = "key-for-benchmarks"

@@ -13,11 +13,10 @@ import time
 from pathlib import Path
 from typing import Final
 
-from e2e import ROOT, environment
-
-from benchmarks.__main__ import serving
 from engine.ledger.lines import Chain, encode, seal, timestamp
 from engine.model import Entry
+from tests.benchmarks.__main__ import serving
+from tests.e2e import ROOT, environment
 
 RUNS: Final = (10_000, 100_000)
 ENTRIES: Final = 1_000_000

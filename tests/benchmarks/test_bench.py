@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from benchmarks.__main__ import LEAST_BYTES, lost, main, ran, table
-from benchmarks.clients import CLIENTS, LEDGER_TIMED, replica_name
+from tests.benchmarks.__main__ import LEAST_BYTES, lost, main, ran, table
+from tests.benchmarks.clients import CLIENTS, LEDGER_TIMED, replica_name
 
 
 @pytest.mark.parametrize("client", CLIENTS)

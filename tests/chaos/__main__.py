@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
-from chaos import (
+from tests.chaos import (
     test_content,
     test_damage,
     test_faults,
@@ -25,7 +25,7 @@ from chaos import (
     test_signals,
     test_sync,
 )
-from chaos.campaign import Tally
+from tests.chaos.campaign import Tally
 
 Long = Callable[[int, int], Tally]
 """Scale and jobs -> what came of it."""

@@ -26,13 +26,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from e2e import MARK, Ended, Served, served, write_migration
-
-from chaos.running import Running
 from engine.errors import EngineError
 from engine.ledger.file import read_ledger
 from engine.ledger.report import OUTCOMES
 from engine.sandbox import Quirks, SandboxOptions
+from tests.chaos.running import Running
+from tests.e2e import MARK, Ended, Served, served, write_migration
 
 SCALE: Final = int(os.environ.get("PROMPTFERRY_CHAOS", "1"))
 """Multiplies the number of campaigns in a test; 1 is the share of CI."""

@@ -12,9 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from e2e import Ended, environment
-
-from chaos.campaign import RESUMES, Campaign
+from tests.chaos.campaign import RESUMES, Campaign
+from tests.e2e import Ended, environment
 
 JOBS: Final = 4
 SERVER: Final = Path(__file__).with_name("forked.py")

@@ -6,7 +6,7 @@ import json
 import random
 from typing import Any
 
-from chaos.campaign import Campaign, posts
+from tests.chaos.campaign import Campaign, posts
 
 
 def watched(one: Campaign) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from e2e import Ended, environment
+from tests.e2e import Ended, environment
 
 PATIENCE_S: Final = 50
 """A run that has not ended by then hangs."""

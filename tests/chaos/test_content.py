@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from e2e import MARK
-from test_fidelity import HARD, SAME
 
-from chaos.campaign import SCALE, Campaign, Tally, campaign, each
-from chaos.commands import Commands
 from engine.ledger.file import read_ledger
 from engine.sandbox import Sandbox
+from tests.chaos.campaign import SCALE, Campaign, Tally, campaign, each
+from tests.chaos.commands import Commands
+from tests.e2e import MARK
+from tests.test_fidelity import HARD, SAME
 
 DEPTH: Final = 500
 DEEP: Final = json.loads("[" * DEPTH + "]" * DEPTH)

@@ -15,8 +15,8 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
-from chaos.campaign import SCALE, Campaign, Tally, campaign, each, wait_until
-from chaos.commands import Commands
+from tests.chaos.campaign import SCALE, Campaign, Tally, campaign, each, wait_until
+from tests.chaos.commands import Commands
 
 PROMPTS: Final = 12
 LAST_BATCHES: Final = 3

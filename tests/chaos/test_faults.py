@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from chaos.campaign import Campaign, Tally, campaign, each
-from chaos.commands import Commands, Done
-from chaos.faultserver import Between, Plan, between
+from tests.chaos.campaign import Campaign, Tally, campaign, each
+from tests.chaos.commands import Commands, Done
+from tests.chaos.faultserver import Between, Plan, between
 
 MOST_KIB: Final = 200 * 1024
 

@@ -12,8 +12,8 @@ from typing import Final
 
 import pytest
 
-from chaos.campaign import SCALE, Campaign, Tally, campaign, each
-from chaos.commands import Commands, Done
+from tests.chaos.campaign import SCALE, Campaign, Tally, campaign, each
+from tests.chaos.commands import Commands, Done
 
 PROMPTS: Final = 3
 ENTRIES: Final = 5

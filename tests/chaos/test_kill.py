@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import pytest
 
-from chaos.campaign import SCALE, Campaign, Tally, campaign, each, wait_until
-from chaos.disk import check_intents, cut_power, diary, synced_lines, watched
+from tests.chaos.campaign import SCALE, Campaign, Tally, campaign, each, wait_until
+from tests.chaos.disk import check_intents, cut_power, diary, synced_lines, watched
 
 LINE: Final = 570
 """Bytes of a line of the ledger, more or less."""

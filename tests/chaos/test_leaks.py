@@ -15,10 +15,10 @@ from typing import Final
 
 import pytest
 
-from chaos.campaign import CANARY, SCALE, Tally, campaign, each
-from chaos.commands import Commands
-from chaos.faultserver import Plan, echo
-from chaos.test_faults import spoiled
+from tests.chaos.campaign import CANARY, SCALE, Tally, campaign, each
+from tests.chaos.commands import Commands
+from tests.chaos.faultserver import Plan, echo
+from tests.chaos.test_faults import spoiled
 
 STATUSES: Final = (200, 302, 400, 401, 402, 403, 404, 409, 422, 429, 500, 503)
 GONE: Final = ("GET", 404)

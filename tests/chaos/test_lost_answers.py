@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from chaos.campaign import SCALE, Tally, each
-from chaos.commands import Commands
-from chaos.faultserver import Plan
-from chaos.test_faults import spoiled
+from tests.chaos.campaign import SCALE, Tally, each
+from tests.chaos.commands import Commands
+from tests.chaos.faultserver import Plan
+from tests.chaos.test_faults import spoiled
 
 CHANCE = 0.3
 

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from conftest import CATALOG, job_of, prompt
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from chaos.campaign import SCALE, Tally
 from engine.connectors.memory import Memory
 from engine.content.digest import read_mark
 from engine.ledger import report
@@ -32,6 +30,8 @@ from engine.migrate.pipeline import migrate
 from engine.migrate.reconcile import reconcile, settle
 from engine.migrate.survey import survey
 from engine.model import Created, Entry, Failed, Outcome, Page, Replica, Sending, Unknown
+from tests.chaos.campaign import SCALE, Tally
+from tests.workspaces import CATALOG, job_of, prompt
 
 SETTLE: Final = 10.0
 LAG: Final = 15.0

@@ -11,11 +11,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from e2e import Ended, lines, promptferry
-
-from chaos.campaign import SCALE, Campaign, Tally, campaign, each, wait_until
-from chaos.disk import check_intents
 from engine.errors import EXIT_OK, EXIT_RETRY
+from tests.chaos.campaign import SCALE, Campaign, Tally, campaign, each, wait_until
+from tests.chaos.disk import check_intents
+from tests.e2e import Ended, lines, promptferry
 
 PROMPTS = 20
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos.campaign import SCALE, Campaign, Tally, campaign, each, wait_until
-from chaos.running import Running
 from engine.errors import EXIT_OK, EXIT_RETRY
 from engine.ledger.file import read_ledger
+from tests.chaos.campaign import SCALE, Campaign, Tally, campaign, each, wait_until
+from tests.chaos.running import Running
 
 PROMPTS = 40
 RATE = 200

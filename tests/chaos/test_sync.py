@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos.campaign import Campaign, Tally, campaign, each
-from chaos.disk import check_intents, cut_power, diary, synced_lines, watched
 from engine.errors import EXIT_RETRY
 from engine.ledger.report import OUTCOMES
+from tests.chaos.campaign import Campaign, Tally, campaign, each
+from tests.chaos.disk import check_intents, cut_power, diary, synced_lines, watched
 
 
 @dataclass(frozen=True)

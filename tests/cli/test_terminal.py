@@ -1,0 +1,199 @@
+"""What a person at a terminal sees: the question, the live display, the summary."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from rich.console import Console
+
+from engine.cli.display import Figures, progress_bar, progress_lines, show
+from engine.run import Live
+from engine.sandbox import SandboxOptions
+from tests.e2e import COMMAND, TIMEOUT, Served, environment, replicas, served, write_migration
+
+PROMPTS: Final = 12
+CTRL_C: Final = b"\x03"
+COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Terminal:
+    """A command on a terminal of 100 columns; `shown` is all that has been written to it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], fd: int) -> None:
+        self.process = process
+        self.shown = ""
+        self._fd = fd
+
+    def wait_for(self, text: str) -> None:
+        """Until it is shown."""
+        while text not in self.shown:
+            assert self._more(), f"ended without {text!r}:\n{self.shown}"
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._fd, keys)
+
+    def end(self) -> int:
+        """Its exit code."""
+        while self._more():
+            pass
+        return self.process.wait(TIMEOUT)
+
+    def _more(self) -> bool:
+        assert select.select([self._fd], [], [], TIMEOUT)[0], f"it hangs:\n{self.shown}"
+        try:
+            piece = os.read(self._fd, 65536)
+        except OSError:  # Linux says EIO when the last process has left a terminal
+            return False
+        self.shown += piece.decode(errors="replace")
+        return bool(piece)
+
+
+@contextmanager
+def terminal(*arguments: str | Path, cwd: Path, **env: str) -> Iterator[Terminal]:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        env=environment(TERM="xterm-256color", **env),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal
+    )
+    os.close(theirs)
+    try:
+        yield Terminal(process, ours)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(TIMEOUT)
+        os.close(ours)
+
+
+@pytest.fixture
+def registry() -> Iterator[Served]:
+    with served(SandboxOptions(prompts=PROMPTS)) as found:
+        yield found
+
+
+def test_yes_goes_on_to_a_summary_that_can_be_read(tmp_path: Path, registry: Served) -> None:
+    path = write_migration(tmp_path, registry.base_url)
+    with terminal("run", path, cwd=tmp_path, KEY=registry.api_key) as screen:
+        screen.wait_for("go on? [y/N] ")
+        assert registry.base_url in screen.shown
+        assert "(the same workspace)" in screen.shown
+        assert f"{PROMPTS} replicas will be created" in screen.shown
+        assert len(registry.prompts()) == PROMPTS
+        screen.type(b"y\n")
+        assert screen.end() == 0
+    assert re.search(rf"{PROMPTS}/{PROMPTS} prompts [0-9.e+]+ requests/s", COLOUR.sub("", screen.shown))
+    assert f"{PROMPTS}  created" in screen.shown
+    assert "\x1b[?25l" in screen.shown  # the live display hides the cursor ...
+    assert screen.shown.rfind("\x1b[?25h") > screen.shown.rfind("\x1b[?25l")  # ... and gives it back
+    assert '{"' not in screen.shown  # neither log lines nor the summary are JSON here
+    assert COLOUR.search(screen.shown)
+    assert len(replicas(registry.prompts())) == PROMPTS
+
+
+@pytest.mark.parametrize("answer", [b"n\n", b"\n", b"\x04", CTRL_C], ids=["no", "nothing", "Ctrl-D", "Ctrl-C"])
+def test_anything_but_yes_writes_nothing(answer: bytes, tmp_path: Path, registry: Served) -> None:
+    path = write_migration(tmp_path, registry.base_url)
+    with terminal("run", path, cwd=tmp_path, KEY=registry.api_key) as screen:
+        screen.wait_for("go on? [y/N] ")
+        screen.type(answer)
+        assert screen.end() == 75
+    assert "nothing was written" in screen.shown
+    assert "Traceback" not in screen.shown
+    assert len(registry.prompts()) == PROMPTS
+    assert not (tmp_path / "ledger.jsonl").exists()
+
+
+def test_yes_as_a_flag_asks_nothing_and_no_color_is_honoured(tmp_path: Path, registry: Served) -> None:
+    path = write_migration(tmp_path, registry.base_url)
+    with terminal("run", path, "--yes", cwd=tmp_path, KEY=registry.api_key, NO_COLOR="1") as screen:
+        assert screen.end() == 0
+    assert "go on?" not in screen.shown
+    assert not re.search(r"\x1b\[(3|4|9)\d", screen.shown)
+
+
+def test_with_nothing_to_do_nothing_is_asked(tmp_path: Path, registry: Served) -> None:
+    path = write_migration(tmp_path, registry.base_url)
+    for _ in range(2):
+        with terminal("run", path, "--yes", cwd=tmp_path, KEY=registry.api_key) as screen:
+            screen.end()
+    with terminal("run", path, "--no-progress", cwd=tmp_path, KEY=registry.api_key) as screen:
+        assert screen.end() == 0
+    assert "go on?" not in screen.shown
+    assert "Nothing to do." in screen.shown
+    assert "\x1b" not in screen.shown
+
+
+def test_ctrl_c_in_the_middle_ends_with_a_summary(tmp_path: Path, registry: Served) -> None:
+    path = write_migration(tmp_path, registry.base_url, limits={"rate": 2})
+    with terminal("run", path, "--yes", cwd=tmp_path, KEY=registry.api_key) as screen:
+        screen.wait_for(f" 2/{PROMPTS}")
+        screen.type(CTRL_C)
+        assert screen.end() == 75
+    assert "goes on where this run stopped" in screen.shown
+    assert "Traceback" not in screen.shown
+    assert 2 <= len(replicas(registry.prompts())) < PROMPTS
+
+
+@pytest.mark.parametrize("columns", [80, 96, 200])
+def test_a_narrow_display_cuts_its_note_and_not_its_figures(columns: int) -> None:
+    console = Console(width=columns, force_terminal=True, no_color=True, file=io.StringIO())
+    progress = progress_bar(console)
+    task = progress.add_task("claude-37-to-35-bedrock", total=None, note="", rate="")
+    pause = "paused 40 s: the target answered 429"
+    show(progress, task, Figures("migrating", done=406, total=947, failed=2, rate=128.4, pause=pause))
+    with console.capture() as shown:
+        console.print(progress.get_renderable())
+    (line,) = COLOUR.sub("", shown.get()).splitlines()
+    assert " 406/947 prompts 128 requests/s " in line
+    assert " 2 failed" in line
+    assert (pause in line) is (columns == 200)
+
+
+async def test_a_line_of_progress_says_what_its_figures_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[dict[str, Any]] = []
+
+    class Ended(Exception):
+        pass
+
+    async def once(seconds: float) -> None:
+        if said:
+            raise Ended
+
+    monkeypatch.setattr("engine.cli.display.anyio.sleep", once)
+    monkeypatch.setattr("engine.cli.display.log.info", lambda event, **fields: said.append({"event": event, **fields}))
+    with pytest.raises(Ended):
+        await progress_lines(Live("m"))
+    (line,) = said
+    assert line.keys() == {"event", "stage", "prompts_done", "prompts", "prompts_failed", "requests_per_s", "pause"}
+
+
+def test_init_asks_for_what_was_not_given(tmp_path: Path) -> None:
+    with terminal("init", "--models", "*", cwd=tmp_path) as screen:
+        for question, answer in (("Name of", "asked"), ("Address", "sandbox"), ("Model of", ""), ("Provider", "")):
+            screen.wait_for(question)
+            screen.type(answer.encode() + b"\n")
+        assert screen.end() == 0
+    text = (tmp_path / "migration.yaml").read_text()
+    assert 'name: "asked"' in text
+    assert 'base_url: "sandbox"' in text
+    assert "Which models" not in screen.shown

@@ -1,0 +1,272 @@
+"""What a ledger says while a run goes on and after it: counts, failures, the map old to new, health."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.cli import show
+from engine.content.filter import Chosen
+from engine.errors import ConfigError, Rejected
+from engine.ledger.report import OUTCOMES, Summary
+from engine.ledger.sink import Sink
+from engine.ledger.status import ID_FIELDS, Status, examine_ledger, read_ids_map, read_status
+from engine.model import Entry
+from tests.workspaces import Wrapped, job_of, memory, prompt, run
+
+ALL = Chosen()
+START = 1_795_176_000.0
+
+
+def run_line() -> Entry:
+    return Entry("run", {"migration": "m", "mode": "replicate", "identity": {}, "rules": "r"})
+
+
+def line(kind: str, number: int, **fields: Any) -> Entry:
+    known = {"source_id": f"p{number}", "source_name": f"name {number}", "source_collection": "support"}
+    return Entry(kind, known | fields)
+
+
+def intent(number: int) -> Entry:
+    return line("intent", number, op="create", name=f"r{number}", attempt=1)
+
+
+def created(number: int, **fields: Any) -> Entry:
+    known = {
+        "target_id": f"t{number}",
+        "target_slug": f"pp-t{number}",
+        "source_slug": f"pp-s{number}",
+        "name": f"r{number}",
+    }
+    return line("created", number, **known | {"source_version": 3} | fields)
+
+
+def failed(number: int, error: str = "rejected", message: str = "too long") -> Entry:
+    return line("failed", number, stage="create", error=error, message=message, retriable=False)
+
+
+async def written(path: Path, *entries: Entry, run: str = "r1", seconds: float = 1.0) -> None:
+    """These lines as one run; `seconds` pass before each of them but the first."""
+    now = [START - seconds]
+
+    def clock() -> float:
+        now[0] += seconds
+        return now[0]
+
+    sink = Sink.open(path, run=run, clock=clock)
+    async with sink:
+        for entry in entries:
+            await sink.record(entry)
+    sink.close()
+
+
+LISTED = Entry("listed", {"count": 12, "total": 12, "selected": 10})
+
+
+# ---- status ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_run_that_goes_on_is_told_while_another_process_holds_the_ledger(ledger: Path) -> None:
+    sink = Sink.open(ledger, run="r1", clock=lambda: START)
+    async with sink:
+        await sink.record(run_line(), LISTED, intent(1), created(1), intent(2), failed(3))
+        found = read_status(ledger, ALL)
+        assert (found.migration, found.run, found.mode, found.going_on, found.reason) == (
+            "m",
+            "r1",
+            "replicate",
+            True,
+            None,
+        )
+        assert {name: count for name, count in found.counts.items() if count} == {
+            "listed": 12,
+            "selected": 10,
+            "created": 1,
+            "failed": 1,
+            "unresolved": 1,
+            "not_started": 7,
+        }
+        assert found.counts["selected"] == sum(found.counts[name] for name in OUTCOMES)
+    sink.close()
+
+
+async def test_a_torn_tail_hides_nothing_that_was_written_before_it(ledger: Path) -> None:
+    await written(ledger, run_line(), LISTED, created(1), created(2))
+    whole = read_status(ledger, ALL).counts
+    size = ledger.stat().st_size
+    with ledger.open("ab") as file:
+        file.write(b'{"v":1,"seq":5,"ts":"2026-')
+    assert read_status(ledger, ALL).counts == whole
+    with ledger.open("r+b") as file:
+        file.truncate(size - 3)
+    assert read_status(ledger, ALL).counts["created"] == 1
+
+
+async def test_a_run_that_ended_says_why_and_how_fast_it_was(ledger: Path) -> None:
+    end = Entry("end", {"reason": "limit", "counts": {}})
+    await written(ledger, run_line(), LISTED, created(1), created(2), failed(3), end)
+    found = read_status(ledger, ALL)
+    assert (found.going_on, found.reason) == (False, "limit")
+    assert found.rate == 0.6  # three in the five seconds between the first and the last line
+
+
+async def test_a_killed_run_after_one_that_ended_goes_on_and_what_was_made_before_is_unchanged(ledger: Path) -> None:
+    await written(ledger, run_line(), LISTED, created(1), Entry("end", {"reason": "done", "counts": {}}))
+    await written(ledger, run_line(), LISTED, created(2), run="r2")
+    found = read_status(ledger, ALL)
+    assert (found.run, found.going_on, found.reason, found.exit_code) == ("r2", True, None, None)
+    assert (found.counts["created"], found.counts["unchanged"]) == (1, 1)
+
+
+async def test_what_was_verified_is_told_until_it_is_written_again(ledger: Path) -> None:
+    verified = [line("verified", number, result=result) for number, result in ((1, "same"), (2, "differs"))]
+    await written(ledger, run_line(), created(1), created(2), created(3))
+    assert read_status(ledger, ALL).verified is None
+    await written(ledger, *verified, run="r2")
+    found = read_status(ledger, ALL)
+    assert found.verified == {"same": 1, "differs": 1}
+    assert "verified since they were written: 1 " in show.status(found, with_failed=False)
+    assert read_status(ledger, Chosen(only=("p1",))).verified == {"same": 1}
+    await written(ledger, line("updated", 2, target_id="t2"), run="r3")
+    assert read_status(ledger, ALL).verified == {"same": 1}
+
+
+async def test_failures_are_told_by_kind_and_one_by_one_until_they_are_mended(ledger: Path) -> None:
+    await written(ledger, run_line(), failed(1), failed(2), failed(3, "loss", "guardrails would be lost"))
+    found = read_status(ledger, ALL)
+    assert found.why == {"rejected": 2, "loss": 1}
+    assert list(found.why) == ["rejected", "loss"]
+    assert found.failed[2] == {
+        "source_id": "p3",
+        "name": "name 3",
+        "stage": "create",
+        "error": "loss",
+        "message": "guardrails would be lost",
+    }
+    await written(ledger, run_line(), intent(3), created(3), run="r2")
+    found = read_status(ledger, ALL)
+    assert found.why == {"rejected": 2}
+    assert "failed" not in found.to_json(with_failed=False)
+    assert [one["source_id"] for one in found.to_json(with_failed=True)["failed"]] == ["p1", "p2"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "ids"),
+    [
+        (Chosen(only=("name 1",)), ["p1"]),
+        (Chosen(only=("p[12]",)), ["p1", "p2"]),
+        (Chosen(ids=("p2", "pp-s3")), ["p2", "p3"]),
+        (Chosen(collections=("support",)), ["p1", "p2", "p3"]),
+        (Chosen(collections=("sales",)), []),
+        (Chosen(only=("name*",), ids=("p3",)), ["p3"]),
+    ],
+)
+async def test_what_was_chosen_is_told_alone(ledger: Path, chosen: Chosen, ids: list[str]) -> None:
+    await written(ledger, run_line(), LISTED, created(1), created(2), created(3))
+    assert read_status(ledger, chosen).counts["selected"] == len(ids)
+    assert [one["source_id"] for one in read_ids_map(ledger, chosen)] == ids
+
+
+async def test_a_ledger_without_a_run_and_none_at_all(ledger: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no ledger here"):
+        read_status(ledger, ALL)
+    ledger.touch()
+    found = read_status(ledger, ALL)
+    assert (found.run, found.going_on, found.counts["selected"], found.rate) == ("", False, 0, 0.0)
+    assert "no run yet" in show.status(found, with_failed=True)
+
+
+async def test_status_after_a_real_run_agrees_with_its_state(ledger: Path) -> None:
+    async def on_fetch(prompt_id: str) -> None:
+        if prompt_id == "p3":
+            raise Rejected("it is refused", error="forbidden", status=403)
+
+    there = memory(*(prompt(f"p{number}") for number in range(9)), prompt("t", "p5-replica"))
+    await run(job_of(Wrapped(there, on_fetch=on_fetch)), ledger, limit=6)
+    found = read_status(ledger, ALL)
+    assert found.counts["conflicts"] == 1
+    assert found.counts["created"] == there.creates
+    text = show.status(found, with_failed=True)
+    assert "it goes on, or it was killed" in text
+    assert all(str(found.counts[name]) in text for name in OUTCOMES if found.counts[name])
+
+
+# ---- ids -------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_map_has_what_was_made_and_not_what_was_undone(ledger: Path) -> None:
+    undone = line("rolled_back", 2, target_id="t2", result="deleted")
+    await written(ledger, run_line(), created(1), created(2), undone, failed(3), created(4))
+    assert [one["source_id"] for one in read_ids_map(ledger, ALL)] == ["p1", "p4"]
+
+
+async def test_a_prompt_that_was_undone_and_made_again_has_its_new_replica(ledger: Path) -> None:
+    undone = line("rolled_back", 1, target_id="t1", result="deleted")
+    await written(ledger, run_line(), created(1), undone, created(1, target_id="t9"), undone)
+    assert [one["target_id"] for one in read_ids_map(ledger, ALL)] == ["t9"]
+
+
+async def test_the_map_as_csv_json_and_environment(ledger: Path) -> None:
+    await written(
+        ledger,
+        run_line(),
+        created(1, source_slug="pp-support-réply.v2-0a1b"),
+        created(2, source_slug=None, target_slug=None, name='a "quoted", name'),
+    )
+    pairs = read_ids_map(ledger, ALL)
+    assert [tuple(one) for one in pairs] == [ID_FIELDS, ID_FIELDS]
+    assert pairs[0] == {
+        "source_id": "p1",
+        "source_slug": "pp-support-réply.v2-0a1b",
+        "target_id": "t1",
+        "target_slug": "pp-t1",
+        "source_name": "name 1",
+        "name": "r1",
+        "source_version": 3,
+        "target_version": 1,
+    }
+    text = show.ids_csv(pairs)
+    header = "source_id,source_slug,target_id,target_slug,source_name,name,source_version,target_version"
+    assert text.splitlines()[0] == header
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert rows[1]["name"] == 'a "quoted", name'
+    assert rows[1]["target_slug"] == ""
+    assert show.ids_env(pairs) == "PROMPT_PP_SUPPORT_R_PLY_V2_0A1B=pp-t1\nPROMPT_P2=t2\n"
+
+
+async def test_an_update_says_the_version_that_it_made(ledger: Path) -> None:
+    updated = line("updated", 1, target_id="p1", name="n", before_version=3, after_version=5)
+    await written(ledger, run_line(), updated)
+    assert read_ids_map(ledger, ALL)[0]["target_version"] == 5
+
+
+# ---- health ----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_health_of_a_ledger(ledger: Path) -> None:
+    await written(ledger, run_line(), created(1), intent(2), failed(3))
+    found = examine_ledger(ledger)
+    assert (found.verdict, found.usable, found.lines, found.runs) == ("whole", True, 4, 1)
+    assert (found.prompts, found.created, found.in_doubt) == (3, 1, 1)
+    whole = ledger.read_bytes()
+    ledger.write_bytes(whole[:-5])
+    found = examine_ledger(ledger)
+    assert (found.verdict, found.usable, found.lines) == ("torn", True, 3)
+    assert "goes on" in found.advice
+    lines = whole.splitlines(keepends=True)
+    ledger.write_bytes(b"".join([lines[0], lines[1].replace(b"t1", b"t9"), *lines[2:]]))
+    found = examine_ledger(ledger)
+    assert (found.verdict, found.usable, found.lines) == ("damaged", False, 1)
+    assert "Line 2" in found.advice
+    ledger.write_text("a diary\n")
+    assert examine_ledger(ledger).verdict == "foreign"
+
+
+def test_status_has_every_field_of_a_summary() -> None:
+    summary = {field.name for field in fields(Summary)} - {"message", "notes"}
+    assert summary <= {"schema", *(field.name for field in fields(Status))}
