@@ -61,7 +61,7 @@ async def verify_migration(
 def _calls(migration: Migration, prompts: int) -> str:
     """What completions will do, said before they start."""
     _, target = migration.ends
-    key = "gateway_key" if target.gateway_key is not None else "api_key"
+    key = target.gateway_key_name
     return (
         f"{prompts * CALLS_EACH} completions of {prompts} prompts will be called with {key} of the target, "
         "which needs the right to complete (completions.write); models cost money"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from engine.config import Endpoint, Migration
-from engine.connectors import CONNECT, CONNECT_GATEWAY
+from engine.config import Migration
+from engine.connectors import REGISTRIES
+from engine.connectors.endpoint import Address, Endpoint, Opening
 from engine.content.rewrite import Ends, kinds_needed
 from engine.errors import ConfigError, Stop
 from engine.http.limiter import Gate
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from engine.sandbox import Sandbox
 
 SANDBOX_PROMPTS: Final = 200
-SANDBOX_KEY_ID: Final = "sandbox"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,35 +51,32 @@ class Workspaces:
         return self.source is self.target
 
 
-@dataclass(frozen=True, slots=True)
-class _Address:
-    """Where an end really is: the embedded sandbox has a new port every time. `keys`: what it is asked with."""
-
-    base_url: str
-    keys: tuple[str, ...] = field(repr=False)
-
-
 @asynccontextmanager
 async def open_ends(
     migration: Migration, *, rate: float | None = None, gateways: bool = False, writes: bool = False
 ) -> AsyncIterator[Workspaces]:
     """Both ends of the migration; `rate` overrides `limits.rate`. Nothing is sent yet. `writes`: into the target."""
     async with AsyncExitStack() as stack:
-        gates: dict[_Address, Gate] = {}
+        gates: defaultdict[Address, Gate] = defaultdict(lambda: _gate(migration, rate))
         used: list[Gate] = []
         opened: list[Target] = []
         called: list[Gateway] = []
         sandbox = _Sandbox(migration.ledger, stack)
         ends = migration.ends[:1] if migration.same_workspace else migration.ends
-        for name, end in zip(("source", "target"), ends, strict=False):
-            address = await sandbox.address(end) if end.is_sandbox else _address(end)
-            gate = gates.setdefault(address, _gate(migration, rate))
-            used.append(gate)
-            place = _place(migration, end, address, gate, writes=writes and end is migration.ends[1])
-            connect = CONNECT[end.kind](**place, name=name)
-            opened.append(await stack.enter_async_context(connect))
+        for name, written in zip(("source", "target"), ends, strict=False):
+            end = await sandbox.serving(written) if written.is_sandbox else written
+            opening = Opening(
+                name=name,
+                gate=gates[end.address],
+                limits=_limits(migration),
+                writes=writes and written is migration.ends[1],
+                batch=migration.limits.batch,
+            )
+            used.append(opening.gate)
+            opened.append(await stack.enter_async_context(REGISTRIES[end.kind].connect(end, opening)))
             if gateways:
-                called.append(await _gateway(migration, end, name, address, gates, rate, stack))
+                whose = f"{name}'s gateway" if migration.target is not None else "gateway"
+                called.append(await stack.enter_async_context(_gateway(end, replace(opening, name=whose), gates)))
         yield Workspaces(
             source=opened[0],
             target=opened[-1],
@@ -89,29 +87,12 @@ async def open_ends(
         )
 
 
-async def _gateway(
-    migration: Migration,
-    end: Endpoint,
-    name: str,
-    registry: _Address,
-    gates: dict[_Address, Gate],
-    rate: float | None,
-    stack: AsyncExitStack,
-) -> Gateway:
+def _gateway(end: Endpoint, opening: Opening, gates: Mapping[Address, Gate]) -> AbstractAsyncContextManager[Gateway]:
     """Of this end; under the registry's own gate where host and key are the same."""
-    key = end.gateway_key.get_secret_value() if end.gateway_key is not None else registry.keys[0]
-    address = _Address(end.gateway_url or registry.base_url, (key,))
-    if end.kind not in CONNECT_GATEWAY:
+    connect = REGISTRIES[end.kind].gateway
+    if connect is None or end.gateway is None:
         raise ConfigError(f"kind {end.kind} has no gateway that renders or answers prompts: verify without that")
-    connect = CONNECT_GATEWAY[end.kind](
-        base_url=address.base_url,
-        api_key=key,
-        gate=gates.setdefault(address, _gate(migration, rate)),
-        limits=_limits(migration),
-        name=f"{name}'s gateway" if migration.target is not None else "gateway",
-        address="gateway_url" if end.gateway_url is not None else "base_url",
-    )
-    return await stack.enter_async_context(connect)
+    return connect(end, replace(opening, gate=gates[end.gateway]))
 
 
 async def open_job(migration: Migration, ends: Workspaces, *, also: Collection[str] = ()) -> Job:
@@ -144,17 +125,6 @@ async def open_job(migration: Migration, ends: Workspaces, *, also: Collection[s
     )
 
 
-def _place(migration: Migration, end: Endpoint, address: _Address, gate: Gate, *, writes: bool) -> dict[str, Any]:
-    """What its connector has to know of an end."""
-    if end.path is not None:
-        return {"path": end.path.path, "writes": writes}
-    asked: dict[str, Any] = {"base_url": address.base_url, "gate": gate, "limits": _limits(migration)}
-    if end.kind == "conductor":
-        _, key_id, key_secret = address.keys
-        return {**asked, "key_id": key_id, "key_secret": key_secret, "batch": migration.limits.batch}
-    return {**asked, "api_key": address.keys[0], "workspace": end.workspace}
-
-
 def _limits(migration: Migration) -> Limits:
     return Limits(timeout=migration.limits.timeout, attempts=migration.limits.attempts)
 
@@ -170,10 +140,6 @@ def _gate(migration: Migration, rate: float | None) -> Gate:
     )
 
 
-def _address(end: Endpoint) -> _Address:
-    return _Address(end.base_url, end.keys)
-
-
 class _Sandbox:
     """The embedded stand-in, started when the first end asks for it; its store lies beside the ledger."""
 
@@ -182,15 +148,13 @@ class _Sandbox:
         self._stack = stack
         self._served: Sandbox | None = None
 
-    async def address(self, end: Endpoint) -> _Address:
-        """`sandbox` is its first workspace, `sandbox:NAME` another one in the same store."""
+    async def serving(self, end: Endpoint) -> Endpoint:
+        """The end as it is served: `sandbox` is the first workspace, `sandbox:NAME` another one in the same store."""
         if self._served is None:
             self._served = await self._serve()
-        _, _, workspace = end.base_url.partition(":")
+        _, _, workspace = end.url.partition(":")
         key = self._served.key(workspace) if workspace else self._served.api_key
-        if end.kind == "conductor":
-            return _Address(self._served.conductor_url, ("", end.keys[1] or SANDBOX_KEY_ID, end.keys[2] or key))
-        return _Address(self._served.base_url, (end.keys[0] or key,))
+        return end.in_sandbox(self._served.urls[end.kind], key)
 
     async def _serve(self) -> Sandbox:
         from engine.sandbox import SandboxOptions, serve  # a server that a real migration never needs

@@ -15,14 +15,16 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from engine.config.complaints import Complaint, complaints
-from engine.config.fields import Surroundings, ids_in, ledger_path, seconds
-from engine.config.migration import Endpoint, Limits, Migration
+from engine.config.fields import ids_in, ledger_path, seconds
+from engine.config.migration import Limits, Migration
 from engine.config.yamlfile import YamlFile, read_yaml
+from engine.connectors import REGISTRIES
+from engine.connectors.fields import Surroundings
 from engine.content.textfile import NotText
 from engine.errors import ConfigError, Problem
 from engine.model import Json
 
-__all__ = ["Endpoint", "Limits", "Migration", "json_schema", "ledger_of", "load_migration", "read_ids", "seconds"]
+__all__ = ["Limits", "Migration", "json_schema", "ledger_of", "load_migration", "read_ids", "seconds"]
 
 
 def load_migration(path: str | Path, environ: Mapping[str, str] | None = None) -> Migration:
@@ -93,6 +95,8 @@ def _problems(file: YamlFile, found: Iterable[Complaint]) -> list[Problem]:
 def json_schema() -> dict[str, Json]:
     """JSON Schema of the migration file, for editors; takes whatever `load_migration` takes."""
     schema = Migration.model_json_schema()
+    for row in list(REGISTRIES.values())[1:]:  # where no kind is named, the first is meant
+        schema["$defs"][row.endpoint.__name__].setdefault("required", []).append("kind")
     for part in (schema, *schema["$defs"].values()):
         required = part.get("required", ())
         for key, value in part.get("properties", {}).items():

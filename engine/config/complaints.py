@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from engine.config.yamlfile import Place
+from engine.connectors import REGISTRIES
 
 Complaint = tuple[Place, str]
 """Where, and what is wrong there."""
 
+_ENDS: Final = ("source", "target")
 _WORDS: Final = {
     "missing": "is required",
     "string_type": "must be a text; put quotes around a number or a word such as true",
@@ -31,8 +33,32 @@ _WORDS: Final = {
 def complaints(error: ValidationError, root: type[BaseModel]) -> Iterator[Complaint]:
     """What validation of a file against `root` found, without the values: they may be secret."""
     for found in error.errors(include_url=False, include_input=False):
-        place = tuple(part for part in found["loc"] if part != "[key]")
-        yield place, _sentence(found["type"], found.get("ctx", {}), place, root)
+        kind, place = _without_kind(tuple(part for part in found["loc"] if part != "[key]"))
+        if found["type"] == "kind":
+            yield (*place, "kind"), f"must be {_either(REGISTRIES)}"
+        elif found["type"] == "extra_forbidden" and kind is not None:
+            yield place, _foreign_key(str(place[-1]), kind)
+        else:
+            yield place, _sentence(found["type"], found.get("ctx", {}), place, root)
+
+
+def _without_kind(place: Place) -> tuple[str | None, Place]:
+    """The kind of an end, which stands behind its key, and the place without it."""
+    if len(place) > 1 and place[0] in _ENDS and place[1] in REGISTRIES:
+        return str(place[1]), (place[0], *place[2:])
+    return None, place
+
+
+def _either(words: Iterable[str]) -> str:
+    *first, last = (f"`{word}`" for word in words)
+    return f"{', '.join(first)} or {last}"
+
+
+def _foreign_key(key: str, kind: str) -> str:
+    """A key that this kind of registry does not have, though another one may."""
+    if others := [other for other, row in REGISTRIES.items() if key in row.endpoint.model_fields]:
+        return f"is for kind {' and '.join(others)}, and this is kind {kind}: take it out"
+    return _unknown_key(key, list(REGISTRIES[kind].endpoint.model_fields))
 
 
 def _sentence(kind: str, context: Mapping[str, Any], place: Place, root: type[BaseModel]) -> str:

@@ -9,17 +9,17 @@ import hashlib
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, Union
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
+    Discriminator,
     Field,
     PlainValidator,
     SecretStr,
     StrictBool,
     StrictInt,
+    Tag,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -28,23 +28,18 @@ from pydantic import (
 from engine.config.fields import (
     CasesFile,
     Choices,
-    Files,
     IdsFile,
     LedgerPath,
     NameTemplate,
     ParameterPath,
     Seconds,
-    Secret,
-    Text,
-    Url,
-    Workspace,
-    is_sandbox,
     rounded,
 )
+from engine.connectors import REGISTRIES
+from engine.connectors.endpoint import Endpoint, Part
+from engine.connectors.fields import Text
 from engine.content.numbers import Number, dumps_plainly
 from engine.model import Clamp, Json, ParameterRules, Rule, Select, When
-
-PORTKEY_URL: Final = "https://api.portkey.ai/v1"
 
 _BRACKETS: Final = "[ab] is one of these characters, or itself as it is written; [[] is a bracket alone."
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -63,111 +58,28 @@ _Number = Annotated[int | float | Number, PlainValidator(_number, json_schema_in
 _Rate = Annotated[float, BeforeValidator(rounded), Field(strict=True, gt=0)]
 
 
-class _Part(BaseModel):
-    """One map of the file. Null is the same as left out, so that a key whose lines are all commented out is fine."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, data: Json) -> Json:
-        if not isinstance(data, dict):
-            return data
-        return {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
+_KINDS: Final = tuple(REGISTRIES)
 
 
-_KEYS: Final = {
-    "portkey": frozenset({"base_url", "gateway_url", "api_key", "gateway_key", "workspace"}),
-    "conductor": frozenset({"base_url", "key_id", "key_secret"}),
-    "files": frozenset({"path"}),
-}
-"""Kind of registry -> the keys that are for it."""
-_REQUIRED: Final[dict[str, dict[str, str]]] = {
-    "portkey": {"api_key": "${PORTKEY_API_KEY}; only the sandbox needs none"},
-    "conductor": {
-        "key_id": "${CONDUCTOR_KEY_ID}; only the sandbox needs none",
-        "key_secret": "${CONDUCTOR_KEY_SECRET}; only the sandbox needs none",
-    },
-    "files": {"path": "prompts.jsonl, or prompts for a directory"},
-}
-"""Kind of registry -> what it cannot do without, with an example."""
+def _kind_of(end: Any) -> str | None:
+    """The kind that an end in a file is of; None: none that is known."""
+    kind = end.get("kind") or _KINDS[0] if isinstance(end, dict) else getattr(end, "kind", _KINDS[0])
+    return kind if kind in _KINDS else None
+
+
+if TYPE_CHECKING:
+    _End = Endpoint
+else:  # one model for each row of the table
+    _End = Annotated[
+        Union[tuple(Annotated[row.endpoint, Tag(kind)] for kind, row in REGISTRIES.items())],  # noqa: UP007
+        Discriminator(_kind_of, custom_error_type="kind", custom_error_message=" or ".join(_KINDS)),
+    ]
 
 
 # ---- the parts -------------------------------------------------------------------------------------------------------
 
 
-class Endpoint(_Part):
-    """A registry and a workspace in it."""
-
-    kind: Literal["portkey", "conductor", "files"] = Field(
-        default="portkey", description="What kind of registry it is."
-    )
-    base_url: Url = Field(
-        default=PORTKEY_URL,
-        description="Address of the registry, of kind conductor with /api; `sandbox`: the embedded stand-in.",
-        validate_default=True,
-    )
-    gateway_url: Url | None = Field(default=None, description="Where render and completions live, when not base_url.")
-    api_key: Secret | None = Field(
-        default=None, description="Key that may read (source) or write (target) prompts.", validate_default=True
-    )
-    gateway_key: Secret | None = Field(
-        default=None, description="Key that may render and complete, when api_key may not."
-    )
-    workspace: Workspace | None = Field(default=None, description="Id or slug, needed with the key of an organisation.")
-    key_id: Secret | None = Field(
-        default=None, description="Kind conductor: id of the access key.", validate_default=True
-    )
-    key_secret: Secret | None = Field(
-        default=None, description="Kind conductor: secret of the access key.", validate_default=True
-    )
-    path: Files | None = Field(
-        default=None, description="Kind files: a .jsonl file or a directory.", validate_default=True
-    )
-
-    @field_validator(
-        "base_url", "gateway_url", "api_key", "gateway_key", "workspace", "key_id", "key_secret", "path", mode="before"
-    )
-    @classmethod
-    def _of_its_kind(cls, value: Json, info: ValidationInfo) -> Json:
-        kind, key = info.data.get("kind"), str(info.field_name)
-        if kind is None or (key == "base_url" and value == PORTKEY_URL and kind == "files"):
-            return value
-        if key == "base_url" and value == PORTKEY_URL and kind == "conductor":
-            raise ValueError("is required: the address of the cluster with /api, such as https://HOST/api, or sandbox")
-        if value is not None and key not in _KEYS[kind]:
-            others = " and ".join(other for other, keys in _KEYS.items() if key in keys)
-            raise ValueError(f"is for kind {others}, and this is kind {kind}: take it out")
-        needed = "base_url" in info.data and not is_sandbox(info.data["base_url"])
-        if value is None and needed and (example := _REQUIRED[kind].get(key)):
-            raise ValueError(f"is required, such as {example}")
-        return value
-
-    @property
-    def is_sandbox(self) -> bool:
-        """Whether the embedded stand-in is meant; `base_url` is then `sandbox` or `sandbox:NAME`."""
-        return is_sandbox(self.base_url)
-
-    @property
-    def identity(self) -> str:
-        """Kind, base_url or path, and workspace in one text: equal exactly when both are the same workspace."""
-        if self.path is not None:
-            return f"{self.kind} {self.path.written}"
-        return " ".join(part for part in (self.kind, self.base_url, self.workspace) if part)
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The secrets that the registry is asked with, in clear text; "" where there is none."""
-        given = (self.api_key, self.key_id, self.key_secret)
-        return tuple(key.get_secret_value() if key is not None else "" for key in given)
-
-    @property
-    def stages(self) -> bool:
-        """Whether a version can wait there to be published."""
-        return self.kind == "portkey"
-
-
-class Selection(_Part):
+class Selection(Part):
     """Which prompts are migrated; what is left out takes every prompt."""
 
     ids_file: IdsFile | None = Field(default=None, description="File with one id or slug a line, in place of ids.")
@@ -188,7 +100,7 @@ class Selection(_Part):
         return from_file or ids
 
 
-class Bounds(_Part):
+class Bounds(Part):
     """Bounds of a number."""
 
     min: _Number | None = Field(default=None, description="Smallest value that is kept.")
@@ -212,7 +124,7 @@ def _upper_bound(value: Json) -> Json:
 _Clamped = Annotated[Bounds, BeforeValidator(_upper_bound, json_schema_input_type=float | Bounds)]
 
 
-class Parameters(_Part):
+class Parameters(Part):
     """What happens to parameters: drop, rename, clamp, set, in this order. Dotted paths reach inside."""
 
     drop: tuple[ParameterPath, ...] = Field(default=(), description="Parameters that are left out.")
@@ -225,7 +137,7 @@ class Parameters(_Part):
     set: dict[ParameterPath, Any] = Field(default={}, description="Values that are set, by parameter.")
 
 
-class Condition(_Part):
+class Condition(Part):
     """Which prompts a rule is for; all parts must hold."""
 
     model: Text = Field(default="*", description=f"Glob on the model. {_BRACKETS}")
@@ -247,7 +159,7 @@ class Condition(_Part):
     ] = Field(default=(), description="What the prompt must have.")
 
 
-class Changes(_Part):
+class Changes(Part):
     """What is changed in a prompt; what is left out is kept."""
 
     name: NameTemplate | None = Field(
@@ -289,7 +201,7 @@ class Rewrite(Changes):
     )
 
 
-class Limits(_Part):
+class Limits(Part):
     """How hard the registries are worked."""
 
     rate: _Rate | None = Field(
@@ -316,7 +228,7 @@ class Limits(_Part):
         return max(10.0, 2 * self.timeout) if self.settle is None else self.settle
 
 
-class Verification(_Part):
+class Verification(Part):
     """How replicas are checked."""
 
     after_run: StrictBool = Field(default=False, description="Verify as the last part of a run.")
@@ -333,15 +245,15 @@ class Verification(_Part):
 # ---- the whole -------------------------------------------------------------------------------------------------------
 
 
-class Migration(_Part):
+class Migration(Part):
     """A migration: what is copied, from where to where, and what is changed on the way."""
 
     name: str = Field(description="Identifies the migration and its ledger: letters, digits, dot, dash, underscore.")
     mode: Literal["replicate", "update"] = Field(
         default="replicate", description="replicate: copies; update: new versions."
     )
-    source: Endpoint = Field(description="Where prompts are read.")
-    target: Endpoint | None = Field(default=None, description="Where replicas are written; left out: the source.")
+    source: _End = Field(description="Where prompts are read.")
+    target: _End | None = Field(default=None, description="Where replicas are written; left out: the source.")
     select: Selection = Field(default=Selection(), description="Which prompts; left out: every prompt.")
     rewrite: Rewrite = Field(default=Rewrite(), description="What is changed on the way.")
     allow_loss: tuple[Text, ...] = Field(
@@ -385,8 +297,8 @@ class Migration(_Part):
     @classmethod
     def _with_a_place_for_it(cls, select: Selection, info: ValidationInfo) -> Selection:
         target = info.data.get("target")
-        if select.version == "all" and target is not None and target.kind == "files":
-            raise ValueError("files keep one version of a prompt: set version to published or latest")
+        if select.version == "all" and target is not None and not REGISTRIES[target.kind].can.history:
+            raise ValueError(f"kind {target.kind} keeps one version of a prompt: set version to published or latest")
         return select
 
     @field_validator("publish")
@@ -394,7 +306,7 @@ class Migration(_Part):
     def _live_at_once(cls, publish: bool | None, info: ValidationInfo) -> bool | None:
         target = info.data.get("target") or info.data.get("source")
         staged = publish is False or (publish is None and info.data.get("mode") == "update")
-        if target is not None and staged and not target.stages:
+        if target is not None and staged and not REGISTRIES[target.kind].can.stages:
             raise ValueError(f"in kind {target.kind} what is written is live at once: say publish: true")
         return publish
 
@@ -402,7 +314,7 @@ class Migration(_Part):
     @classmethod
     def _by_a_gateway(cls, verify: Verification, info: ValidationInfo) -> Verification:
         ends = [end for end in (info.data.get("source"), info.data.get("target")) if end is not None]
-        if without := [end.kind for end in ends if end.kind != "portkey" and (verify.render or verify.completions)]:
+        if without := [end.kind for end in ends if end.gateway is None and (verify.render or verify.completions)]:
             raise ValueError(f"render and completions need a gateway, and kind {without[0]} has none")
         return verify
 

@@ -1,22 +1,29 @@
-"""The registries, in one table: a new one is a file, a row here, and a fixture of the conformance suite."""
+"""The registries. A new one is a folder here, a row in this table, and a fixture of the conformance suite.
+
+May import http, content, model, and what makes files durable. Nothing in here repeats a request, waits, or reads the
+environment: see README.md beside this file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping
 from typing import Final
 
 from engine.connectors.conductor import registry as conductor
+from engine.connectors.conductor.endpoint import ConductorEndpoint
+from engine.connectors.endpoint import Registry
 from engine.connectors.files import registry as files
-from engine.connectors.portkey import gateway as portkey_gateway
+from engine.connectors.files.endpoint import FilesEndpoint
+from engine.connectors.portkey import gateway
 from engine.connectors.portkey import registry as portkey
-from engine.model import Target
+from engine.connectors.portkey.endpoint import PortkeyEndpoint
 
-CONNECT: Final[dict[str, Callable[..., AbstractAsyncContextManager[Target]]]] = {
-    "portkey": portkey.connect,
-    "conductor": conductor.connect,
-    "files": files.connect,
-}
-"""Kind of registry -> what opens it: an async context manager that gives a `Target`."""
-CONNECT_GATEWAY: Final = {"portkey": portkey_gateway.connect_gateway}
-"""Kind of registry -> what opens where its prompts are rendered and called: one that gives a `Gateway`."""
+TABLE: Final = (
+    Registry(
+        endpoint=PortkeyEndpoint, can=portkey.Portkey.can, connect=portkey.connect, gateway=gateway.connect_gateway
+    ),
+    Registry(endpoint=ConductorEndpoint, can=conductor.Conductor.can, connect=conductor.connect),
+    Registry(endpoint=FilesEndpoint, can=files.Files.can, connect=files.connect),
+)
+REGISTRIES: Final[Mapping[str, Registry]] = {registry.kind: registry for registry in TABLE}
+"""By the word that stands for it in a migration file; the first is meant where none stands there."""

@@ -41,6 +41,8 @@ class Sandbox:
         self._conductor = conductor
         self.base_url = f"http://127.0.0.1:{port}/v1"
         self.conductor_url = f"http://127.0.0.1:{port}/api"
+        self.urls = {"portkey": self.base_url, "conductor": self.conductor_url}
+        """By kind of registry."""
         self.api_key = self.key(FIRST_WORKSPACE)
         self.admin_key = self._kept_key("organisation", None, None)
 

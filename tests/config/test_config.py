@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 
 from engine.cli.starter import starter
 from engine.config import Migration, json_schema, load_migration, read_ids, seconds
+from engine.connectors.files.endpoint import FilesEndpoint
 from engine.content.numbers import Number
 from engine.errors import ConfigError, Problem
 from engine.model import Clamp, ParameterRules, Rule, Select, When
@@ -67,8 +68,8 @@ Problems = Callable[..., dict[str, Problem]]
 
 def test_what_is_left_out_has_the_documented_defaults(load: Load, tmp_path: Path) -> None:
     migration = load("name: m\nsource: {kind: portkey, api_key: '${PORTKEY_API_KEY}'}\n")
-    assert migration.source.base_url == "https://api.portkey.ai/v1"
-    assert migration.source.workspace is None
+    assert migration.source.url == "https://api.portkey.ai/v1"
+    assert migration.source.identity == "portkey https://api.portkey.ai/v1"
     assert migration.target is None
     assert migration.ends == (migration.source, migration.source)
     assert migration.same_workspace
@@ -229,7 +230,7 @@ def test_the_ledger_lies_beside_the_file_or_where_the_environment_says(load: Loa
 def test_addresses_that_may_be_used(load: Load, written: str, read: str) -> None:
     text = f"name: m\nsource: {{base_url: '{written}', api_key: '${{K}}', workspace: 'w-${{HOST}}'}}\n"
     source = load(text, {"K": CANARY, "HOST": "from.env"}).source
-    assert (source.base_url, source.workspace) == (read, "w-from.env")
+    assert source.identity == f"portkey {read} w-from.env"
     assert not source.is_sandbox
 
 
@@ -265,8 +266,8 @@ def test_addresses_that_are_refused(problems: Problems, url: str, words: str) ->
 
 def test_the_sandbox_needs_no_key_and_everything_else_does(load: Load, problems: Problems) -> None:
     migration = load(HEAD + "target: {base_url: 'sandbox:other'}\n")
-    assert (migration.source.is_sandbox, migration.source.api_key) == (True, None)
-    assert (migration.ends[1].is_sandbox, migration.ends[1].base_url) == (True, "sandbox:other")
+    assert (migration.source.is_sandbox, migration.source.keys) == (True, ("",))
+    assert (migration.ends[1].is_sandbox, migration.ends[1].url) == (True, "sandbox:other")
     found = problems("name: m\nsource: {kind: portkey}\ntarget: {base_url: 'https://x.example'}\n")
     assert {key: problem.line for key, problem in found.items()} == {"source.api_key": 2, "target.api_key": 3}
 
@@ -298,8 +299,8 @@ def test_same_workspace(load: Load) -> None:
 def test_secrets_are_read_and_never_shown(load: Load, tmp_path: Path, form: str) -> None:
     (tmp_path / "key.txt").write_text(CANARY + "\n")
     migration = load(f"name: m\nsource:\n  api_key: {form}\n", {**ENVIRON, "PATH": "/usr/bin:/bin"})
-    assert migration.source.api_key is not None
-    assert migration.source.api_key.get_secret_value() == CANARY
+    (key,) = migration.source.keys
+    assert key == CANARY
     shown = [repr(migration), str(migration), str(migration.model_dump()), migration.model_dump_json()]
     shown += [str(migration.identity()), migration.rules_digest(), str(migration.ends)]
     assert not [text for text in shown if CANARY in text]
@@ -316,8 +317,8 @@ def test_a_command_runs_once_and_without_a_shell(load: Load, tmp_path: Path) -> 
     script.write_text('#!/bin/sh\necho x >> ran\necho "$1"\n')
     script.chmod(0o700)
     migration = load("name: m\nsource: {api_key: {command: [./key, '$HOME;a|b']}}\n", {"PATH": "/usr/bin:/bin"})
-    assert migration.source.api_key is not None
-    assert migration.source.api_key.get_secret_value() == "$HOME;a|b"
+    (key,) = migration.source.keys
+    assert key == "$HOME;a|b"
     assert (tmp_path / "ran").read_text() == "x\n"
 
 
@@ -357,7 +358,7 @@ def test_secrets_that_are_refused(problems: Problems, tmp_path: Path, form: str,
 
 
 def test_a_command_that_hangs_is_ended(problems: Problems, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.config.fields.COMMAND_SECONDS", 0.05)
+    monkeypatch.setattr("engine.connectors.fields.COMMAND_SECONDS", 0.05)
     found = problems("name: m\nsource: {api_key: {command: [sleep, '50']}}\n", {"PATH": "/usr/bin:/bin"})
     assert "took longer than 0.05 s" in found["source.api_key"].message
 
@@ -365,9 +366,7 @@ def test_a_command_that_hangs_is_ended(problems: Problems, monkeypatch: pytest.M
 def test_the_environment_is_the_process_s_when_none_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FERRY_TEST_KEY", CANARY)
     (tmp_path / "m.yaml").write_text("name: m\nsource: {api_key: '${FERRY_TEST_KEY}'}\n")
-    key = load_migration(str(tmp_path / "m.yaml")).source.api_key
-    assert key is not None
-    assert key.get_secret_value() == CANARY
+    assert load_migration(str(tmp_path / "m.yaml")).source.keys == (CANARY,)
 
 
 # ---- what is wrong ---------------------------------------------------------------------------------------------------
@@ -569,9 +568,8 @@ def test_each_kind_is_identified_by_where_it_is(load: Load) -> None:
     )
     assert found.identity()["source"] == "conductor sandbox"
     assert found.identity()["target"] == "files out/prompts"
-    assert found.target is not None
-    assert found.target.path is not None
-    assert found.target.path.path.is_absolute()
+    assert isinstance(found.target, FilesEndpoint)
+    assert found.target.place.is_absolute()
     assert found.rules()[0].messages == "transcript"
 
 
@@ -749,7 +747,7 @@ def test_the_starter_with_another_target(load: Load) -> None:
     text = starter(base_url="sandbox", target_base_url="https://x.example/v1", provider="bedrock-prod")
     migration = load(text, {"PORTKEY_TARGET_API_KEY": CANARY})
     assert migration.source.is_sandbox
-    assert migration.ends[1].base_url == "https://x.example/v1"
+    assert migration.ends[1].url == "https://x.example/v1"
     assert migration.rewrite.provider == {"*": "bedrock-prod"}
 
 

@@ -15,17 +15,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.connectors import CONNECT
+from engine.connectors import REGISTRIES
 from engine.connectors.conductor.registry import Conductor
-from engine.connectors.files.registry import Files
+from engine.connectors.files.registry import Files, open_files
 from engine.connectors.memory import Memory
 from engine.connectors.portkey.registry import Portkey
 from engine.content.digest import differences, filled, key_of, make_replica, read_mark
 from engine.errors import Gone
-from engine.http.limiter import Gate
-from engine.http.session import Limits
 from engine.model import Created, Failed, Outcome, Page, Prompt, Row, Target
 from engine.sandbox import Quirks, SandboxOptions, serve
+from tests import ends
 from tests.workspaces import CATALOG, REGISTRY
 
 
@@ -67,16 +66,8 @@ async def open_memory() -> AsyncIterator[End]:
 async def open_portkey() -> AsyncIterator[End]:
     options = SandboxOptions(prompts=0, quirks=Quirks(collection_required=False))
     async with serve(options) as sandbox:
-        gate = Gate(rate=5_000, concurrency=16)
-        connect = CONNECT["portkey"](
-            base_url=sandbox.base_url,
-            api_key=sandbox.api_key,
-            workspace=None,
-            gate=gate,
-            limits=Limits(timeout=20, attempts=3),
-            name="target",
-        )
-        async with connect as target:
+        end = ends.portkey(sandbox.base_url, sandbox.api_key)
+        async with REGISTRIES["portkey"].connect(end, ends.opening()) as target:
             collections = (await target.catalog({"collections"})).collections
             assert collections
 
@@ -107,14 +98,8 @@ async def open_portkey() -> AsyncIterator[End]:
 @asynccontextmanager
 async def open_conductor() -> AsyncIterator[End]:
     async with serve(SandboxOptions(prompts=0)) as sandbox:
-        connect = CONNECT["conductor"](
-            base_url=sandbox.conductor_url,
-            key_id="tests",
-            key_secret=sandbox.api_key,
-            batch=50,
-            gate=Gate(rate=5_000, concurrency=16),
-            limits=Limits(timeout=20, attempts=3),
-            name="target",
+        connect = REGISTRIES["conductor"].connect(
+            ends.conductor(sandbox.conductor_url, sandbox.api_key), ends.opening()
         )
         for pair in ("anthropic-prod:claude-3-7-sonnet-20250219", *OTHERS):
             sandbox.add_integration(pair)
@@ -138,9 +123,9 @@ async def open_conductor() -> AsyncIterator[End]:
 
 
 @asynccontextmanager
-async def open_files(where: str) -> AsyncIterator[End]:
+async def open_place(where: str) -> AsyncIterator[End]:
     with TemporaryDirectory() as folder:
-        async with CONNECT["files"](path=Path(folder, where), name="target", writes=True) as target:
+        async with open_files(Path(folder, where), name="target", writes=True) as target:
 
             async def count() -> int:
                 return sum([len(page.rows) async for page in target.pages()])
@@ -188,8 +173,8 @@ KINDS = {
     "memory": Kind(open=open_memory, target=Memory),
     "portkey": Kind(open=open_portkey, target=Portkey),
     "conductor": Kind(open=open_conductor, target=Conductor, names=True, words=True, parameters=CONDUCTORS),
-    "files folder": Kind(open=partial(open_files, "prompts"), target=Files),
-    "files lines": Kind(open=partial(open_files, "prompts.jsonl"), target=Files),
+    "files folder": Kind(open=partial(open_place, "prompts"), target=Files),
+    "files lines": Kind(open=partial(open_place, "prompts.jsonl"), target=Files),
 }
 
 
@@ -210,7 +195,7 @@ STAGED = [name for name, kind in KINDS.items() if kind.target.can.stages]
 
 
 def test_every_connector_of_the_table_is_held_to_this() -> None:
-    assert {*CONNECT, "memory"} == {name.partition(" ")[0] for name in KINDS}
+    assert {*REGISTRIES, "memory"} == {name.partition(" ")[0] for name in KINDS}
 
 
 def prompt_at(end: End, number: int = 1, **fields: Any) -> Prompt:

@@ -17,11 +17,10 @@ from engine.connectors.conductor.registry import Conductor, connect
 from engine.content.digest import differences, key_of, make_replica
 from engine.content.numbers import Number
 from engine.errors import EngineError, Gone, Rejected, Stop
-from engine.http.limiter import Gate
-from engine.http.session import Limits
 from engine.lossless_json import decode
 from engine.model import Created, Failed, Finding, Outcome, Prompt, Replica, Row, Unknown, Updated, no_intent
 from engine.sandbox import ConductorQuirks, Quirks, Sandbox, SandboxOptions, serve
+from tests import ends
 from tests.raw_server import RawServer, Step, answer
 from tests.workspaces import REGISTRY
 
@@ -33,10 +32,8 @@ SECRET = "a-secret-of-a-test"
 async def opened(
     url: str, secret: str = SECRET, *, attempts: int = 1, concurrency: int = 16, batch: int = 50
 ) -> AsyncIterator[Conductor]:
-    gate, limits = Gate(rate=5_000, concurrency=concurrency), Limits(timeout=20, attempts=attempts)
-    async with connect(
-        base_url=url, key_id="tests", key_secret=secret, batch=batch, gate=gate, limits=limits, name="target"
-    ) as target:
+    opening = ends.opening(attempts=attempts, concurrency=concurrency, batch=batch)
+    async with connect(ends.conductor(url, secret), opening) as target:
         yield target
 
 

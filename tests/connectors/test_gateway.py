@@ -20,6 +20,7 @@ from engine.model import Completion, Gateway, Prompt
 from engine.sandbox import Sandbox, SandboxOptions, serve
 from engine.verbs.cases import made_up
 from engine.verbs.completions import call, differs
+from tests import ends
 from tests.raw_server import RawServer, Step, answer, close, raw, reset, truncated
 
 KEY = "canary-key-0123456789"
@@ -40,8 +41,7 @@ def gate() -> Gate:
 @asynccontextmanager
 async def opened(base_url: str, key: str = KEY) -> AsyncIterator[PortkeyGateway]:
     limits = Limits(timeout=20, attempts=3)
-    connect = connect_gateway(base_url=base_url, api_key=key, gate=gate(), limits=limits, name="target", clock=clock())
-    async with connect as gateway:
+    async with connect_gateway(ends.portkey(base_url, key), ends.opening(limits=limits), clock=clock()) as gateway:
         yield gateway
 
 
@@ -90,15 +90,8 @@ async def sandboxed() -> AsyncIterator[tuple[Sandbox, Gateway]]:
 
 
 async def fetched(sandbox: Sandbox, prompt_id: str) -> Prompt:
-    connect = portkey.connect(
-        base_url=sandbox.base_url,
-        api_key=sandbox.api_key,
-        workspace=None,
-        gate=gate(),
-        limits=Limits(timeout=20, attempts=1),
-        name="source",
-    )
-    async with connect as registry:
+    end = ends.portkey(sandbox.base_url, sandbox.api_key)
+    async with portkey.connect(end, ends.opening(name="source", attempts=1)) as registry:
         return await registry.fetch(prompt_id)
 
 

@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 from openapi_schema_validator import OAS30Validator
 from ruamel.yaml import YAML
 
-from engine.connectors import CONNECT
+from engine.connectors.portkey.registry import connect
 from engine.content.digest import digest, make_replica, read_mark
 from engine.errors import Rejected, Stop
-from engine.http.limiter import Gate
-from engine.http.session import Limits
 from engine.model import Created, Failed, Outcome, Prompt, Target, Unknown
 from engine.sandbox import Sandbox, SandboxOptions, serve
+from tests import ends
 from tests.raw_server import RawServer, Step, answer
 from tests.workspaces import REGISTRY
 
@@ -108,15 +107,7 @@ LABELS = ("prompt_version_label_name", "prompt_version_labels")
 
 @asynccontextmanager
 async def opened(base_url: str, key: str = KEY, workspace: str | None = None) -> AsyncIterator[Target]:
-    connect = CONNECT["portkey"](
-        base_url=base_url,
-        api_key=key,
-        workspace=workspace,
-        gate=Gate(rate=5_000, concurrency=8),
-        limits=Limits(timeout=20, attempts=1),
-        name="source",
-    )
-    async with connect as target:
+    async with connect(ends.portkey(base_url, key, workspace), ends.opening(name="source", attempts=1)) as target:
         yield target
 
 

@@ -6,12 +6,11 @@ from collections.abc import Collection
 
 import pytest
 
-from engine.connectors import CONNECT
-from engine.http.limiter import Gate
-from engine.http.session import Limits
+from engine.connectors.portkey.registry import connect
 from engine.model import Catalog, Finding
 from engine.sandbox import Quirks, Sandbox, SandboxOptions, serve
 from engine.verbs.check import write_test
+from tests import ends
 
 USUAL = {
     "its key creates prompts",
@@ -30,15 +29,8 @@ USUAL = {
 async def found_out(
     sandbox: Sandbox, collection: str | None = None, scopes: Collection[str] | None = None
 ) -> list[Finding]:
-    connect = CONNECT["portkey"](
-        base_url=sandbox.base_url,
-        api_key=sandbox.key("main", scopes) if scopes is not None else sandbox.api_key,
-        workspace=None,
-        gate=Gate(rate=1000, concurrency=8),
-        limits=Limits(timeout=5, attempts=2),
-        name="target",
-    )
-    async with connect as target:
+    key = sandbox.key("main", scopes) if scopes is not None else sandbox.api_key
+    async with connect(ends.portkey(sandbox.base_url, key), ends.opening(attempts=2)) as target:
         return [finding async for finding in target.write_test(collection)]
 
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from engine.connectors.conductor.bulk import Bulk
+from engine.connectors.conductor.endpoint import ConductorEndpoint
 from engine.connectors.conductor.format import (
     FIRST_VERSION,
     SAMPLING,
@@ -30,10 +31,10 @@ from engine.connectors.conductor.format import (
     tags_of,
     version_of,
 )
+from engine.connectors.endpoint import Opening
 from engine.connectors.outcomes import outcome
 from engine.errors import Gone, Rejected, Stop, Transient, UnknownOutcome
-from engine.http.limiter import Gate
-from engine.http.session import Client, Limits, open_client
+from engine.http.session import Client
 from engine.lossless_json import decode, encode
 from engine.model import (
     MARK_KEY,
@@ -99,16 +100,13 @@ class TokenAuth:
 
 
 @asynccontextmanager
-async def connect(
-    *, base_url: str, key_id: str, key_secret: str, batch: int, gate: Gate, limits: Limits, name: str
-) -> AsyncIterator[Conductor]:
-    """A cluster under its own client; `name` is the end that errors speak of, `batch` the prompts of a bulk."""
-    keys = (key_id, key_secret)
+async def connect(end: ConductorEndpoint, opening: Opening) -> AsyncIterator[Conductor]:
+    """A cluster under its own client."""
     async with (
-        open_client(base_url, NoAuth(), gate, limits, name=name, secrets=keys) as unsigned,
-        open_client(base_url, TokenAuth(unsigned, *keys), gate, limits, name=name, secrets=keys) as client,
+        opening.client(end.address, NoAuth(), secrets=end.keys) as unsigned,
+        opening.client(end.address, TokenAuth(unsigned, *end.keys), secrets=end.keys) as client,
     ):
-        yield Conductor(client, batch=batch)
+        yield Conductor(client, batch=opening.batch)
 
 
 class Conductor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +13,8 @@ import anyio
 from anyio import to_thread
 
 from engine import lossless_json as wire
+from engine.connectors.endpoint import Opening
+from engine.connectors.files.endpoint import FilesEndpoint
 from engine.connectors.files.folder import Folder
 from engine.connectors.files.format import Document
 from engine.connectors.files.lines import Lines
@@ -43,8 +45,13 @@ _THE_VERSION: Final = "1"
 _WORDS: Final = frozenset({"collections", "providers", "partials"})
 
 
+def connect(end: FilesEndpoint, opening: Opening) -> AbstractAsyncContextManager[Files]:
+    """The prompts of a `.jsonl` file or of a folder; see `open_files`."""
+    return open_files(end.place, name=opening.name, writes=opening.writes)
+
+
 @asynccontextmanager
-async def connect(*, path: Path, name: str, writes: bool) -> AsyncIterator[Files]:
+async def open_files(path: Path, *, name: str, writes: bool) -> AsyncIterator[Files]:
     """The prompts at `path`: a `.jsonl` file, or a folder. `writes`: it is made when it is not there. `name`: source or
     target; a target that is not there yet is empty to those who only look. Raises ConfigError when there is none, or
     when something in it is no prompt.

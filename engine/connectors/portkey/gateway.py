@@ -14,12 +14,13 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
+from engine.connectors.endpoint import Opening
+from engine.connectors.portkey.endpoint import PortkeyEndpoint
 from engine.connectors.portkey.registry import KEY_HEADER
 from engine.errors import AnswerError, Rejected, Stop, UnknownOutcome
-from engine.http.limiter import Gate
 from engine.http.redact import clean
 from engine.http.responses import Whole
-from engine.http.session import Client, KeyAuth, Limits, open_client
+from engine.http.session import Client, KeyAuth
 from engine.lossless_json import encode
 from engine.model import Completion, Json
 
@@ -33,21 +34,12 @@ _DONE: Final = b"[DONE]"
 
 @asynccontextmanager
 async def connect_gateway(
-    *,
-    base_url: str,
-    api_key: str,
-    gate: Gate,
-    limits: Limits,
-    name: str,
-    address: str = "gateway_url",
-    clock: Clock = time.monotonic,
+    end: PortkeyEndpoint, opening: Opening, *, clock: Clock = time.monotonic
 ) -> AsyncIterator[PortkeyGateway]:
-    """A Portkey gateway under its own client; the key tells the workspace, `name` is the end that errors speak of.
-
-    `address`: the key of the migration file that holds `base_url`.
-    """
-    async with open_client(base_url, KeyAuth(KEY_HEADER, api_key), gate, limits, name=name, address=address) as client:
-        yield PortkeyGateway(client, name=name, address=address, clock=clock)
+    """A Portkey gateway under its own client; the key tells the workspace."""
+    address = end.gateway
+    async with opening.client(address, KeyAuth(KEY_HEADER, *address.keys)) as client:
+        yield PortkeyGateway(client, name=opening.name, address=address.called, clock=clock)
 
 
 class PortkeyGateway:

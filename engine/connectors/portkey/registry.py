@@ -17,12 +17,13 @@ from types import NoneType
 from typing import Any, Final
 from urllib.parse import quote
 
+from engine.connectors.endpoint import Opening
 from engine.connectors.outcomes import made_id, outcome
+from engine.connectors.portkey.endpoint import PortkeyEndpoint
 from engine.connectors.portkey.probe import Probe
 from engine.connectors.portkey.walk import listing, no_listing, walk, walk_raw
 from engine.errors import Exists, Rejected, UnknownOutcome
-from engine.http.limiter import Gate
-from engine.http.session import Client, KeyAuth, Limits, open_client
+from engine.http.session import Client, KeyAuth
 from engine.lossless_json import encode
 from engine.model import (
     Abilities,
@@ -99,12 +100,10 @@ _STRICT: Final = {"string", "parameters", "model"}
 
 
 @asynccontextmanager
-async def connect(
-    *, base_url: str, api_key: str, workspace: str | None, gate: Gate, limits: Limits, name: str
-) -> AsyncIterator[Portkey]:
-    """A Portkey workspace under its own client; `name` is the end that errors speak of."""
-    async with open_client(base_url, KeyAuth(KEY_HEADER, api_key), gate, limits, name=name) as client:
-        yield Portkey(client, workspace=workspace)
+async def connect(end: PortkeyEndpoint, opening: Opening) -> AsyncIterator[Portkey]:
+    """A Portkey workspace under its own client."""
+    async with opening.client(end.address, KeyAuth(KEY_HEADER, *end.keys)) as client:
+        yield Portkey(client, workspace=end.workspace)
 
 
 class Portkey:

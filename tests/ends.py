@@ -1,0 +1,30 @@
+"""Ends as a migration file would give them, open at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import SecretStr
+
+from engine.connectors.conductor.endpoint import ConductorEndpoint
+from engine.connectors.endpoint import Opening
+from engine.connectors.portkey.endpoint import PortkeyEndpoint
+from engine.http.client import Limits
+from engine.http.limiter import Gate
+
+
+def opening(*, name: str = "target", attempts: int = 3, concurrency: int = 16, **more: Any) -> Opening:
+    """As the core opens an end, but as fast as it goes."""
+    gate, limits = Gate(rate=5_000, concurrency=concurrency), Limits(timeout=20, attempts=attempts)
+    known: dict[str, Any] = {"name": name, "gate": gate, "limits": limits, "batch": 50}
+    return Opening(**known | more)
+
+
+def portkey(url: str, key: str, workspace: str | None = None) -> PortkeyEndpoint:
+    """A workspace at that address."""
+    return PortkeyEndpoint.model_construct(base_url=url, api_key=SecretStr(key), workspace=workspace)
+
+
+def conductor(url: str, secret: str) -> ConductorEndpoint:
+    """A cluster at that address."""
+    return ConductorEndpoint.model_construct(base_url=url, key_id=SecretStr("tests"), key_secret=SecretStr(secret))
