@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 from engine.config import Migration
@@ -157,15 +159,25 @@ class _Sandbox:
         return end.in_sandbox(self._served.urls[end.kind], key)
 
     async def _serve(self) -> Sandbox:
-        from engine.sandbox import SandboxOptions, serve  # a server that a real migration never needs
-
-        options = SandboxOptions(store=self._store, prompts=SANDBOX_PROMPTS)
+        sandbox = the_sandbox()
+        options = sandbox.SandboxOptions(store=self._store, prompts=SANDBOX_PROMPTS)
         try:
             self._store.parent.mkdir(parents=True, exist_ok=True)
-            return await self._stack.enter_async_context(serve(options))
+            served: Sandbox = await self._stack.enter_async_context(sandbox.serve(options))
+            return served
         except OSError as error:
             raise Stop(
                 "disk",
                 f"the embedded sandbox cannot be started: {error.strerror or error}",
                 next="Make the folder of the ledger writable, or name another one with --ledger, and run it again.",
             ) from error
+
+
+def the_sandbox() -> ModuleType:
+    """The package of the stand-ins, which is an extra: a real migration never needs it. Raises ConfigError."""
+    try:
+        return import_module("engine.sandbox")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "mystace":
+            raise
+        raise ConfigError("the sandbox is not installed here: pip install 'promptferry[sandbox]'") from error

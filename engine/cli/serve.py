@@ -4,43 +4,49 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 
+from engine.connect import the_sandbox
 from engine.errors import ConfigError
-from engine.sandbox import FAULTS, SandboxOptions, serve
+
+if TYPE_CHECKING:
+    from engine.sandbox import Sandbox
 
 
 def serve_sandbox(
     *, port: int, prompts: int, seed: int, rate_limit: float | None, faults: Sequence[str], store: Path | None
 ) -> None:
     """Returns after SIGINT or SIGTERM. Raises ConfigError for an unknown fault or a port that is taken."""
-    options = SandboxOptions(
-        port=port, prompts=prompts, seed=seed, rate_limit=rate_limit, faults=dict(map(_fault, faults)), store=store
+    sandbox = the_sandbox()
+    odds = dict(_fault(text, sandbox.FAULTS) for text in faults)
+    options = sandbox.SandboxOptions(
+        port=port, prompts=prompts, seed=seed, rate_limit=rate_limit, faults=odds, store=store
     )
     try:
-        anyio.run(_serve, options)
+        anyio.run(_serve, sandbox.serve(options))
     except OSError as error:
         raise ConfigError(
             f"the sandbox cannot be started: {error.strerror or error}; name another --port or --store"
         ) from error
 
 
-async def _serve(options: SandboxOptions) -> None:
+async def _serve(serving: AbstractAsyncContextManager[Sandbox]) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with serve(options) as sandbox:
-            where = {"portkey": sandbox.base_url, "conductor": sandbox.conductor_url, "api_key": sandbox.api_key}
-            print(json.dumps(where), flush=True)
+        async with serving as sandbox:
+            print(json.dumps({**sandbox.urls, "api_key": sandbox.api_key}), flush=True)
             async for _ in signals:
                 return
 
 
-def _fault(text: str) -> tuple[str, float]:
+def _fault(text: str, known: Collection[str]) -> tuple[str, float]:
     name, _, probability = text.partition("=")
-    if name not in FAULTS:
-        raise ConfigError(f"--fault {text!r}: unknown fault; the faults are {', '.join(FAULTS)}")
+    if name not in known:
+        raise ConfigError(f"--fault {text!r}: unknown fault; the faults are {', '.join(known)}")
     try:
         value = float(probability)
     except ValueError:
