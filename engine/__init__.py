@@ -6,7 +6,8 @@ summary = await run_migration(load_migration("migration.yaml"))
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+from engine.version import __version__
+
 __all__ = ["__version__", "load_migration", "run_migration"]
 
 TYPE_CHECKING = False  # not from typing: until the command looks after signals, nothing is imported that need not be

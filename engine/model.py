@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
-from engine.content.numbers import Number
+from engine.lossless_json.numbers import Number
 
 Json = Any
 """A decoded JSON value: None, bool, int, float, Number (what these two cannot say), str, list or dict of the same."""

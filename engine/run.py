@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from engine import __version__
 from engine.config import Migration
 from engine.connect import Workspaces, open_ends, open_job
 from engine.content.filter import Chosen
@@ -44,6 +43,7 @@ from engine.taskgroup import task_group
 from engine.verbs import check
 from engine.verbs.check import examine, named_in_file, stop_on_problems, unknown_ids
 from engine.verbs.inventory import Inventory, count
+from engine.version import __version__
 
 TOLD: Final = ("adopt", "conflict", "skip", "wait", "unread")
 """What a run has to do besides creating."""

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.content.numbers import Number
 from engine.lossless_json import NotKept, decode, encode
+from engine.lossless_json.numbers import Number
 
 
 def no_split_pair(text: str) -> bool:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
 import typer
 from typer import Option
 
-from engine import __version__
 from engine.cli import early
 from engine.errors import EXIT_ACT, EXIT_OK, EXIT_RETRY, EXIT_USAGE, AnswerError, ConfigError, EngineError, Stop
 from engine.ledger.durable import PUBLIC, new_file, put_in_place
+from engine.version import __version__
 
 if TYPE_CHECKING:
     from engine.config import Migration

@@ -14,8 +14,8 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo, WithJsonSchema
 
 from engine.connectors.fields import Text, plain, surroundings
-from engine.content.numbers import Number
 from engine.content.textfile import NotText, read_text
+from engine.lossless_json.numbers import Number
 from engine.model import Json
 
 _COMMENT: Final = re.compile(r"(?:^|\s)#.*", re.DOTALL)

@@ -38,7 +38,7 @@ from engine.config.fields import (
 from engine.connectors import REGISTRIES
 from engine.connectors.endpoint import Endpoint, Part
 from engine.connectors.fields import Text
-from engine.content.numbers import Number, dumps_plainly
+from engine.lossless_json.numbers import Number, dumps_plainly
 from engine.model import Clamp, Json, ParameterRules, Rule, Select, When
 
 _BRACKETS: Final = "[ab] is one of these characters, or itself as it is written; [[] is a bracket alone."

@@ -12,9 +12,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from engine.content.numbers import Number, yaml_number
 from engine.content.textfile import NotText, read_text
 from engine.errors import ConfigError, Problem
+from engine.lossless_json.numbers import Number, yaml_number
 from engine.model import Json
 
 Place = tuple[str | int, ...]

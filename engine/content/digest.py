@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from engine.content.numbers import Number, dumps_plainly, fragment
+from engine.lossless_json.numbers import Number, dumps_plainly, fragment
 from engine.model import MARK_KEY, Json, Mark, Prompt, Replica
 
 CONTENT: Final = (

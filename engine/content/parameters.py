@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from engine.content.numbers import Number, number
+from engine.lossless_json.numbers import Number, number
 from engine.model import Clamp, Json, ParameterRules
 
 

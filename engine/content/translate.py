@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Final
 
-from engine.content.numbers import Number
+from engine.lossless_json.numbers import Number
 from engine.model import MARK_KEY, Dialect, Inputs, Json, Prompt
 
 

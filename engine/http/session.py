@@ -22,11 +22,11 @@ import aiohttp
 from aiohttp.connector import Connection
 from yarl import URL
 
-import engine
 from engine.errors import ConfigError
 from engine.http.client import Auth, Client, Limits, Timing
 from engine.http.limiter import Gate
 from engine.http.responses import Answer, Request
+from engine.version import __version__
 
 __all__ = ["Auth", "Client", "KeyAuth", "Limits", "Timing", "open_client"]
 
@@ -98,7 +98,7 @@ async def _open_session(url: URL, limits: Limits) -> AsyncIterator[aiohttp.Clien
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": f"promptferry/{engine.__version__}", "Accept": "application/json"},
+        headers={"User-Agent": f"promptferry/{__version__}", "Accept": "application/json"},
         proxy=_proxy(url),
         request_class=_Request,
         timeout=aiohttp.ClientTimeout(total=limits.timeout, connect=limits.connect),

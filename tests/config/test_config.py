@@ -18,8 +18,8 @@ from ruamel.yaml import YAML
 from engine.cli.starter import starter
 from engine.config import Migration, json_schema, load_migration, read_ids, seconds
 from engine.connectors.files.endpoint import FilesEndpoint
-from engine.content.numbers import Number
 from engine.errors import ConfigError, Problem
+from engine.lossless_json.numbers import Number
 from engine.model import Clamp, ParameterRules, Rule, Select, When
 
 CANARY = "sk-canary-4711"

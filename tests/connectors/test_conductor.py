@@ -15,9 +15,9 @@ import pytest
 
 from engine.connectors.conductor.registry import Conductor, connect
 from engine.content.digest import differences, key_of, make_replica
-from engine.content.numbers import Number
 from engine.errors import EngineError, Gone, Rejected, Stop
 from engine.lossless_json import decode
+from engine.lossless_json.numbers import Number
 from engine.model import Created, Failed, Finding, Outcome, Prompt, Replica, Row, Unknown, Updated, no_intent
 from engine.sandbox import ConductorQuirks, Quirks, Sandbox, SandboxOptions, serve
 from tests import ends

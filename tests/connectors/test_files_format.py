@@ -26,7 +26,7 @@ from engine.connectors.files.format import (
 )
 from engine.connectors.files.yaml import MOST_DEEP, read_yaml, write_yaml
 from engine.content.digest import differences
-from engine.content.numbers import Number, dumps, number
+from engine.lossless_json.numbers import Number, dumps, number
 from engine.model import Inputs, Prompt
 
 DATA: Final = Path(__file__).parents[3] / "shared" / "data" / "real-prompts.jsonl"

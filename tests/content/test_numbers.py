@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.content.numbers import NotKept, Number, dumps, loads, number, yaml_number
+from engine.lossless_json.numbers import NotKept, Number, dumps, loads, number, yaml_number
 
 digits = st.text("0123456789", min_size=1, max_size=20)
 written = st.builds(

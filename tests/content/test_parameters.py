@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.content.numbers import Number
 from engine.content.parameters import change_parameters
+from engine.lossless_json.numbers import Number
 from engine.model import Clamp, ParameterRules
 
 LONG = Number("0.1000000000000000055511151231257827")

@@ -18,8 +18,8 @@ from typing import Any, Final
 from engine import lossless_json as wire
 from engine.connectors.files.yaml import SPLIT_PAIR, Front, Unreadable, read_yaml, write_yaml
 from engine.content.digest import digest
-from engine.content.numbers import dumps, loads
 from engine.content.textfile import NotText, decoded, other_encoding, repeated_key
+from engine.lossless_json.numbers import dumps, loads
 from engine.model import MARK_KEY, Dialect, Inputs, Json, Prompt
 
 __all__ = [

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from engine.content.numbers import NotKept, Number, dumps, yaml_number
+from engine.lossless_json.numbers import NotKept, Number, dumps, yaml_number
 from engine.model import Json
 
 MOST_DEEP: Final = 64

@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 
 import orjson
 
-from engine.content.numbers import NotKept, dumps, fragment, loads
+from engine.lossless_json.numbers import NotKept, dumps, fragment, loads
 
 __all__ = ["Json", "NotKept", "decode", "encode"]
 
