@@ -24,7 +24,7 @@ BATCH: Final = 64
 OPENED: Final = (
     "import resource, sys\n"
     "from pathlib import Path\n"
-    "from engine.sink import Sink\n"
+    "from engine.ledger.sink import Sink\n"
     "before = resource.getrusage(resource.RUSAGE_SELF)\n"
     "sink = Sink.open(Path(sys.argv[1]), run='next')\n"
     "after = resource.getrusage(resource.RUSAGE_SELF)\n"

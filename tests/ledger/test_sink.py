@@ -320,7 +320,7 @@ def test_a_full_disk_at_every_byte_of_a_write_leaves_no_torn_line(tmp_path: Path
 
 
 async def test_a_disk_that_hangs_does_not_hold_the_end(path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.sink, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(engine.ledger.sink, "FLUSH_SECONDS", 0.0)
     sink = opened(path)
     disk.free.clear()
     async with sink, anyio.create_task_group() as group:
@@ -519,7 +519,7 @@ async def test_damage_is_refused_by_line_with_what_to_do(path: Path) -> None:
 
 
 async def test_more_than_a_write_can_tear_is_damage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.ledgerfile, "_REST_BYTES", 4096)
+    monkeypatch.setattr(engine.ledger.file, "_REST_BYTES", 4096)
     data = await written(path, (intent(1),)) + b"\0" * 4096
     path.write_bytes(data)
     with pytest.raises(Stop, match="line 2 is damaged"):

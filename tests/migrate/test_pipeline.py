@@ -209,7 +209,7 @@ async def test_a_run_that_is_halted_ends_and_resumes_without_a_double(ledger: Pa
 async def test_what_hangs_is_dropped_after_the_grace_and_stays_in_doubt(
     ledger: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine.pipeline, "GRACE_S", 0.05)
+    monkeypatch.setattr(engine.migrate.pipeline, "GRACE_S", 0.05)
     there = memory(*prompts(12))
     halt = Halt()
 
