@@ -20,8 +20,8 @@ from pydantic import BaseModel, SecretStr
 import engine
 from engine.cli.common import Common
 from engine.config import load_migration
-from engine.config.fields import Surroundings
-from engine.connect import _address, open_ends
+from engine.connect import open_ends
+from engine.connectors.fields import Surroundings
 from engine.errors import ConfigError, EngineError
 from engine.http.client import _Progress
 from engine.http.limiter import Gate
@@ -119,7 +119,7 @@ def test_values_that_hold_a_secret_do_not_show_it(migration: Any) -> None:
         migration,
         migration.source,
         migration.target,
-        *map(_address, migration.ends),
+        *(end.address for end in migration.ends),
         Surroundings(Path(), {"KEY": CANARY}),
         KeyAuth("x-portkey-api-key", CANARY),
         _Progress(headers=headers),

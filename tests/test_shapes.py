@@ -10,6 +10,7 @@ import pytest
 
 from engine.connectors.conductor import registry as conductor
 from engine.connectors.conductor.registry import Conductor
+from engine.connectors.endpoint import Opening
 from engine.connectors.portkey import registry as portkey
 from engine.connectors.portkey.gateway import PortkeyGateway
 from engine.connectors.portkey.probe import Probe
@@ -18,6 +19,7 @@ from engine.errors import EngineError, Stop
 from engine.http.limiter import Gate
 from engine.http.session import KeyAuth, Limits, open_client
 from engine.model import Finding, Row, Target, no_intent
+from tests import ends
 from tests.unplugged import URL, unplugged
 
 PROMPT = {"id": "p1", "string": "Hello", "name": "a", "template": "Hello"}
@@ -117,6 +119,10 @@ def limits() -> Limits:
     return Limits(timeout=5, attempts=1)
 
 
+def opening(name: str) -> Opening:
+    return ends.opening(name=name, gate=gate(), limits=limits(), batch=5)
+
+
 def gate() -> Gate:
     return Gate(rate=20_000, concurrency=8)
 
@@ -125,9 +131,7 @@ def gate() -> Gate:
 async def test_portkey(shape: Any) -> None:
     with unplugged() as registry:
         registry.value(shape)
-        connect = portkey.connect(
-            base_url=URL, api_key="key", workspace=None, gate=gate(), limits=limits(), name="target"
-        )
+        connect = portkey.connect(ends.portkey(URL, "key"), opening("target"))
         async with connect as target:
             await every_call(target)
 
@@ -137,9 +141,7 @@ async def test_conductor(shape: Any) -> None:
     with unplugged() as registry:
         registry.value({"token": "a-token"}, path="/token")
         registry.value(shape)
-        connect = conductor.connect(
-            base_url=URL, key_id="id", key_secret="secret", batch=5, gate=gate(), limits=limits(), name="target"
-        )
+        connect = conductor.connect(ends.conductor(URL, "secret"), opening("target"))
         async with connect as target:
             await every_call(target)
 
@@ -161,9 +163,7 @@ async def test_what_is_no_token_is_put_in_no_header(token: Any) -> None:
 
 
 async def _listed_by_conductor() -> Any:
-    connect = conductor.connect(
-        base_url=URL, key_id="id", key_secret="secret", batch=5, gate=gate(), limits=limits(), name="target"
-    )
+    connect = conductor.connect(ends.conductor(URL, "secret"), opening("target"))
     async with connect as target:
         return await no_bug(all_of(target.pages()))
 
@@ -210,9 +210,7 @@ async def test_a_gateway(shape: Any) -> None:
 async def test_another_api_is_not_taken_for_an_empty_registry(shape: Any) -> None:
     with unplugged() as registry:
         registry.value(shape)
-        connect = portkey.connect(
-            base_url=URL, api_key="key", workspace=None, gate=gate(), limits=limits(), name="source"
-        )
+        connect = portkey.connect(ends.portkey(URL, "key"), opening("source"))
         async with connect as source:
             error = await no_bug(all_of(source.pages()))
     assert isinstance(error, Stop)

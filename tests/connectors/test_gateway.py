@@ -411,10 +411,8 @@ async def test_an_address_that_answers_with_pages_is_no_gateway() -> None:
 
 async def test_messages_name_the_key_of_the_file_that_leads_to_the_gateway() -> None:
     async with RawServer(PAGE) as server:
-        connect = connect_gateway(
-            base_url=server.url, api_key=KEY, gate=gate(), limits=Limits(timeout=20, attempts=1), name="gateway"
-        )
-        async with connect as gateway:
+        end = ends.portkey("https://registry.test/v1", KEY).model_copy(update={"gateway_url": server.url})
+        async with connect_gateway(end, ends.opening(name="gateway", attempts=1)) as gateway:
             for work in (gateway.render("p1", {}), gateway.complete("p1", {}, stream=False, overrides={})):
                 with pytest.raises(Stop, match="gateway_url") as stopped:
                     await work
