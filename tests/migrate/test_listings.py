@@ -188,7 +188,10 @@ def bracketed(folder: Path, glob: str) -> Path:
     source.mkdir(exist_ok=True)
     for number, name in enumerate(("[v2] welcome", "v welcome", "2 be", "other")):
         (source / f"{number}.md").write_text(f"---\nname: {json.dumps(name)}\nmodel: m\n---\nHi\n")
-    ends = {"source": {"kind": "files", "path": "prompts"}, "target": {"kind": "files", "path": "out.jsonl"}}
+    ends: dict[str, Any] = {
+        "source": {"kind": "files", "path": "prompts"},
+        "target": {"kind": "files", "path": "out.jsonl"},
+    }
     return write_migration(folder, "", **ends, select={"names": [glob]}, rewrite={"name": "{name}"})
 
 
