@@ -94,10 +94,8 @@ def outcome_of(record: Record | None, run: str | None, *, due: bool = False) -> 
     if record is None or record.status not in _OUTCOME_OF:
         return "not_started"
     outcome = _OUTCOME_OF[record.status]
-    if outcome in ("created", "updated"):
-        if record.rare.pending:
-            return "unresolved"  # it is there, and not whole
-        outcome = outcome if record.run == run else "unchanged"
+    if outcome in ("created", "updated") and record.run != run:
+        outcome = "unchanged"
     return "not_started" if due and outcome == "unchanged" and record.told != run else outcome
 
 
@@ -126,9 +124,16 @@ def nothing() -> tuple[dict[str, int], dict[str, int]]:
 
 
 def untold(state: State, taken: Iterable[str], run: str) -> list[str]:
-    """Those of the prompts taken up of which this run does not say what became of them, doubts (unresolved) aside."""
+    """Those of the prompts taken up of which this run does not say what became of them: nothing at all, or of one that
+    it made not that it is whole. A doubt is unresolved, and counted as that.
+    """
     records = ((source_id, state.records.get(source_id)) for source_id in taken)
-    return [one for one, record in records if record is None or not (record.told == run or record.doubtful)]
+    return [one for one, record in records if record is None or not (record.doubtful or _is_told(record, run))]
+
+
+def _is_told(record: Record, run: str) -> bool:
+    made = record.status in ("created", "updated")
+    return record.told == run and not (made and record.rare.pending)
 
 
 def lost_track(chosen: Mapping[str, int], lost: Sequence[str] = (), *, stop: Stop | None, limited: bool) -> str | None:

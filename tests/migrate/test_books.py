@@ -356,13 +356,12 @@ async def test_labels_that_find_no_version_are_told(ledger: Path) -> None:
     assert (failed["stage"], "production" in failed["message"]) == ("finish", True)
 
 
-async def test_a_replica_that_is_not_whole_is_unresolved(ledger: Path) -> None:
-    """Its labels are missing, and nobody says so: it does not count as created."""
-
+async def test_a_replica_of_which_nobody_says_that_it_is_whole_is_missed(ledger: Path) -> None:
+    """Its labels follow; unless the run was asked to end, a line says that they did, or why not."""
     there = memory(prompt("a", labels=("production",)))
     ran = await run(job_of(there), ledger)
-    assert ran.status("a") == "created"
-    record = ran.flow.state.records["a"]
-    assert report.outcome_of(record, "run-1") == "created"
-    record.rare.pending = True
-    assert report.outcome_of(record, "run-1") == report.outcome_of(record, "run-2") == "unresolved"
+    state = ran.flow.state
+    assert (ran.status("a"), report.untold(state, ["a"], "run-1")) == ("created", [])
+    state.records["a"].rare.pending = True
+    assert report.untold(state, ["a"], "run-1") == ["a"]
+    assert report.outcome_of(state.records["a"], "run-1") == "created"  # it is there, when a stop came between
