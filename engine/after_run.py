@@ -23,7 +23,7 @@ from engine.migrate.listing import listings
 from engine.migrate.reconcile import settle
 from engine.migrate.survey import judge
 from engine.model import Row
-from engine.session import VerbOptions, _opened
+from engine.session import VerbOptions, resumed
 from engine.taskgroup import task_group
 from engine.verbs.cases import Case, read_cases, skeleton
 from engine.verbs.completions import CALLS_EACH
@@ -43,7 +43,7 @@ async def verify_migration(
     wanted = migration.verify
     render, completions = render or wanted.render, completions or wanted.completions
     cases: Sequence[Case] = read_cases(wanted.cases) if wanted.cases is not None else ()
-    async with _opened(migration, options, gateways=render or completions > 0, writes=False) as (job, flow, ends):
+    async with resumed(migration, options, gateways=render or completions > 0, writes=False) as (job, flow, ends):
         pairs = read_made(migration.ledger, options.chosen)
         if completions:
             _ask(options, _calls(migration, min(completions, len(pairs))))
@@ -98,7 +98,7 @@ def _made(migration: Migration, options: VerbOptions) -> list[Made]:
 
 async def publish_migration(migration: Migration, options: VerbOptions, *, verified_only: bool = False) -> CutOver:
     """Makes what was staged the published versions. Raises Stop and ConfigError."""
-    async with _opened(migration, options) as (job, flow, _):
+    async with resumed(migration, options) as (job, flow, _):
         pairs = staged(read_made(migration.ledger, options.chosen))
         if pairs:
             _ask(options, f"{len(pairs)} prompts get the version that this migration wrote as their published one")
@@ -109,7 +109,7 @@ async def rollback_migration(
     migration: Migration, options: VerbOptions, *, run: str | None = None, dry_run: bool = False
 ) -> Rollback:
     """Takes back what was done, or what one run did (`last`: the newest). Raises Stop and ConfigError."""
-    async with _opened(migration, options, writes=not dry_run) as (job, flow, _):
+    async with resumed(migration, options, writes=not dry_run) as (job, flow, _):
         which = _run_named(migration.ledger, run)
         left = len(_doubtful(flow)) if dry_run else await flow.halt.guard(_settle_doubts(job, flow, options.chosen))
         undos = undoing(read_made(migration.ledger, options.chosen), which)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from engine.after_run import verify_migration
 from engine.config import Migration
 from engine.connect import Workspaces, open_ends, open_job
 from engine.content.filter import Chosen
@@ -28,7 +29,7 @@ from engine.ledger.sink import Sink
 from engine.ledger.state import State
 from engine.migrate.context import Flow, MaxFailures
 from engine.migrate.halt import Halt
-from engine.migrate.interrupt import AGAIN, interruptible
+from engine.migrate.interrupt import AGAIN
 from engine.migrate.job import Job, replicas_among
 from engine.migrate.listing import catalog_of, rows_of, told, told_by_definitions
 from engine.migrate.pipeline import migrate
@@ -38,7 +39,7 @@ from engine.migrate.reconcile import reconcile, settle
 from engine.migrate.survey import Survey, survey
 from engine.migrate.task import Task
 from engine.model import Entry, Finding, Row
-from engine.session import check_identity, new_run_id
+from engine.session import VerbOptions, check_identity, new_run_id, opened
 from engine.taskgroup import task_group
 from engine.verbs import check
 from engine.verbs.check import examine, named_in_file, stop_on_problems, unknown_ids
@@ -121,9 +122,10 @@ async def run_migration(migration: Migration, options: RunOptions | None = None)
     """
     options = options or RunOptions()
     run = _Run(migration=migration, options=options, id=new_run_id(), live=Live(migration.name))
+    how: dict[str, Any] = {"rate": options.rate, "signals": options.signals, "seconds": options.max_duration}
     try:
-        async with interruptible(run.halt, signals=options.signals, seconds=options.max_duration):
-            await _run(run)
+        async with opened(migration, run.halt, run=run.id, **how) as (sink, ends):
+            await _run(run, sink, ends)
     except Stop as stop:
         run.halt.request(stop)
     summary = _summary(run)
@@ -132,9 +134,6 @@ async def run_migration(migration: Migration, options: RunOptions | None = None)
 
 async def _verified(run: _Run, summary: Summary) -> Summary:
     """The same with what `verify` found behind the run."""
-    from engine.after_run import verify_migration
-    from engine.session import VerbOptions
-
     options = VerbOptions(chosen=run.options.chosen, rate=run.options.rate, signals=run.options.signals)
     try:
         found = await verify_migration(run.migration, options)
@@ -152,22 +151,15 @@ async def _verified(run: _Run, summary: Summary) -> Summary:
     return replace(summary, verified=found.counts, exit_code=EXIT_DIFFERENT, reason="failures", next=advice)
 
 
-async def _run(run: _Run) -> None:
-    migration, options = run.migration, run.options
-    sink = Sink.open(migration.ledger, run=run.id)
-    try:
-        run.state = sink.state
-        check_identity(migration, sink.state)
-        async with sink, open_ends(migration, rate=options.rate, writes=True) as ends:
-            run.live.ends = ends
-            job, tasks = await run.halt.guard(_survey(run, ends))
-            if tasks and options.confirm is not None and not options.confirm(_surveyed(run), len(tasks)):
-                declined = Stop("interrupted", "the run was not confirmed; nothing was written", next=AGAIN)
-                run.halt.request(declined)  # first: when the answer was Ctrl-C, its signal asks for the end as well
-                raise declined
-            await _write(run, job, sink, tasks)
-    finally:
-        sink.close()
+async def _run(run: _Run, sink: Sink, ends: Workspaces) -> None:
+    run.state, run.live.ends = sink.state, ends
+    confirm = run.options.confirm
+    job, tasks = await run.halt.guard(_survey(run, ends))
+    if tasks and confirm is not None and not confirm(_surveyed(run), len(tasks)):
+        declined = Stop("interrupted", "the run was not confirmed; nothing was written", next=AGAIN)
+        run.halt.request(declined)  # first: when the answer was Ctrl-C, its signal asks for the end as well
+        raise declined
+    await _write(run, job, sink, tasks)
 
 
 async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, list[Task]]:
@@ -211,7 +203,6 @@ async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None
         *found.moved,
     )
     async with task_group() as group:
-        group.start_soon(_stop_sending, run)
         if run.options.watch is not None and flow.total:
             group.start_soon(run.options.watch, run.live)
         try:
@@ -225,13 +216,6 @@ async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None
     if sink.broken is None:
         summary = _summary(run).to_json()
         await flow.record(Entry("end", {name: summary[name] for name in report.END_FIELDS}))
-
-
-async def _stop_sending(run: _Run) -> None:
-    """When the run is asked to end, nothing that still waits for its turn is sent."""
-    await run.halt.wait()
-    for gate in run.live.ends.gates if run.live.ends else ():
-        gate.halt()
 
 
 def _run_entry(run: _Run) -> Entry:

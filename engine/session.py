@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from engine.config import Migration
 from engine.connect import Workspaces, open_ends, open_job
@@ -24,6 +25,7 @@ from engine.taskgroup import task_group
 
 
 def check_identity(migration: Migration, state: State) -> None:
+    """Raises Stop for the ledger of another migration."""
     if state.identity is None:
         return
     if different := mismatch(state.identity, migration.identity()):
@@ -35,6 +37,7 @@ def check_identity(migration: Migration, state: State) -> None:
 
 
 def new_run_id() -> str:
+    """The time, and what tells two runs of one second apart."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
@@ -51,29 +54,48 @@ class VerbOptions:
 
 
 @asynccontextmanager
-async def _opened(
-    migration: Migration, options: VerbOptions, *, gateways: bool = False, writes: bool = True
-) -> AsyncIterator[tuple[Job, Flow, Workspaces]]:
-    """The ledger under its lock, and both ends."""
-    if not migration.ledger.exists():
-        raise ConfigError(f"{migration.ledger}: there is no ledger: nothing was migrated yet, or it lies elsewhere")
-    halt, run = options.halt, new_run_id()
-    async with interruptible(halt, signals=options.signals):
+async def opened(
+    migration: Migration,
+    halt: Halt,
+    *,
+    run: str,
+    rate: float | None,
+    signals: bool,
+    seconds: float | None = None,
+    gateways: bool = False,
+    writes: bool = True,
+) -> AsyncIterator[tuple[Sink, Workspaces]]:
+    """The ledger under its lock, and both ends, until `halt` is asked for or `seconds` are over: then nothing that
+    still waits for its turn is sent. Raises Stop and ConfigError.
+    """
+    async with interruptible(halt, signals=signals, seconds=seconds):
         sink = Sink.open(migration.ledger, run=run)
         try:
             check_identity(migration, sink.state)
             async with (
                 sink,
-                open_ends(migration, rate=options.rate, gateways=gateways, writes=writes) as ends,
+                open_ends(migration, rate=rate, gateways=gateways, writes=writes) as ends,
                 task_group() as group,
             ):
                 group.start_soon(_stop_sending, halt, ends)
-                job = await halt.guard(open_job(migration, ends))
-                copies = Copies(migration.ledger, run=run)
-                yield job, Flow(sink=sink, halt=halt, clock=time.time, copies=copies), ends
+                yield sink, ends
                 group.cancel_scope.cancel()
         finally:
             sink.close()
+
+
+@asynccontextmanager
+async def resumed(
+    migration: Migration, options: VerbOptions, *, gateways: bool = False, writes: bool = True
+) -> AsyncIterator[tuple[Job, Flow, Workspaces]]:
+    """The same for what comes after a run, and its job. Raises ConfigError where nothing was migrated yet."""
+    if not migration.ledger.exists():
+        raise ConfigError(f"{migration.ledger}: there is no ledger: nothing was migrated yet, or it lies elsewhere")
+    halt, run = options.halt, new_run_id()
+    how: dict[str, Any] = {"rate": options.rate, "signals": options.signals, "gateways": gateways, "writes": writes}
+    async with opened(migration, halt, run=run, **how) as (sink, ends):
+        job = await halt.guard(open_job(migration, ends))
+        yield job, Flow(sink=sink, halt=halt, clock=time.time, copies=Copies(migration.ledger, run=run)), ends
 
 
 async def _stop_sending(halt: Halt, ends: Workspaces) -> None:
