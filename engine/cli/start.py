@@ -19,6 +19,8 @@ def start() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        import engine.ledger.durable  # noqa: F401 - refuses a system without file locks, before anything else is loaded
+
         _command()
     except Unsupported as error:
         print(f"error: {error}", file=sys.stderr)

@@ -227,6 +227,6 @@ def _tell(news: int, what: Mapping[str, int]) -> None:
 
 
 if __name__ == "__main__":
-    for name in ("app", "cli.commands", "cli.run", "config"):
+    for name in ("run", "cli.commands", "cli.run", "config"):
         importlib.import_module(f"engine.{name}")
     serve()

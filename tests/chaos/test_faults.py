@@ -63,7 +63,7 @@ WANTED: Final[Mapping[str, Ends]] = {
     "truncated": Ends(),
     "blank": Ends(),
     "bad json": Ends(),
-    "html": Ends(),
+    "html": Ends(gets=ACT),
     "long header": Ends(),
     "gzip bomb": Ends(get_1=ACT, get_2=ACT, gets=ACT),
     "302": REDIRECTED,

@@ -559,7 +559,7 @@ async def test_a_number_that_the_server_rounds_to_a_double_fails_by_name_and_lea
         assert "parameters.temperature: this server drops it, as older ones do, or keeps another" in rounded.message
         assert isinstance(plain, Created)
         assert [(one["name"], one["temperature"]) for one in sandbox.conductor_prompts()] == [("prompt 2", 0.7)]
-        assert differences(sources[1], await target.fetch("prompt 2")) == ("metadata",)
+        assert differences(sources[1], await target.fetch("prompt 2")) == ()
 
 
 async def test_a_number_is_sent_as_it_is_written_and_read_as_the_server_writes_it() -> None:

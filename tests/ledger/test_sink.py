@@ -266,8 +266,8 @@ FULL = """
 import asyncio, os, pathlib, resource, sys
 from engine.errors import Stop
 from engine.model import Entry
-from engine.ledgerfile import read_ledger
-from engine.sink import Sink
+from engine.ledger.file import read_ledger
+from engine.ledger.sink import Sink
 
 os.fsync = os.fdatasync = lambda fd: None  # hundreds of ledgers; this is about writes
 
@@ -340,7 +340,7 @@ async def test_a_disk_that_hangs_does_not_hold_the_end(path: Path, disk: Disk, m
 
 HOLDER = """
 import pathlib, sys
-from engine.sink import Sink
+from engine.ledger.sink import Sink
 sink = Sink.open(pathlib.Path(sys.argv[1]), run="other")
 print("held", flush=True)
 sys.stdin.read()

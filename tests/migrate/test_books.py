@@ -20,7 +20,7 @@ from engine.ledger import report
 from engine.ledger.file import entries
 from engine.ledger.report import OUTCOMES, Summary
 from engine.ledger.status import read_status
-from engine.migrate import post
+from engine.migrate import send, update
 from engine.migrate.context import Flow
 from engine.migrate.halt import Halt
 from engine.model import Created, Entry, Failed, Outcome, Prompt, Rule, Sending, Unknown, Updated
@@ -169,7 +169,7 @@ async def test_an_outcome_that_is_taken_for_the_end_of_the_run_is_caught(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusing(monkeypatch)
-    monkeypatch.setattr(post, "_unsent", lambda flow, outcome: True)
+    monkeypatch.setattr(send, "_unsent", lambda flow, outcome: True)
     summary = await place.run()
     assert (summary.exit_code, summary.counts["not_started"]) == (4, COUNT)
     assert "the books do not balance" in summary.message
@@ -328,7 +328,7 @@ async def test_the_second_try_of_an_update_says_what_became_of_it(
             return outcome
 
     there = Drafted([prompt("a", version=1)])
-    monkeypatch.setattr(post, "READ_BACK_TRIES", 1)
+    monkeypatch.setattr(update, "READ_BACK_TRIES", 1)
     rules = (Rule(model=(("*", "claude-4"),)),)
     await run(job_of(there, in_place=True, publish=False, rules=rules), ledger)
     (failed,) = (line for line in entries(ledger) if line["kind"] == "failed")
