@@ -1,4 +1,4 @@
 """Requests to a registry: sent within a rate that is found, repeated where that is safe, their answers judged.
 
-The one place for retries, waiting and aiohttp. May import errors, log, lossless JSON and the version; it knows no prompt.
+The one place for retries and aiohttp; it knows no prompt. May import errors, log, lossless JSON and the version.
 """
