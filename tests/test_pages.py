@@ -39,6 +39,15 @@ def test_the_first_page_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 180
 
 
+def test_the_campaigns_are_where_the_page_says() -> None:
+    page = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    rows = [row for row in page.split("\n") if re.match(r"\| T\d+ \|", row)]
+    named = {name for row in rows for name in re.findall(r"`([a-z_/]+\.py)`", row)}
+    assert len(rows) == 14
+    assert {f"chaos/{path.name}" for path in (ROOT / "tests" / "chaos").glob("test_*.py")} <= named
+    assert all((ROOT / "tests" / name).exists() for name in named)
+
+
 # ---- links -----------------------------------------------------------------------------------------------------------
 
 
@@ -147,5 +156,5 @@ def is_module(package: str, name: str) -> bool:
 @pytest.mark.parametrize("path", sorted(ENGINE.rglob("__init__.py")), ids=lambda path: path.parent.name)
 def test_every_folder_says_what_lives_there_and_what_it_may_import(path: Path) -> None:
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    assert re.search(r"\bimports?\b", text)
+    assert re.search(r"\bimports?\b", text.lower())
     assert len(re.findall(r"[.:](?:\s|$)", text)) >= 2

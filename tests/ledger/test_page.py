@@ -102,7 +102,7 @@ def told() -> dict[str, set[str]]:
     return found
 
 
-def test_every_field_of_every_kind_is_on_the_page() -> None:
+def test_the_page_has_what_the_ledger_puts_into_each_line() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", PAGE.split("## Kinds")[0], flags=re.MULTILINE)) == RESERVED
 
 
@@ -116,7 +116,11 @@ async def test_the_page_has_the_fields_that_lines_have(tmp_path: Path) -> None:
     for kind, fields in seen.items():
         assert fields <= page[kind], kind
         if kind != "finished":  # of a whole history it says more
-            assert page[kind] <= fields, kind
+            assert page[kind] - fields <= ({"pending"} if kind == "updated" else set()), kind  # files have no labels
+
+
+def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["sh", "-c", line], cwd=folder, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed (the Debian package jq)")
@@ -125,7 +129,7 @@ async def test_the_jq_lines_of_the_page_run(tmp_path: Path) -> None:
     assert len(JQ) > 5
     said = {}
     for line in JQ:
-        done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = shell(line, tmp_path)
         assert (done.returncode, done.stderr) == (0, ""), line
         assert done.stdout, line
         said[line] = done.stdout
