@@ -41,7 +41,10 @@ bench: $(READY)  ## What a prompt costs, beside other ways to move it (ten minut
 picture: $(READY)  ## Draw the README's picture of the terminal anew
 	$(BIN)/python -m tests.picture
 
+pages: $(READY)  ## Write what the READMEs take from the code anew
+	$(BIN)/python -m tests.pages
+
 clean:  ## Remove what these targets made, but for ledgers
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build *.egg-info
 
-.PHONY: help setup demo lint types test chaos bench picture clean
+.PHONY: help setup demo lint types test chaos bench picture pages clean

@@ -2,6 +2,8 @@
 
 from engine import load_migration, run_migration
 summary = await run_migration(load_migration("migration.yaml"))
+
+README.md beside this file has the folders, who may import whom, and the path of one prompt.
 """
 
 from __future__ import annotations

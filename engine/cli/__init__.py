@@ -9,7 +9,7 @@ run        the flags of `run`, its live display and its summary
 show       results as text for a person
 
 Heavy modules are imported by the commands that use them, so that `--help` answers at once; and nothing but `early` is
-imported before signals are looked after.
+imported before signals are looked after. May import everything; nothing imports it but `__main__`.
 """
 
 from engine.cli import early

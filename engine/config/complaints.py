@@ -70,7 +70,7 @@ def _sentence(kind: str, context: Mapping[str, Any], place: Place, root: type[Ba
         case "extra_forbidden":
             return _unknown_key(str(place[-1]), list(_part_at(place[:-1], root).model_fields))
         case _:
-            return _WORDS.get(kind, "cannot be used here; see the README for what can").format(**context)
+            return _WORDS.get(kind, "cannot be used here; `promptferry schema` says what can").format(**context)
 
 
 def _unknown_key(key: str, known: Sequence[str]) -> str:

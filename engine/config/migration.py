@@ -177,7 +177,9 @@ class Changes(Part):
     partials: dict[Text, Text] = Field(default={}, description="New slugs of partials, by the old ones.")
     description: str | None = Field(default=None, description="Description of the version that is written.")
     messages: Literal["refuse", "system-only", "transcript"] | None = Field(
-        default=None, description="A chat that goes to a registry which keeps one text."
+        default=None,
+        description="A chat that goes to a registry which keeps one text; left out: it is refused. system-only: the "
+        "instructions alone; transcript: all of it, `role: text`.",
     )
     parameters: Parameters = Field(default=Parameters(), description="Changes of parameters: drop, rename, clamp, set.")
 
@@ -260,7 +262,8 @@ class Migration(Part):
         default=(), description="Losses that are accepted, by the names `plan` prints."
     )
     on_existing: Literal["fail", "skip", "rename"] = Field(
-        default="fail", description="The target has that name and it is not ours."
+        default="fail",
+        description="The target has that name and it is not ours. fail: a conflict; rename: the first free of -2, -3.",
     )
     on_change: Literal["update", "skip"] = Field(
         default="update", description="Source or rules changed since the replica was made."
@@ -269,7 +272,9 @@ class Migration(Part):
         default="conflict", description="Source or rules changed and the replica was edited by hand."
     )
     publish: StrictBool | None = Field(
-        default=None, description="Whether new versions become the published ones.", validate_default=True
+        default=None,
+        description="Whether new versions become the published ones; left out: yes for replicas, no in mode update.",
+        validate_default=True,
     )
     limits: Limits = Field(default=Limits(), description="How fast and how patiently registries are asked.")
     ledger: LedgerPath = Field(

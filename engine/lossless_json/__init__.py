@@ -3,7 +3,7 @@
 orjson is fast and strict, but it turns integers above 64 bits into floats, rounds long decimals without a word and
 refuses lone surrogates, which registries do send. So what it read is taken only where it writes the very same bytes
 again, as it does for what most registries send; the standard library reads the rest, and a number that Python cannot
-hold stays as it was written (`engine.numbers`).
+hold stays as it was written (`numbers`). Imports nothing of ours.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 as switches.
 
 `async with serve(SandboxOptions(prompts=20)) as sandbox:` and speak to `sandbox.base_url` (Portkey) with
-`sandbox.api_key`, or to `sandbox.conductor_url` with any key id and `sandbox.api_key` as the secret.
+`sandbox.api_key`, or to `sandbox.conductor_url` with any key id and `sandbox.api_key` as the secret. Imports nothing of
+ours, and nothing of ours imports it but `connect` and the command line, when it is asked for: it is an extra.
 """
 
 from engine.sandbox.faults import FAULTS

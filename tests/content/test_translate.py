@@ -468,7 +468,7 @@ def tag_trimmed(text: str) -> str:
 
 
 @pytest.mark.parametrize("way", TABLE)
-def test_the_readme_has_the_table(way: tuple[Dialect, Dialect]) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_page_of_the_connectors_has_the_table(way: tuple[Dialect, Dialect]) -> None:
+    readme = (Path(__file__).parents[2] / "engine" / "connectors" / "README.md").read_text(encoding="utf-8")
     cells = [[cell.replace("|", "\\|") for cell in row] for row in TABLE[way]]
     assert "\n".join(f"| {what} | {becomes} |" for what, becomes in cells) in readme

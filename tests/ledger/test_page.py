@@ -1,0 +1,139 @@
+"""engine/ledger/README.md: it names every field of every kind of line, and its `jq` lines run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from engine.after_run import rollback_migration, verify_migration
+from engine.config import load_migration
+from engine.ledger.file import entries as lines_of
+from engine.ledger.lines import RESERVED
+from engine.ledger.sink import Sink
+from engine.migrate import entries
+from engine.model import Completion, Entry, Failed, Mark, Prompt, Row
+from engine.run import run_migration
+from engine.session import VerbOptions
+
+PAGE = (Path(__file__).parents[2] / "engine" / "ledger" / "README.md").read_text(encoding="utf-8")
+JQ = re.findall(r"^jq .*$", PAGE, flags=re.MULTILINE)
+LEDGER = "ledgers/demo.jsonl"
+
+
+def prompt(name: str, text: str) -> str:
+    return f"---\nname: {name}\nmodel: old\n---\n{text}\n"
+
+
+async def migrated(folder: Path) -> Path:
+    """A ledger of some runs from files to files, with a line of every kind."""
+    source, target = folder / "prompts", folder / "replicas"
+    source.mkdir()
+    for name in ("greeting", "farewell", "apology"):
+        (source / f"{name}.md").write_text(prompt(name, f"Hello from {name}"))
+    (source / "broken.md").write_text("no front matter\n")
+    file = folder / "migration.yaml"
+    ends = {kind: {"kind": "files", "path": path.name} for kind, path in (("source", source), ("target", target))}
+    file.write_text(
+        json.dumps({"name": "demo", **ends, "rewrite": {"name": "{name}", "model": "new"}, "ledger": LEDGER})
+    )
+    migration = load_migration(file)
+    await run_migration(migration)
+    (source / "greeting.md").write_text(prompt("greeting", "Hello again"))
+    (source / "farewell.md").rename(source / "bye.md")
+    await run_migration(migration)
+    (target / "apology.md").write_text((target / "apology.md").read_text().replace("Hello", "Sorry"))
+    await verify_migration(migration, VerbOptions())
+    (source / "apology.md").write_text(prompt("apology", "Another text"))
+    await run_migration(migration)
+    await rollback_migration(migration, VerbOptions())
+    sink = Sink.open(migration.ledger, run="by hand")
+    try:
+        async with sink:
+            await sink.record(*others())
+    finally:
+        sink.close()
+    return migration.ledger
+
+
+def others() -> list[Entry]:
+    """What files never come to."""
+    row = Row(id="p", name="p")
+    whose, now = entries.origin(row, None), 1_795_176_000.0
+    mark = Mark(migration="demo", key="k", source_id="p", source_digest="a" * 64, replica_digest="b" * 64)
+    called = Completion(how="plain", answered=True, seconds=0.1)
+    return [
+        entries.adopted(whose, row, Prompt(id="p", name="p", text="t"), row, mark, now=now, pending=True),
+        entries.version(whose, "t", 1, 2),
+        entries.finished(whose, "t", None, now=now),
+        entries.unchanged(whose, source_updated_at=None, target_updated_at=None, mark=mark, edited=True),
+        entries.skipped(whose, "gone", op="update"),
+        entries.conflict(whose, "exists", "t", op="update"),
+        entries.failed(whose, "fetch", Failed(error="e", message="m"), entries.seen(None, None, now), op="update"),
+        entries.verified(whose, "t", "differs", ["string"], completions=[asdict(called)]),
+        entries.published(whose, "t", "published", before=1, version=2),
+        entries.rolled_back(
+            whose, "t", "restored", undone=1, source_digest="", replica_digest="", source_updated_at=None
+        ),
+        Entry(
+            "unknown",
+            {**entries.origin(Row(id="q", name="q"), None), **entries.UPDATE, "stage": "update", "error": "e"},
+        ),
+    ]
+
+
+def told() -> dict[str, set[str]]:
+    """Kind -> the fields that the page has for it, but for those of every line about a prompt."""
+    found = {}
+    for section in PAGE.split("\n### ")[1:]:
+        section = section.split("\n## ")[0]
+        head, _, body = section.partition("\n")
+        cells = "\n".join(row.split("|")[1] for row in body.split("\n") if row.startswith("| "))
+        prose = "\n".join(row for row in body.split("\n") if not row.startswith("|"))
+        kind = head.split("`")[1]
+        found[kind] = set(re.findall(r"`(\w+)`", cells + prose)) - {"created"}
+    found["updated"] |= found["created"]
+    return found
+
+
+def test_the_page_has_what_the_ledger_puts_into_each_line() -> None:
+    assert set(re.findall(r"^\| `(\w+)` \|", PAGE.split("## Kinds")[0], flags=re.MULTILINE)) == RESERVED
+
+
+async def test_the_page_has_the_fields_that_lines_have(tmp_path: Path) -> None:
+    seen: dict[str, set[str]] = defaultdict(set)
+    for line in lines_of(await migrated(tmp_path)):
+        about = {"source_id", "source_name", "source_collection"} if "source_id" in line else set()
+        seen[line["kind"]] |= line.keys() - RESERVED - about
+    page = told()
+    assert seen.keys() == page.keys()
+    for kind, fields in seen.items():
+        assert fields <= page[kind], kind
+        if kind != "finished":  # of a whole history it says more
+            assert page[kind] - fields <= ({"pending"} if kind == "updated" else set()), kind  # files have no labels
+
+
+def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["sh", "-c", line], cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed (the Debian package jq)")
+async def test_the_jq_lines_of_the_page_run(tmp_path: Path) -> None:
+    await migrated(tmp_path)
+    assert len(JQ) > 5
+    said = {}
+    for line in JQ:
+        done = shell(line, tmp_path)
+        assert (done.returncode, done.stderr) == (0, ""), line
+        assert done.stdout, line
+        said[line] = done.stdout
+    by_start = {line.partition(")")[0]: out for line, out in said.items()}
+    assert "broken.md\tfetch\tnot_a_prompt" in by_start['jq -r \'select(.kind == "failed"']
+    assert any(out == "q\n" for out in said.values())  # the one in doubt
+    assert any("apology\tdiffers\tstring" in out for out in said.values())
