@@ -74,8 +74,9 @@ def test_a_signal_at_any_moment_of_the_first_second(moment: int, tmp_path: Path,
 @pytest.mark.parametrize("arguments", [("plan", "pipe"), ("check", "pipe"), ("status", "pipe"), ("verify", "pipe")])
 def test_commands_that_have_no_summary(arguments: tuple[str, str], number: signal.Signals, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
-    with begin(COMMAND, arguments[0], "pipe.yaml", cwd=tmp_path) as process, (tmp_path / "pipe.yaml").open("w"):
-        process.send_signal(number)
+    with begin(COMMAND, arguments[0], "pipe.yaml", cwd=tmp_path) as process:
+        with (tmp_path / "pipe.yaml").open("w"):  # closed at once: a signal just before a read that blocks waits for it
+            process.send_signal(number)
         found = ended(process)
     assert (found.code, found.out, found.err) == (75, "", "interrupted\n")
 
