@@ -114,11 +114,11 @@ async def rollback_migration(
         left = len(_doubtful(flow)) if dry_run else await flow.halt.guard(_settle_doubts(job, flow, options.chosen))
         undos = undoing(read_made(migration.ledger, options.chosen), which)
         if undos and not dry_run:
-            _ask(options, told(undos, history=job.target.can.history))
+            _ask(options, undo_sentence(undos, history=job.target.can.history))
         return replace(await rollback(job, flow, undos, dry_run=dry_run), in_doubt=left)
 
 
-def told(undos: Sequence[Undo], *, history: bool) -> str:
+def undo_sentence(undos: Sequence[Undo], *, history: bool) -> str:
     """What a rollback will do, in one or two sentences."""
     deletes = sum(undo.action == "delete" for undo in undos)
     parts = []

@@ -16,8 +16,8 @@ from engine.connectors import REGISTRIES
 from engine.connectors.endpoint import Address, Endpoint, Opening
 from engine.content.rewrite import Ends, kinds_needed
 from engine.errors import ConfigError, Stop
-from engine.http.limiter import Gate
-from engine.http.session import Limits
+from engine.http.limiter import RateLimiter
+from engine.http.session import RequestLimits
 from engine.migrate.job import Job
 from engine.migrate.listing import catalog_of
 from engine.model import Gateway, Target
@@ -35,15 +35,15 @@ class Workspaces:
 
     source: Target
     target: Target
-    source_gate: Gate
-    target_gate: Gate
+    source_gate: RateLimiter
+    target_gate: RateLimiter
     """The same object as `source_gate` where host and key are the same."""
     source_gateway: Gateway | None = None
     target_gateway: Gateway | None = None
     """Where prompts are rendered and called, when that was asked for."""
 
     @property
-    def gates(self) -> list[Gate]:
+    def gates(self) -> list[RateLimiter]:
         """Each gate once."""
         return [self.source_gate] if self.source_gate is self.target_gate else [self.source_gate, self.target_gate]
 
@@ -59,8 +59,8 @@ async def open_ends(
 ) -> AsyncIterator[Workspaces]:
     """Both ends of the migration; `rate` overrides `limits.rate`. Nothing is sent yet. `writes`: into the target."""
     async with AsyncExitStack() as stack:
-        gates: defaultdict[Address, Gate] = defaultdict(lambda: _gate(migration, rate))
-        used: list[Gate] = []
+        gates: defaultdict[Address, RateLimiter] = defaultdict(lambda: _gate(migration, rate))
+        used: list[RateLimiter] = []
         opened: list[Target] = []
         called: list[Gateway] = []
         sandbox = _Sandbox(migration.ledger, stack)
@@ -89,7 +89,9 @@ async def open_ends(
         )
 
 
-def _gateway(end: Endpoint, opening: Opening, gates: Mapping[Address, Gate]) -> AbstractAsyncContextManager[Gateway]:
+def _gateway(
+    end: Endpoint, opening: Opening, gates: Mapping[Address, RateLimiter]
+) -> AbstractAsyncContextManager[Gateway]:
     """Of this end; under the registry's own gate where host and key are the same."""
     connect = REGISTRIES[end.kind].gateway
     if connect is None or end.gateway is None:
@@ -127,13 +129,13 @@ async def open_job(migration: Migration, ends: Workspaces, *, also: Collection[s
     )
 
 
-def _limits(migration: Migration) -> Limits:
-    return Limits(timeout=migration.limits.timeout, attempts=migration.limits.attempts)
+def _limits(migration: Migration) -> RequestLimits:
+    return RequestLimits(timeout=migration.limits.timeout, attempts=migration.limits.attempts)
 
 
-def _gate(migration: Migration, rate: float | None) -> Gate:
+def _gate(migration: Migration, rate: float | None) -> RateLimiter:
     limits = migration.limits
-    return Gate(
+    return RateLimiter(
         rate=rate if rate is not None else limits.rate,
         reads=limits.reads,
         writes=limits.writes,

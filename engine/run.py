@@ -22,7 +22,7 @@ from engine.content.selection import glob_readings, untold
 from engine.errors import EXIT_DIFFERENT, Stop
 from engine.http.limiter import Requests
 from engine.ledger import report
-from engine.ledger.before_images import Copies
+from engine.ledger.before_images import BeforeImages
 from engine.ledger.file import entries, read_ledger
 from engine.ledger.report import Summary
 from engine.ledger.sink import Sink
@@ -42,7 +42,7 @@ from engine.model import Entry, Finding, Row
 from engine.session import VerbOptions, check_identity, new_run_id, opened
 from engine.taskgroup import task_group
 from engine.verbs import check
-from engine.verbs.check import examine, named_in_file, stop_on_problems, unknown_ids
+from engine.verbs.check import examine_ends, named_in_file, stop_on_problems, unknown_ids
 from engine.verbs.inventory import Inventory, count
 from engine.version import __version__
 
@@ -190,7 +190,7 @@ async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None
         sink=sink,
         halt=run.halt,
         clock=time.time,
-        copies=Copies(run.migration.ledger, run=run.id),
+        copies=BeforeImages(run.migration.ledger, run=run.id),
         max_failures=run.options.max_failures,
         replicas=run.replicas,
         total=len(tasks) + sum(task.action in TOLD for task in _surveyed(run).tasks),
@@ -349,7 +349,7 @@ async def check_migration(
     state = _recorded(migration)
     async with open_ends(migration, rate=rate, writes=write_test) as ends:
         job = await open_job(migration, ends)
-        findings = await examine(job, job.replicas_among(state.targets), _known_ids(migration))
+        findings = await examine_ends(job, job.replicas_among(state.targets), _known_ids(migration))
         if write_test:
             return findings + await check.write_test(job, collection)
         text = "creating was not tried; --write-test does, on a scratch prompt"

@@ -14,7 +14,7 @@ from engine.config import Migration
 from engine.connect import Workspaces, open_ends, open_job
 from engine.content.filter import Chosen
 from engine.errors import ConfigError, Stop
-from engine.ledger.before_images import Copies
+from engine.ledger.before_images import BeforeImages
 from engine.ledger.sink import Sink
 from engine.ledger.state import State, mismatch
 from engine.migrate.context import Flow
@@ -95,7 +95,7 @@ async def resumed(
     how: dict[str, Any] = {"rate": options.rate, "signals": options.signals, "gateways": gateways, "writes": writes}
     async with opened(migration, halt, run=run, **how) as (sink, ends):
         job = await halt.guard(open_job(migration, ends))
-        yield job, Flow(sink=sink, halt=halt, clock=time.time, copies=Copies(migration.ledger, run=run)), ends
+        yield job, Flow(sink=sink, halt=halt, clock=time.time, copies=BeforeImages(migration.ledger, run=run)), ends
 
 
 async def _stop_sending(halt: Halt, ends: Workspaces) -> None:

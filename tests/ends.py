@@ -9,13 +9,13 @@ from pydantic import SecretStr
 from engine.connectors.conductor.endpoint import ConductorEndpoint
 from engine.connectors.endpoint import Opening
 from engine.connectors.portkey.endpoint import PortkeyEndpoint
-from engine.http.client import Limits
-from engine.http.limiter import Gate
+from engine.http.client import RequestLimits
+from engine.http.limiter import RateLimiter
 
 
 def opening(*, name: str = "target", attempts: int = 3, concurrency: int = 16, **more: Any) -> Opening:
     """As the core opens an end, but as fast as it goes."""
-    gate, limits = Gate(rate=5_000, concurrency=concurrency), Limits(timeout=20, attempts=attempts)
+    gate, limits = RateLimiter(rate=5_000, concurrency=concurrency), RequestLimits(timeout=20, attempts=attempts)
     known: dict[str, Any] = {"name": name, "gate": gate, "limits": limits, "batch": 50}
     return Opening(**known | more)
 

@@ -24,9 +24,9 @@ from engine.connect import open_ends
 from engine.connectors.fields import Surroundings
 from engine.errors import ConfigError, EngineError
 from engine.http.client import _Progress
-from engine.http.limiter import Gate
+from engine.http.limiter import RateLimiter
 from engine.http.responses import Answer, Request, read_answer
-from engine.http.session import KeyAuth, Limits, open_client
+from engine.http.session import KeyAuth, RequestLimits, open_client
 from tests.raw_server import RawServer, answer
 
 CANARY: Final = "canary-0123456789-secret"
@@ -198,7 +198,7 @@ def _frames(error: BaseException) -> Iterator[object]:
 
 
 async def _read(url: str) -> Any:
-    gate, limits = Gate(rate=1000, concurrency=1), Limits(timeout=5, attempts=1)
+    gate, limits = RateLimiter(rate=1000, concurrency=1), RequestLimits(timeout=5, attempts=1)
     async with open_client(url, KeyAuth("x-key", "key"), gate, limits, name="source") as client:
         return await client.read("list", "/prompts")
 

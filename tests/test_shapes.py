@@ -16,8 +16,8 @@ from engine.connectors.portkey.gateway import PortkeyGateway
 from engine.connectors.portkey.probe import Probe
 from engine.connectors.portkey.registry import KEY_HEADER, Portkey
 from engine.errors import EngineError, Stop
-from engine.http.limiter import Gate
-from engine.http.session import KeyAuth, Limits, open_client
+from engine.http.limiter import RateLimiter
+from engine.http.session import KeyAuth, RequestLimits, open_client
 from engine.model import Finding, Row, Target, no_intent
 from tests import ends
 from tests.unplugged import URL, unplugged
@@ -115,16 +115,16 @@ async def every_call(target: Target) -> None:
     await no_bug(all_of(target.write_test(None)))
 
 
-def limits() -> Limits:
-    return Limits(timeout=5, attempts=1)
+def limits() -> RequestLimits:
+    return RequestLimits(timeout=5, attempts=1)
 
 
 def opening(name: str) -> Opening:
     return ends.opening(name=name, gate=gate(), limits=limits(), batch=5)
 
 
-def gate() -> Gate:
-    return Gate(rate=20_000, concurrency=8)
+def gate() -> RateLimiter:
+    return RateLimiter(rate=20_000, concurrency=8)
 
 
 @SHAPE

@@ -12,7 +12,7 @@ from typing import Any
 from engine.connectors.memory import Memory
 from engine.content.rewrite import Ends
 from engine.errors import Stop
-from engine.ledger.before_images import Copies
+from engine.ledger.before_images import BeforeImages
 from engine.ledger.sink import Sink
 from engine.migrate.context import Flow, MaxFailures
 from engine.migrate.halt import Halt
@@ -223,7 +223,7 @@ async def run(
     try:
         async with sink:
             found = await survey(job, sink.state, now=clock(), retry_failed=retry_failed)
-            copies = Copies(ledger, run=sink.run)
+            copies = BeforeImages(ledger, run=sink.run)
             flow = Flow(sink=sink, halt=halt or Halt(), clock=clock, copies=copies, max_failures=max_failures)
             await flow.record(Entry("run", {"migration": job.migration, "identity": {}}), *found.moved)
             tasks = [task for task in found.tasks if task.action in ("create", "update")][:limit]

@@ -230,7 +230,7 @@ class Limits(Part):
         return max(10.0, 2 * self.timeout) if self.settle is None else self.settle
 
 
-class Verification(Part):
+class VerifySettings(Part):
     """How replicas are checked."""
 
     after_run: StrictBool = Field(default=False, description="Verify as the last part of a run.")
@@ -282,7 +282,7 @@ class Migration(Part):
         description="File of results; {name}: the migration's.",
         validate_default=True,
     )
-    verify: Verification = Field(default=Verification(), description="What is compared when replicas are checked.")
+    verify: VerifySettings = Field(default=VerifySettings(), description="What is compared when replicas are checked.")
 
     @field_validator("target")
     @classmethod
@@ -317,7 +317,7 @@ class Migration(Part):
 
     @field_validator("verify")
     @classmethod
-    def _by_a_gateway(cls, verify: Verification, info: ValidationInfo) -> Verification:
+    def _by_a_gateway(cls, verify: VerifySettings, info: ValidationInfo) -> VerifySettings:
         ends = [end for end in (info.data.get("source"), info.data.get("target")) if end is not None]
         if without := [end.kind for end in ends if end.gateway is None and (verify.render or verify.completions)]:
             raise ValueError(f"render and completions need a gateway, and kind {without[0]} has none")

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from engine.connectors.fields import is_sandbox
-from engine.http.client import Auth, Client, Limits
-from engine.http.limiter import Gate
+from engine.http.client import Auth, Client, RequestLimits
+from engine.http.limiter import RateLimiter
 from engine.http.session import open_client
 from engine.model import Abilities, Gateway, Json, Target
 
@@ -119,8 +119,8 @@ class Opening:
     """
 
     name: str
-    gate: Gate
-    limits: Limits
+    gate: RateLimiter
+    limits: RequestLimits
     writes: bool = False
     batch: int = 1
 

@@ -30,7 +30,7 @@ REFUSALS_AT_FIRST: Final = 5
 LATER: Final = "Run the same command again later: it goes on where this one stopped."
 
 
-class Health:
+class CircuitBreaker:
     """Answers and failures of one end, called `end` ("source (host)") in messages.
 
     `clock` counts seconds and never goes back, `now` is the date in seconds. `attempts`: tries before a registry that

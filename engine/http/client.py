@@ -1,4 +1,4 @@
-"""Client: sends a request until it is settled. What an answer means stands in answers, what ends a run in health."""
+"""Client: sends a request until it is settled. What an answer means stands in responses, what ends a run in breaker."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Final, Protocol
 from urllib.parse import urlencode
 
 from engine.errors import Transient
-from engine.http.breaker import Health
-from engine.http.limiter import Gate, Kind, Turn
+from engine.http.breaker import CircuitBreaker
+from engine.http.limiter import Kind, RateLimiter, Turn
 from engine.http.responses import (
     INFRASTRUCTURE,
     Answer,
@@ -43,7 +43,7 @@ MOST_STALE: Final = 8
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """`timeout`: seconds for one request in all; `attempts`: of one that may be repeated; caps in bytes of a body."""
 
     timeout: float
@@ -107,8 +107,8 @@ class Client:
         send: Send,
         base_url: str,
         auth: Auth,
-        gate: Gate,
-        limits: Limits,
+        gate: RateLimiter,
+        limits: RequestLimits,
         *,
         end: str,
         address: str,
@@ -123,7 +123,7 @@ class Client:
         self._end = end
         self._secrets = secrets
         self._timing = timing
-        self._health = Health(end, limits.attempts, address=address, clock=timing.clock, now=timing.now)
+        self._health = CircuitBreaker(end, limits.attempts, address=address, clock=timing.clock, now=timing.now)
         self._refreshing = asyncio.Lock()
         self._accepted: deque[Mapping[str, str]] = deque(maxlen=4)
         """The newest headers that were good once."""

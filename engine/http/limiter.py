@@ -1,8 +1,8 @@
 """The rate, the pauses and the requests in flight of one host and one key.
 
-Everything that is sent passes one Gate: reads, writes, retries, look-ups. Whoever waits stands in one line, first come,
-first served; only its head waits for a host that is down, for the end of a pause, for a free place and for the rate.
-Which rate and how many places serve best is found by the two searches; this module keeps to what they say.
+Everything that is sent passes one RateLimiter: reads, writes, retries, look-ups. Whoever waits stands in one line,
+first come, first served; only its head waits for a host that is down, for the end of a pause, for a free place and for
+the rate. Which rate and how many places serve best is found by the two searches; this module keeps to what they say.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Turn:
 
     __slots__ = ("_gate", "_inside", "_retry", "entered", "kind", "probe", "seconds")
 
-    def __init__(self, gate: Gate, kind: Kind, retry: bool, probe: bool) -> None:
+    def __init__(self, gate: RateLimiter, kind: Kind, retry: bool, probe: bool) -> None:
         self.kind = kind
         self.probe = probe
         self._gate = gate
@@ -190,7 +190,7 @@ class Turn:
             self._gate.leave()
 
 
-class Gate:
+class RateLimiter:
     """Lets requests through in the order they came: at a rate, so many at once, and none during a pause.
 
     `rate` is a hard ceiling, in requests a second; None: it is found. `share`: how much of a limit that was found is

@@ -101,26 +101,26 @@ INFRASTRUCTURE: Final = frozenset({"unavailable", "server_error", "not_sent", "n
 
 
 @cache
-def judge(outcome: Outcome) -> Meaning:
+def meaning_of(outcome: Outcome) -> Meaning:
     """The row of the table for `outcome`."""
     return next((row for row in TABLE if outcome in row.outcomes), TABLE[-1])
 
 
-class Complaint(NamedTuple):
+class ErrorBody(NamedTuple):
     """What an error body says, as it says it. `message` may be blank."""
 
     message: str
     code: str | None
 
 
-def complaint(body: bytes) -> Complaint | None:
+def error_body(body: bytes) -> ErrorBody | None:
     """Reads the shapes that registries and gateways use: `error`, then `data`, then the root. None: not JSON."""
     try:
         root = decode(body)
     except ValueError:
         return None
     if not isinstance(root, dict):
-        return Complaint(root if isinstance(root, str) else "", None)
+        return ErrorBody(root if isinstance(root, str) else "", None)
     error = root.get("error")
     places = [place for place in (error, root.get("data"), root) if isinstance(place, dict)]
     message = _first(place.get("message") for place in places)
@@ -128,8 +128,8 @@ def complaint(body: bytes) -> Complaint | None:
     if isinstance(error, str):
         # {"error": "EXPIRED_TOKEN", "message": ..., "code": "403"} and {"error": "what went wrong"}
         own = error if error in TOKEN_CODES else code or (error if message else None)
-        return Complaint(message or error, own)
-    return Complaint(message or "", code)
+        return ErrorBody(message or error, own)
+    return ErrorBody(message or "", code)
 
 
 def _first(values: Iterable[Json]) -> str | None:
@@ -192,13 +192,13 @@ class Verdict:
     answer: Answer
     outcome: Outcome
     value: Json = field(default=None, repr=False)
-    said: Complaint | None = field(default=None, repr=False)
+    said: ErrorBody | None = field(default=None, repr=False)
 
     meaning: Meaning = field(init=False)
     fate: Fate = field(init=False)
 
     def __post_init__(self) -> None:
-        self.meaning = judge(self.outcome)
+        self.meaning = meaning_of(self.outcome)
         self.fate = self.meaning.read if self.request.repeatable else self.meaning.create
 
     @property
@@ -225,8 +225,8 @@ def read_answer(request: Request, answer: Answer) -> Verdict:
     # these three are values like all others; only that they are not frozen, which would double what they cost
     if answer.status is None:
         return Verdict(request=request, answer=answer, outcome=NoStatus.CUT_OFF if answer.left else NoStatus.NOT_SENT)
-    if judge(answer.status).read is not Fate.DONE:
-        said = _hushed(complaint(answer.body)) if request.hushed else complaint(answer.body)
+    if meaning_of(answer.status).read is not Fate.DONE:
+        said = _hushed(error_body(answer.body)) if request.hushed else error_body(answer.body)
         token = answer.status == 403 and said is not None and said.code in TOKEN_CODES
         return Verdict(request=request, answer=answer, outcome=401 if token else answer.status, said=said)
     if answer.fault:
@@ -247,9 +247,9 @@ def _whole(answer: Answer) -> Whole:
     return Whole(answer.headers.get("Content-Type", "").partition(";")[0].strip().lower(), answer.body)
 
 
-def _hushed(said: Complaint | None) -> Complaint | None:
+def _hushed(said: ErrorBody | None) -> ErrorBody | None:
     # some send a sentence where the code belongs
-    return said and Complaint("", said.code if said.code and _CODE.fullmatch(said.code) else None)
+    return said and ErrorBody("", said.code if said.code and _CODE.fullmatch(said.code) else None)
 
 
 _ERRORS: Final[Mapping[Fate, type[AnswerError]]] = {

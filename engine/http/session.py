@@ -23,12 +23,12 @@ from aiohttp.connector import Connection
 from yarl import URL
 
 from engine.errors import ConfigError
-from engine.http.client import Auth, Client, Limits, Timing
-from engine.http.limiter import Gate
+from engine.http.client import Auth, Client, RequestLimits, Timing
+from engine.http.limiter import RateLimiter
 from engine.http.responses import Answer, Request
 from engine.version import __version__
 
-__all__ = ["Auth", "Client", "KeyAuth", "Limits", "Timing", "open_client"]
+__all__ = ["Auth", "Client", "KeyAuth", "RequestLimits", "Timing", "open_client"]
 
 KEEP_ALIVE: Final = 4.0
 """Seconds an idle connection is kept: below the 5 s after which many servers close theirs. A request that leaves on a
@@ -58,8 +58,8 @@ class KeyAuth:
 async def open_client(
     base_url: str,
     auth: Auth,
-    gate: Gate,
-    limits: Limits,
+    gate: RateLimiter,
+    limits: RequestLimits,
     *,
     name: str,
     address: str = "base_url",
@@ -90,7 +90,7 @@ class _Broken(aiohttp.ClientError):
 
 
 @asynccontextmanager
-async def _open_session(url: URL, limits: Limits) -> AsyncIterator[aiohttp.ClientSession]:
+async def _open_session(url: URL, limits: RequestLimits) -> AsyncIterator[aiohttp.ClientSession]:
     # a context of our own, for aiohttp's was made at import and knows nothing of a later SSL_CERT_FILE
     tls = ssl.create_default_context() if url.scheme == "https" else True
     # no limit of connections: whoever has passed the gate must not wait a second time, out of its sight

@@ -21,7 +21,7 @@ from engine.model import Json, Prompt
 _LEFT_OUT: Final = frozenset({"variables", "inputs"})
 
 
-class Copies:
+class BeforeImages:
     """One file, made when the first copy is kept; a line is durable when `keep` returns."""
 
     def __init__(self, ledger: Path, *, run: str) -> None:

@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 from engine.errors import ConfigError, EngineError, Stop
 from engine.ledger import durable as disk
 from engine.ledger.durable import PRIVATE, NotAFile, new_file, sync, sync_folder
-from engine.ledger.lines import Chain, Verdict, judge
+from engine.ledger.lines import Chain, Condition, condition_of
 from engine.ledger.state import State
 from engine.model import Json
 
@@ -37,7 +37,7 @@ class Reading:
     path: Path
     state: State
     """The fold of the good lines."""
-    verdict: Verdict
+    verdict: Condition
     end: Chain
     """Where the good lines end."""
 
@@ -96,9 +96,9 @@ def _read(path: Path, file: BinaryIO) -> Reading:
             state.fold(line)
     file.seek(end.offset)
     rest = file.read(_REST_BYTES)
-    verdict = judge(rest, end)
+    verdict = condition_of(rest, end)
     if verdict.kind == "torn" and len(rest) == _REST_BYTES:
-        verdict = Verdict("damaged", verdict.line, verdict.offset)
+        verdict = Condition("damaged", verdict.line, verdict.offset)
     return Reading(path=path, state=state, verdict=verdict, end=end)
 
 

@@ -60,7 +60,7 @@ class Chain:
         return fields
 
 
-def encode(entry: Entry) -> bytes:
+def encode_line(entry: Entry) -> bytes:
     """The entry's own part of its line. Raises ValueError or TypeError for what cannot be written: a bug."""
     if not RESERVED.isdisjoint(entry.fields):
         raise ValueError(f"a {entry.kind} entry has a field that belongs to the ledger itself")
@@ -68,7 +68,7 @@ def encode(entry: Entry) -> bytes:
 
 
 def seal(parts: Sequence[bytes], after: Chain, *, ts: str, run: str) -> tuple[bytes, Chain]:
-    """The lines of one batch from what `encode` gave, ready to be written, and where they end."""
+    """The lines of one batch from what `encode_line` gave, ready to be written, and where they end."""
     batch, crc, last = after.batch + 1, after.crc, after.seq + len(parts)
     stamp = b',"ts":%b,"run":%b,' % (_dumps(ts), _dumps(run))
     lines = []
@@ -107,7 +107,7 @@ def _decode(line: bytes) -> dict[str, Json] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Condition:
     """What is to be done with a ledger file.
 
     whole: nothing. torn: cut it at `offset`, the last write did not end. damaged: refuse, acknowledged lines are bad.
@@ -121,9 +121,9 @@ class Verdict:
     """Bytes of good lines."""
 
 
-def judge(rest: bytes, good: Chain) -> Verdict:
+def condition_of(rest: bytes, good: Chain) -> Condition:
     """What the bytes behind the good lines mean; empty at the end of a whole file."""
-    return Verdict(_kind(rest, good), line=good.seq + 1, offset=good.offset)
+    return Condition(_kind(rest, good), line=good.seq + 1, offset=good.offset)
 
 
 def _kind(rest: bytes, good: Chain) -> Literal["whole", "torn", "damaged", "foreign", "newer"]:

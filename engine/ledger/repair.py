@@ -13,7 +13,7 @@ from typing import Any, Final
 from engine.errors import ConfigError, Stop
 from engine.ledger.durable import PRIVATE, new_file, put_in_place, sync_folder
 from engine.ledger.file import entries, open_locked, read_ledger, recover, refused
-from engine.ledger.lines import RESERVED, Chain, encode, salvage, seal
+from engine.ledger.lines import RESERVED, Chain, encode_line, salvage, seal
 from engine.ledger.state import State
 from engine.model import Entry, Json
 
@@ -122,6 +122,6 @@ def _write(path: Path, lines: Iterable[Line]) -> int:
     with new_file(path, mode=PRIVATE, over=True) as file:
         for line in lines:
             fields = {name: value for name, value in line.items() if name not in RESERVED}
-            data, chain = seal([encode(Entry(line["kind"], fields))], chain, ts=line["ts"], run=line["run"])
+            data, chain = seal([encode_line(Entry(line["kind"], fields))], chain, ts=line["ts"], run=line["run"])
             file.write(data)
     return chain.seq

@@ -24,7 +24,7 @@ import anyio
 from engine.errors import Stop
 from engine.ledger.durable import sync_data, write_all
 from engine.ledger.file import AGAIN, Reading, open_locked, recover, refused
-from engine.ledger.lines import encode, seal, timestamp
+from engine.ledger.lines import encode_line, seal, timestamp
 from engine.model import Entry
 
 BATCH_LINES: Final = 256
@@ -134,7 +134,7 @@ class Sink:
             raise self._refusal()
 
     def _enqueue(self, entries: tuple[Entry, ...]) -> asyncio.Future[bool]:
-        waiting = _Waiting(entries, [encode(entry) for entry in entries], self._loop.create_future())
+        waiting = _Waiting(entries, [encode_line(entry) for entry in entries], self._loop.create_future())
         self._queue.append(waiting)
         self._arrived.set()
         return waiting.durable

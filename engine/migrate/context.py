@@ -12,7 +12,7 @@ import anyio
 
 from engine.content.digest import MarkIn
 from engine.errors import EngineError, Stop, Transient
-from engine.ledger.before_images import Copies
+from engine.ledger.before_images import BeforeImages
 from engine.ledger.sink import Sink
 from engine.ledger.state import State
 from engine.log import log
@@ -114,7 +114,7 @@ class Flow:
     halt: Halt
     clock: Callable[[], float]
     max_failures: MaxFailures | None = None
-    copies: Copies
+    copies: BeforeImages
     labels: Labels = field(default_factory=Labels)
     first: FirstWrite = field(default_factory=FirstWrite)
     mark_in: MarkIn = "metadata"

@@ -18,7 +18,7 @@ from engine.migrate import entries
 from engine.migrate.entries import UPDATE
 from engine.migrate.job import Job, digest_of, prepare
 from engine.migrate.survey import renamed
-from engine.migrate.task import HEAD, Draft, Revision, Task
+from engine.migrate.task import HEAD, Prepared, Revision, Task
 from engine.model import Entry, Failed, Json, Mark, Prompt, Version
 
 Action = Literal["create", "update", "finish", "unchanged", "skip", "conflict", "failed", "replica"]
@@ -37,7 +37,7 @@ class Decision:
     """
 
     action: Action
-    draft: Draft | None = None
+    draft: Prepared | None = None
     pending: bool = False
     """Labels or the rest of the history follow."""
     entry: Entry | None = None
@@ -182,7 +182,7 @@ class _Case:
         assert self.record is not None  # only what was made is compared
         return self.record
 
-    def _notes(self, draft: Draft) -> tuple[str, ...]:
+    def _notes(self, draft: Prepared) -> tuple[str, ...]:
         labels = draft.replica.source.labels
         if not labels or self.job.target.can.labels or "labels" in self.job.target.fields:
             return draft.rewritten.notes
@@ -246,7 +246,7 @@ class _Case:
         staged = self._record.rare.staged
         return staged is not None and replica.version in staged
 
-    async def _update(self, draft: Draft, source: Prompt, before: Prompt) -> Decision:
+    async def _update(self, draft: Prepared, source: Prompt, before: Prompt) -> Decision:
         """`before`: what is there now."""
         job = self.job
         if (refused := renamed(job, before.name, draft.replica.prompt.name)) is not None:
@@ -269,7 +269,7 @@ class _Case:
             action="update", draft=draft.revising(revision, job.target), pending=pending, notes=notes, source=source
         )
 
-    def _fields(self, draft: Draft, source: Prompt, before: Prompt, newest: int | None) -> frozenset[str] | None:
+    def _fields(self, draft: Prepared, source: Prompt, before: Prompt, newest: int | None) -> frozenset[str] | None:
         """What an update sends: in place only what changes, where the registry fills in the rest as it should."""
         changed = changed_fields(before, draft.replica.prompt)
         if not self.job.in_place:
@@ -298,7 +298,7 @@ class _Case:
             return replace(revision, published=published.version)
         return revision
 
-    async def _there(self, draft: Draft, before: Prompt, versions: Sequence[Version]) -> int | None:
+    async def _there(self, draft: Prepared, before: Prompt, versions: Sequence[Version]) -> int | None:
         """The version that holds what is wanted already: published, newer than that, or than the update in doubt."""
         record, wanted = self.record, draft.replica.mark.replica_digest
         if digest(before) == wanted:

@@ -9,7 +9,7 @@ from typing import Final
 
 from engine.content.selection import find
 from engine.errors import AnswerError
-from engine.migrate.task import Draft, Revision
+from engine.migrate.task import Prepared, Revision
 from engine.model import Created, Entry, Failed, Json, Mark, Named, Outcome, Prompt, Row, Unknown
 
 MESSAGE_BYTES: Final = 500
@@ -41,7 +41,7 @@ def compared_at(updated_at: str | None, now: float) -> str | None:
     return updated_at if now - changed > CLOCKS_APART_S else None
 
 
-def intent(whose: Mapping[str, Json], draft: Draft, attempt: int) -> Entry:
+def intent(whose: Mapping[str, Json], draft: Prepared, attempt: int) -> Entry:
     """Durable before the first byte of a create or update leaves."""
     revision = draft.revision
     return Entry(
@@ -59,7 +59,7 @@ def intent(whose: Mapping[str, Json], draft: Draft, attempt: int) -> Entry:
     )
 
 
-def _update_intended(draft: Draft, revision: Revision) -> dict[str, Json]:
+def _update_intended(draft: Prepared, revision: Revision) -> dict[str, Json]:
     """What tells later whether it happened, and what was there before it."""
     versions = {"source_version": draft.replica.source.version, "collection": draft.replica.prompt.collection}
     return {**_before(revision), **versions, "replica_digest": draft.replica.mark.replica_digest}
@@ -67,7 +67,7 @@ def _update_intended(draft: Draft, revision: Revision) -> dict[str, Json]:
 
 def of(
     whose: Mapping[str, Json],
-    draft: Draft,
+    draft: Prepared,
     outcome: Outcome,
     *,
     now: float,
@@ -95,7 +95,14 @@ def of(
 
 
 def updated(
-    whose: Mapping[str, Json], draft: Draft, *, how: str, after: int | None, published: bool, now: float, pending: bool
+    whose: Mapping[str, Json],
+    draft: Prepared,
+    *,
+    how: str,
+    after: int | None,
+    published: bool,
+    now: float,
+    pending: bool,
 ) -> Entry:
     """A prompt that has a new version, or a new head; `published`: that version is what applications get."""
     revision = draft.revision
@@ -127,7 +134,7 @@ def _before(revision: Revision) -> dict[str, Json]:
     }
 
 
-def _copied(draft: Draft, now: float) -> dict[str, Json]:
+def _copied(draft: Prepared, now: float) -> dict[str, Json]:
     source = draft.replica.source
     return {
         "source_slug": source.slug,
@@ -176,7 +183,7 @@ def rolled_back(whose: Mapping[str, Json], target_id: str | None, result: str, *
     return Entry("rolled_back", {**whose, "target_id": target_id, "result": result, **back_to})
 
 
-def finished(whose: Mapping[str, Json], target_id: str, draft: Draft | None, *, now: float) -> Entry:
+def finished(whose: Mapping[str, Json], target_id: str, draft: Prepared | None, *, now: float) -> Entry:
     """What was pending is there. `draft`: of a whole history the version that is published."""
     return Entry("finished", {**whose, "target_id": target_id, **(_copied(draft, now) if draft is not None else {})})
 

@@ -11,7 +11,7 @@ from engine.migrate.context import Flow
 from engine.migrate.entries import UPDATE
 from engine.migrate.job import Job, prepare
 from engine.migrate.send import _listed, _refused
-from engine.migrate.task import Draft, Ready, Revision, Task
+from engine.migrate.task import Prepared, Ready, Revision, Task
 from engine.migrate.update import _put_and_prove
 from engine.model import Failed, Json, Prompt, Version
 
@@ -68,7 +68,7 @@ class _History:
         published = await job.source.fetch(row.id)
         there = await job.target.versions(self.target_id)
         spare = [version for version in there if version.number not in self.numbers.values()]
-        drafts: dict[int, Draft] = {}
+        drafts: dict[int, Prepared] = {}
         for version in await job.source.versions(row.id):
             if version.number in self.numbers and version.number != published.version:
                 continue
@@ -83,7 +83,7 @@ class _History:
                 return
         await self._publish(published, drafts[published.version or 0], before)
 
-    async def _bring(self, source: int, draft: Draft, before: Prompt, spare: list[Version]) -> bool:
+    async def _bring(self, source: int, draft: Prepared, before: Prompt, spare: list[Version]) -> bool:
         """One version; False: it did not arrive, and the ledger says why, or the run was asked to end."""
         number = await self._claim(draft, spare)
         if number is None:
@@ -104,7 +104,7 @@ class _History:
         self.numbers[source] = number
         return True
 
-    async def _claim(self, draft: Draft, spare: list[Version]) -> int | None:
+    async def _claim(self, draft: Prepared, spare: list[Version]) -> int | None:
         """A version that is there already and holds the same: the first one, or one whose answer was lost."""
         for version in list(spare):
             found = await self.job.target.fetch(self.target_id, str(version.number))
@@ -113,7 +113,7 @@ class _History:
                 return version.number
         return None
 
-    async def _publish(self, published: Prompt, draft: Draft, before: Prompt) -> None:
+    async def _publish(self, published: Prompt, draft: Prepared, before: Prompt) -> None:
         number = self.numbers[published.version or 0]
         if self.job.publish and not self.job.target.can.stages:
             newest = (await self.job.target.versions(self.target_id))[-1].number

@@ -1,4 +1,4 @@
-"""What one migration is to do, as plain values; and how a run is asked to end."""
+"""What one migration is to do, as plain values, and from a definition to what is sent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from engine.content.digest import MarkIn, digest, key_of, make_replica, read_mark
 from engine.content.rewrite import Ends, rewrite
 from engine.errors import Rejected
-from engine.migrate.task import Draft, Step
+from engine.migrate.task import Prepared, Step
 from engine.model import Failed, Mark, Prompt, Rule, Select, Source, Target
 
 
@@ -62,7 +62,7 @@ class Job:
         return mark.migration == self.migration and mark.key == self.key(mark.source_id)
 
 
-def prepare(job: Job, prompt: Prompt, *, name: str | None = None, mark_in: MarkIn = "metadata") -> Draft | Failed:
+def prepare(job: Job, prompt: Prompt, *, name: str | None = None, mark_in: MarkIn = "metadata") -> Prepared | Failed:
     """From a definition to what is sent; Failed names what is missing or would be lost. `name` overrides the rules'."""
     try:
         return _prepare(job, prompt, name, mark_in)
@@ -72,7 +72,7 @@ def prepare(job: Job, prompt: Prompt, *, name: str | None = None, mark_in: MarkI
         return Failed(error="too_deep", message="its parameters or tools are nested too deep to be copied without loss")
 
 
-def _prepare(job: Job, prompt: Prompt, name: str | None, mark_in: MarkIn) -> Draft | Failed:
+def _prepare(job: Job, prompt: Prompt, name: str | None, mark_in: MarkIn) -> Prepared | Failed:
     rewritten = rewrite(prompt, job.rules, job.ends, job.target.fields)
     if rewritten.missing:
         return Failed(error="missing", message="; ".join(rewritten.missing), retriable=True)
@@ -87,7 +87,7 @@ def _prepare(job: Job, prompt: Prompt, name: str | None, mark_in: MarkIn) -> Dra
         rewritten = replace(rewritten, prompt=replace(rewritten.prompt, name=name))
     where: MarkIn = "nowhere" if job.in_place else mark_in
     replica = make_replica(prompt, rewritten.prompt, migration=job.migration, registry=job.registry, mark_in=where)
-    return Draft(replica=replica, body=job.target.encode(replica), rewritten=rewritten)
+    return Prepared(replica=replica, body=job.target.encode(replica), rewritten=rewritten)
 
 
 def digest_of(prompt: Prompt) -> str | None:

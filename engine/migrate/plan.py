@@ -19,7 +19,7 @@ from engine.ledger.state import Record, State
 from engine.migrate.decide import Decision, decide
 from engine.migrate.job import Job
 from engine.migrate.survey import Survey
-from engine.migrate.task import Draft, Task
+from engine.migrate.task import Prepared, Task
 from engine.model import Dialect, Failed, Json
 from engine.taskgroup import task_group
 
@@ -241,7 +241,7 @@ async def _labels_left(job: Job, task: Task, decision: Decision) -> list[str]:
     return [f"label {name!r} stands on version {number}, which is not copied" for number, name in left]
 
 
-def _digests(draft: Draft | None) -> Mapping[str, str | None]:
+def _digests(draft: Prepared | None) -> Mapping[str, str | None]:
     mark = draft.replica.mark if draft is not None else None
     return {} if mark is None else {"source_digest": mark.source_digest, "replica_digest": mark.replica_digest}
 

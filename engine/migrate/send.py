@@ -11,7 +11,7 @@ from engine.migrate import entries
 from engine.migrate.context import Flow
 from engine.migrate.entries import UPDATE
 from engine.migrate.job import Job
-from engine.migrate.task import HEAD, Draft, Ready, Revision, Task
+from engine.migrate.task import HEAD, Prepared, Ready, Revision, Task
 from engine.model import Entry, Failed, Json, Outcome, Sending
 
 READ_BACK_TRIES: Final = 6
@@ -79,7 +79,7 @@ def _attempt(flow: Flow, ready: Ready) -> int:
     return record.attempt if record is not None else 0
 
 
-def _revision(draft: Draft) -> Revision:
+def _revision(draft: Prepared) -> Revision:
     assert draft.revision is not None  # only updates come here
     return draft.revision
 

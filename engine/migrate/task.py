@@ -45,7 +45,7 @@ class Revision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class Prepared:
     """A replica ready to be sent, and what the rewrite said of it. `revision`: it updates a prompt that is there."""
 
     replica: Replica
@@ -53,7 +53,7 @@ class Draft:
     rewritten: Rewritten
     revision: Revision | None = None
 
-    def revising(self, revision: Revision, target: Target) -> Draft:
+    def revising(self, revision: Revision, target: Target) -> Prepared:
         """The same as an update. Raises Rejected when it cannot be written without loss."""
         return replace(self, revision=revision, body=target.encode_update(self.replica, revision.fields))
 
@@ -116,7 +116,7 @@ class Ready:
     task: Task
     whose: Mapping[str, Json]
     """What its lines in the ledger begin with."""
-    draft: Draft
+    draft: Prepared
     pending: bool = False
     """Labels or the rest of the history follow."""
 

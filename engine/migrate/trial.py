@@ -15,7 +15,7 @@ from engine.migrate.history import finish
 from engine.migrate.job import Job, prepare
 from engine.migrate.post import post, revise
 from engine.migrate.send import READ_BACK_TRIES, seen_source
-from engine.migrate.task import Draft, Ready, Task
+from engine.migrate.task import Prepared, Ready, Task
 from engine.model import Created, Failed, Json, Prompt
 from engine.taskgroup import for_each
 
@@ -78,7 +78,7 @@ async def as_marked(job: Job, flow: Flow, batch: Sequence[Ready]) -> list[Ready]
     return marked
 
 
-def _marked(job: Job, flow: Flow, ready: Ready) -> Draft | Failed:
+def _marked(job: Job, flow: Flow, ready: Ready) -> Prepared | Failed:
     draft = ready.draft
     if flow.mark_in == "metadata" or read_mark(draft.replica.prompt.metadata, None) is None:
         return draft
@@ -91,7 +91,7 @@ def _marked(job: Job, flow: Flow, ready: Ready) -> Draft | Failed:
         return Failed(error=error.error, message=str(error))
 
 
-async def _learn(job: Job, flow: Flow, draft: Draft, target_id: str) -> None:
+async def _learn(job: Job, flow: Flow, draft: Prepared, target_id: str) -> None:
     """Reads the first replica back whole. What the registry did to it is said; it does not stop the run."""
     found = await _read_back(job, flow, target_id)
     if found is None:
@@ -105,7 +105,7 @@ async def _learn(job: Job, flow: Flow, draft: Draft, target_id: str) -> None:
         log.warning("replica.differs", target_id=target_id, fields=list(fields))
 
 
-async def _mark_again(job: Job, draft: Draft, target_id: str) -> None:
+async def _mark_again(job: Job, draft: Prepared, target_id: str) -> None:
     """Gives the first replica the mark that all later ones carry, so that a lost ledger does not lose it."""
     marked = make_replica(
         draft.replica.source,

@@ -41,7 +41,7 @@ def unknown_ids(job: Job, rows: Iterable[Row], known: Collection[str]) -> Iterat
             yield Finding(level="problem", where="select.ids", text=f"there is no prompt {prompt_id!r} at the source")
 
 
-async def examine(job: Job, replicas: Collection[str], known: Collection[str]) -> list[Finding]:
+async def examine_ends(job: Job, replicas: Collection[str], known: Collection[str]) -> list[Finding]:
     """Everything that can be known before a write, each problem once.
 
     `replicas`: ids of this migration's own; `known`: ids and slugs of sources that its ledger knows.

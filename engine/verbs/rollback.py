@@ -97,7 +97,7 @@ async def rollback(job: Job, flow: Flow, undos: Sequence[Undo], *, dry_run: bool
 
     async def one(undo: Undo) -> None:
         async with limiter:
-            found[undo.made.source_id] = await _Case(job, flow, undo).undone(dry_run=dry_run)
+            found[undo.made.source_id] = await _Undoing(job, flow, undo).undone(dry_run=dry_run)
 
     async with task_group() as group:
         for undo in undos:
@@ -108,7 +108,7 @@ async def rollback(job: Job, flow: Flow, undos: Sequence[Undo], *, dry_run: bool
 
 
 @dataclass(frozen=True, slots=True)
-class _Case:
+class _Undoing:
     job: Job
     flow: Flow
     undo: Undo

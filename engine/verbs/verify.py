@@ -23,7 +23,7 @@ from engine.migrate.context import Flow
 from engine.migrate.job import Job, prepare
 from engine.migrate.listing import rows_of
 from engine.migrate.lookup import look_up
-from engine.migrate.task import Draft
+from engine.migrate.task import Prepared
 from engine.model import Completion, Entry, Failed, Gateway, Json, Mark, Prompt
 from engine.taskgroup import task_group
 from engine.verbs import completions, render
@@ -255,7 +255,7 @@ class _Pair:
             mark.key == job.key(self.made.source_id) or (job.source.can.moves and job.made(mark))
         )
 
-    def _draft(self, source: Prompt) -> Draft | Failed:
+    def _draft(self, source: Prompt) -> Prepared | Failed:
         name = str(self.made.last.get("name")) if self.job.on_existing == "rename" else None
         return prepare(self.job, source, name=name)
 
@@ -278,7 +278,7 @@ class _Pair:
         cases = cases_for(source, checks.cases, checks.variables)
         if checks.render:
             draft = self._draft(source)
-            may_differ = render.may_differ_of(draft.rewritten) if isinstance(draft, Draft) else frozenset()
+            may_differ = render.may_differ_of(draft.rewritten) if isinstance(draft, Prepared) else frozenset()
             before = self._source_reference(source)
             rendered = await render.compare(checks.source, checks.target, before, replica_ref, cases, may_differ)
             verified = _with(verified, rendered.fields, rendered.problem)

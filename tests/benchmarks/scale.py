@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from engine.ledger.lines import Chain, encode, seal, timestamp
+from engine.ledger.lines import Chain, encode_line, seal, timestamp
 from engine.model import Entry
 from tests.benchmarks.__main__ import serving
 from tests.e2e import ROOT, environment
@@ -53,8 +53,8 @@ def write_ledger(path: Path) -> None:
                 whose = {"source_id": f"p-{number}", "source_name": f"prompt {number}", "source_collection": "main"}
                 intent = {"op": "create", "key": digest[:16], "name": f"prompt {number}-replica", "attempt": 1}
                 made = {"target_id": f"r-{number}", "how": "response", "replica_digest": digest}
-                parts += [encode(Entry("intent", {**whose, **intent, "body_sha256": digest})),
-                          encode(Entry("created", {**whose, **made, "source_digest": digest}))]  # fmt: skip
+                parts += [encode_line(Entry("intent", {**whose, **intent, "body_sha256": digest})),
+                          encode_line(Entry("created", {**whose, **made, "source_digest": digest}))]  # fmt: skip
             data, end = seal(parts, end, ts=ts, run="first")
             file.write(data)
 

@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from engine.connectors.memory import Memory
 from engine.content.digest import read_mark
 from engine.ledger import report
-from engine.ledger.before_images import Copies
+from engine.ledger.before_images import BeforeImages
 from engine.ledger.file import read_ledger
 from engine.ledger.sink import Sink
 from engine.migrate.context import Flow
@@ -276,7 +276,7 @@ class Migrations(RuleBasedStateMachine):
         try:
             async with sink:
                 found = await survey(self._job, sink.state, now=self._clock(), retry_failed=retry_failed)
-                copies = Copies(self._ledger, run=sink.run)
+                copies = BeforeImages(self._ledger, run=sink.run)
                 flow = Flow(sink=sink, halt=Patient(self._clock), clock=self._clock, copies=copies)
                 await flow.record(Entry("run", {"migration": self._job.migration}))
                 tasks = [task for task in found.tasks if task.action == "create"]

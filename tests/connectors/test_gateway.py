@@ -14,8 +14,8 @@ from engine.connectors.portkey import registry as portkey
 from engine.connectors.portkey.gateway import PortkeyGateway, connect_gateway
 from engine.connectors.portkey.registry import KEY_HEADER
 from engine.errors import EngineError, Gone, Rejected, Stop, Transient
-from engine.http.limiter import Gate
-from engine.http.session import KeyAuth, Limits, Timing, open_client
+from engine.http.limiter import RateLimiter
+from engine.http.session import KeyAuth, RequestLimits, Timing, open_client
 from engine.model import Completion, Gateway, Prompt
 from engine.sandbox import Sandbox, SandboxOptions, serve
 from engine.verbs.cases import made_up
@@ -34,13 +34,13 @@ def clock() -> Callable[[], float]:
     return lambda: float(next(ticks))
 
 
-def gate() -> Gate:
-    return Gate(rate=5_000, concurrency=8)
+def gate() -> RateLimiter:
+    return RateLimiter(rate=5_000, concurrency=8)
 
 
 @asynccontextmanager
 async def opened(base_url: str, key: str = KEY) -> AsyncIterator[PortkeyGateway]:
-    limits = Limits(timeout=20, attempts=3)
+    limits = RequestLimits(timeout=20, attempts=3)
     async with connect_gateway(ends.portkey(base_url, key), ends.opening(limits=limits), clock=clock()) as gateway:
         yield gateway
 
@@ -50,7 +50,7 @@ async def answering(*steps: Step, attempts: int = 3) -> AsyncIterator[tuple[Gate
     async def sleep(_seconds: float) -> None:
         """Waiting is the client's affair, and tested there."""
 
-    limits, timing = Limits(timeout=20, attempts=attempts), Timing(sleep=sleep)
+    limits, timing = RequestLimits(timeout=20, attempts=attempts), Timing(sleep=sleep)
     async with (
         RawServer(*steps) as server,
         open_client(

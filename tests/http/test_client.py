@@ -21,10 +21,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import AnswerError, EngineError, Rejected, Stop, Transient
-from engine.http.limiter import Gate
+from engine.http.limiter import RateLimiter
 from engine.http.redact import clean
-from engine.http.responses import FIRST_BACKOFF, LONGEST_BACKOFF, backoff, complaint, judge, rate_hint, retry_after
-from engine.http.session import Auth, Client, KeyAuth, Limits, Timing, open_client
+from engine.http.responses import (
+    FIRST_BACKOFF,
+    LONGEST_BACKOFF,
+    backoff,
+    error_body,
+    meaning_of,
+    rate_hint,
+    retry_after,
+)
+from engine.http.session import Auth, Client, KeyAuth, RequestLimits, Timing, open_client
 from tests.raw_server import RawServer, Step, answer, close, drip, hang, raw, reset, truncated
 
 KEY = "canary-key-0123456789"
@@ -36,7 +44,7 @@ PROSE = b'{"string":"Canary words that nobody else may ever read"}'
 class Wire:
     """A client, the gate it passes, and what it slept."""
 
-    def __init__(self, client: Client, gate: Gate, slept: list[float]) -> None:
+    def __init__(self, client: Client, gate: RateLimiter, slept: list[float]) -> None:
         self.client = client
         self.gate = gate
         self.slept = slept
@@ -71,9 +79,9 @@ async def wired(
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    gate = Gate(rate=20_000, concurrency=8, jitter=lambda: 0.0)
+    gate = RateLimiter(rate=20_000, concurrency=8, jitter=lambda: 0.0)
     timing = Timing(sleep=sleep, clock=clock or (lambda: sum(slept)), now=lambda: 1_000_000_000.0, draw=lambda: draw)
-    limits = Limits(timeout=total, attempts=attempts, connect=2, body_cap=body_cap)
+    limits = RequestLimits(timeout=total, attempts=attempts, connect=2, body_cap=body_cap)
     async with open_client(
         url, auth or KeyAuth("x-api-key", KEY), gate, limits, name="target", timing=timing
     ) as client:
@@ -198,7 +206,7 @@ async def test_every_answer(name: str, step: Step, once: str, always: str, creat
 
 
 def test_no_outcome_is_without_a_row() -> None:
-    assert {status: judge(status).error for status in (100, 199, 600, 999)} == dict.fromkeys(
+    assert {status: meaning_of(status).error for status in (100, 199, 600, 999)} == dict.fromkeys(
         (100, 199, 600, 999), "bad_answer"
     )
 
@@ -791,12 +799,12 @@ async def test_a_firewall_is_told_from_the_registry() -> None:
     ],
 )
 def test_error_bodies(body: bytes, message: str, code: str | None) -> None:
-    assert complaint(body) == (message, code)
+    assert error_body(body) == (message, code)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"\xff", b'{"message":'])
 def test_error_bodies_that_are_no_json(body: bytes) -> None:
-    assert complaint(body) is None
+    assert error_body(body) is None
 
 
 async def test_what_the_registry_says_arrives_without_key_and_text() -> None:

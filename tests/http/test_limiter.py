@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import Transient
-from engine.http.limiter import Gate, Kind, Requests, Throttle
+from engine.http.limiter import Kind, RateLimiter, Requests, Throttle
 from tests.simulator import Bucket
 from tests.virtual import in_virtual_time, now
 
 
-def gate(*, rate: float | None = 1000, concurrency: int = 1000, jitter: float = 0.0) -> Gate:
-    return Gate(rate=rate, concurrency=concurrency, jitter=lambda: jitter)
+def gate(*, rate: float | None = 1000, concurrency: int = 1000, jitter: float = 0.0) -> RateLimiter:
+    return RateLimiter(rate=rate, concurrency=concurrency, jitter=lambda: jitter)
 
 
-async def send(gate: Gate, times: list[float], *, seconds: float = 0.0) -> None:
+async def send(gate: RateLimiter, times: list[float], *, seconds: float = 0.0) -> None:
     async with gate.turn("read"):
         times.append(now())
         await asyncio.sleep(seconds)
@@ -60,11 +60,11 @@ def test_rate_and_pauses_hold_whenever_requests_come(
     times: list[float] = []
     quiet: list[tuple[float, float]] = []
 
-    async def come(throttle: Gate, after: float) -> None:
+    async def come(throttle: RateLimiter, after: float) -> None:
         await asyncio.sleep(after)
         await send(throttle, times)
 
-    async def pause(throttle: Gate, after: float, seconds: float) -> None:
+    async def pause(throttle: RateLimiter, after: float, seconds: float) -> None:
         await asyncio.sleep(after)
         quiet.append((now(), now() + seconds))
         throttle.pause(seconds, "busy")
@@ -88,7 +88,7 @@ def test_rate_and_pauses_hold_whenever_requests_come(
 def test_64_workers_wait_alike(rate: float) -> None:
     waits: list[float] = []
 
-    async def worker(throttle: Gate) -> None:
+    async def worker(throttle: RateLimiter) -> None:
         for _ in range(20):
             start = now()
             async with throttle.turn("read"):
@@ -296,7 +296,7 @@ def test_reads_and_writes_keep_ceilings_of_their_own_and_hold_nobody_else_up(rea
     times: dict[str, list[float]] = {"read": [], "write": []}
 
     async def work() -> float:
-        throttle = Gate(rate=400, concurrency=1000, reads=reads, writes=writes, jitter=lambda: 0.0)
+        throttle = RateLimiter(rate=400, concurrency=1000, reads=reads, writes=writes, jitter=lambda: 0.0)
 
         async def come(kind: Kind) -> None:
             async with throttle.turn(kind) as turn:
@@ -322,14 +322,14 @@ def test_without_a_ceiling_of_its_own_a_kind_has_all_the_rate() -> None:
     times: list[float] = []
 
     async def work() -> None:
-        throttle = Gate(rate=100, concurrency=1000, writes=1.0, jitter=lambda: 0.0)
+        throttle = RateLimiter(rate=100, concurrency=1000, writes=1.0, jitter=lambda: 0.0)
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
                 tasks.start_soon(one_write, throttle)
             for _ in range(100):
                 tasks.start_soon(send, throttle, times)
 
-    async def one_write(throttle: Gate) -> None:
+    async def one_write(throttle: RateLimiter) -> None:
         async with throttle.turn("write") as turn:
             await turn.sending()
 
@@ -437,7 +437,7 @@ def worked(limit: Bucket, seconds: float, *, rate: float | None, share: float = 
     """64 workers for so long against a registry 20 ms away: accepted and refused after 30 s, and what was found."""
 
     async def work() -> tuple[int, int, Throttle]:
-        throttle = Gate(rate=rate, concurrency=64, share=share, jitter=lambda: 0.5)
+        throttle = RateLimiter(rate=rate, concurrency=64, share=share, jitter=lambda: 0.5)
         accepted = refused = 0
 
         async def worker() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from engine.errors import EngineError, Stop, Unsupported
 from engine.ledger import durable as disk
-from engine.ledger.before_images import Copies
+from engine.ledger.before_images import BeforeImages
 from engine.ledger.file import read_ledger
 from engine.ledger.repair import compact
 from engine.ledger.sink import Sink
@@ -100,7 +100,7 @@ async def test_a_ledger_is_written_there(drive: Drive, tmp_path: Path) -> None:
         await sink.record(Entry("intent", {"source_id": "a"}))
         assert len(drive.full) == opened + 1
     sink.close()
-    await Copies(ledger, run="r1").keep({"source_id": "a"}, Prompt(id="a", name="a", text="x"))
+    await BeforeImages(ledger, run="r1").keep({"source_id": "a"}, Prompt(id="a", name="a", text="x"))
     assert compact(ledger).lines_before == 1
     assert read_ledger(ledger).verdict.kind == "whole"
     assert drive.plain == []
@@ -119,7 +119,7 @@ async def test_nothing_is_claimed_after_a_failed_full_sync(drive: Drive, tmp_pat
 
 
 async def test_the_name_of_a_first_copy_is_durable(drive: Drive, tmp_path: Path) -> None:
-    copies = Copies(tmp_path / "ledger.jsonl", run="r1")
+    copies = BeforeImages(tmp_path / "ledger.jsonl", run="r1")
     for expected in (2, 3):  # the file and its folder; then the file alone
         await copies.keep({"source_id": "a"}, Prompt(id="a", name="a", text="x"))
         assert len(drive.full) == expected

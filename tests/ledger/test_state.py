@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.ledger.lines import Chain, encode, judge, seal, timestamp
+from engine.ledger.lines import Chain, condition_of, encode_line, seal, timestamp
 from engine.ledger.state import Failure, Record, State, mismatch
 from engine.model import Entry, Json
 
@@ -55,7 +55,7 @@ def rolled_back(source_id: str, target_id: str) -> Entry:
 def sealed(batches: Sequence[Sequence[Entry]], after: Chain | None = None) -> bytes:
     chain, data = after or Chain(), b""
     for batch in batches:
-        lines, chain = seal([encode(entry) for entry in batch], chain, ts=TS, run="r1")
+        lines, chain = seal([encode_line(entry) for entry in batch], chain, ts=TS, run="r1")
         data += lines
     return data
 
@@ -73,7 +73,7 @@ def good_part(data: bytes) -> tuple[list[dict[str, Json]], Chain]:
 def verdict_of(data: bytes) -> tuple[str, int]:
     """Its kind, and how many lines are good."""
     _, chain = good_part(data)
-    verdict = judge(data[chain.offset :], chain)
+    verdict = condition_of(data[chain.offset :], chain)
     assert (verdict.offset, verdict.line) == (chain.offset, chain.seq + 1)
     return verdict.kind, chain.seq
 
@@ -112,12 +112,12 @@ def test_any_name_comes_back_as_it_was(name: str) -> None:
     lines, chain = good_part(data)
     assert data.count(b"\n") == 1
     assert lines[0]["source_id"] == lines[0]["target_id"] == name
-    assert judge(data[chain.offset :], chain).kind == "whole"
+    assert condition_of(data[chain.offset :], chain).kind == "whole"
 
 
 def test_an_entry_cannot_take_the_ledgers_own_fields() -> None:
     with pytest.raises(ValueError, match="belongs to the ledger"):
-        encode(Entry("created", {"seq": 5}))
+        encode_line(Entry("created", {"seq": 5}))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from engine.ledger.file import entries, read_ledger
 from engine.migrate.context import MaxFailures
 from engine.migrate.halt import Halt
 from engine.migrate.job import prepare
-from engine.migrate.task import Draft
+from engine.migrate.task import Prepared
 from engine.model import MARK_KEY, Created, Failed, Outcome, Prompt, Sending, Unknown
 from tests.workspaces import Forgetful, OnCreate, Put, Ran, Wrapped, job_of, memory, names, prompt, run
 
@@ -682,7 +682,7 @@ async def test_a_target_that_takes_bulks_gets_bulks(ledger: Path) -> None:
 
 def test_a_draft_shows_no_template() -> None:
     draft = prepare(job_of(memory()), prompt("a", text="canary-9b"))
-    assert isinstance(draft, Draft)
+    assert isinstance(draft, Prepared)
     assert "canary-9b" not in repr(draft)
 
 

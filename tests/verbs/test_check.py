@@ -9,7 +9,7 @@ import pytest
 from engine.content.rewrite import Ends, kinds_needed
 from engine.errors import Rejected, Stop, Transient
 from engine.model import Catalog, Finding, Named, Row, Rule, Select
-from engine.verbs.check import examine, named_in_file, stop_on_problems, unknown_ids
+from engine.verbs.check import examine_ends, named_in_file, stop_on_problems, unknown_ids
 from tests.workspaces import CATALOG, Wrapped, job_of, memory, prompt
 
 
@@ -70,7 +70,7 @@ def test_an_id_that_is_nowhere_is_a_problem_and_one_that_the_ledger_has_is_not()
 
 
 async def test_a_workspace_where_all_is_there_has_no_problem() -> None:
-    findings = await examine(job_of(memory(prompt("a"), prompt("b"))), (), ())
+    findings = await examine_ends(job_of(memory(prompt("a"), prompt("b"))), (), ())
     assert problems(findings) == []
     assert any("lists prompts: 2" in finding.text for finding in findings)
     assert any("takes 2 of 2" in finding.text for finding in findings)
@@ -78,7 +78,7 @@ async def test_a_workspace_where_all_is_there_has_no_problem() -> None:
 
 async def test_a_check_writes_nothing_and_reads_one_prompt_of_a_workspace_that_stays() -> None:
     there = Wrapped(memory(*(prompt(f"p{number}") for number in range(20))))
-    await examine(job_of(there), (), ())
+    await examine_ends(job_of(there), (), ())
     assert there.inner.creates == 0
     assert len(there.fetched) == 1
 
@@ -87,7 +87,7 @@ async def test_what_prompts_refer_to_and_the_other_workspace_lacks_is_told_once_
     elsewhere = Catalog(collections=(Named(id="z1", slug="sales", name="Sales"),), providers=(), partials=())
     source = memory(*(prompt(f"p{number}", provider="anthropic-prod") for number in range(3)))
     job = job_of(source, memory(), ends=ends(same=False, target=elsewhere))
-    found = {text: where for where, text in problems(await examine(job, (), ()))}
+    found = {text: where for where, text in problems(await examine_ends(job, (), ()))}
     assert len(found) == 2
     for word in ("collection 'support'", "provider 'anthropic-prod'"):
         (text,) = [text for text in found if word in text]
@@ -101,16 +101,16 @@ async def test_definitions_that_cannot_be_read_are_a_problem_of_the_source(error
         raise error
 
     job = job_of(Wrapped(memory(prompt("a"), prompt("b")), on_fetch=on_fetch), memory())
-    assert problems(await examine(job, (), ())) == [("source", f"{error} (2 prompts)")]
+    assert problems(await examine_ends(job, (), ())) == [("source", f"{error} (2 prompts)")]
 
 
 async def test_a_selection_that_takes_nothing_is_noted() -> None:
-    findings = await examine(job_of(memory(prompt("a")), select=Select(names=("x*",))), (), ())
+    findings = await examine_ends(job_of(memory(prompt("a")), select=Select(names=("x*",))), (), ())
     assert Finding(level="note", where="select", text="takes 0 of 1 prompts") in findings
 
 
 async def test_replicas_of_this_migration_are_not_counted_among_the_selected() -> None:
-    findings = await examine(job_of(memory(prompt("a"), prompt("b"))), {"b"}, ())
+    findings = await examine_ends(job_of(memory(prompt("a"), prompt("b"))), {"b"}, ())
     assert any("takes 1 of 2" in finding.text for finding in findings)
 
 

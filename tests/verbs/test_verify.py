@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pytest
 
-from engine.ledger.lines import RESERVED, Chain, encode, seal, timestamp
+from engine.ledger.lines import RESERVED, Chain, encode_line, seal, timestamp
 from engine.model import Entry
 from engine.sandbox import Quirks, Sandbox, SandboxOptions
 from tests.e2e import Ended, lines, promptferry, served, started, wait_for_lines, write_migration
@@ -69,7 +69,7 @@ class Place(Migrated):
         for line in lines(self.ledger):
             entry = Entry(line["kind"], {name: line[name] for name in line.keys() - RESERVED})
             before = datetime.fromisoformat(line["ts"]) - timedelta(days=1)
-            batch, chain = seal([encode(entry)], chain, ts=timestamp(before.timestamp()), run=line["run"])
+            batch, chain = seal([encode_line(entry)], chain, ts=timestamp(before.timestamp()), run=line["run"])
             data += batch
         self.ledger.write_bytes(data)
 

@@ -16,7 +16,7 @@ from engine.model import Created, Failed, Outcome, Sending, Unknown, no_intent
 from engine.taskgroup import task_group
 
 
-class Store(Protocol):
+class BulkStore(Protocol):
     """What a bulk asks of the registry; see `Conductor`."""
 
     async def post(self, items: Sequence[Item], sending: Sending) -> None: ...
@@ -28,7 +28,7 @@ class Store(Protocol):
 class Bulk:
     """Some prompts, none of which is to be there yet: a bulk overwrites, so this is looked at right before it."""
 
-    def __init__(self, store: Store, items: Sequence[Item], sending: Sending) -> None:
+    def __init__(self, store: BulkStore, items: Sequence[Item], sending: Sending) -> None:
         self._store, self._items, self._sending = store, items, sending
         self._outcomes: dict[int, Outcome] = {}
         self._takes_back = False
