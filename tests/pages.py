@@ -97,7 +97,7 @@ PARTS: Final[tuple[tuple[str, str, str], ...]] = (
     ("rewrite.parameters", "Parameters", "`rewrite.parameters`"),
     ("rewrite.rules.when", "Condition", "`when` of a rule"),
     ("limits", "Limits", "`limits`"),
-    ("verify", "Verification", "`verify`"),
+    ("verify", "VerifySettings", "`verify`"),
 )
 """Key, definition in the schema, and heading of each map in the file; those of the ends come from the connectors."""
 
