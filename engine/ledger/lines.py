@@ -1,4 +1,9 @@
-"""One line of the ledger: its form, its checksum, and the chain that holds lines together. Pure."""
+"""One line of the ledger: its form, its checksum, the chain that holds lines together, and what a bad one means. Pure.
+
+A line is a JSON object: `v seq ts run kind`, the entry's own fields, then `b` (number of its batch), `n` (how many
+lines of the batch follow) and `crc` (CRC-32 of the bytes before it, continued from the line before). A batch is one
+write and one sync, so what a crash can tear lies within the last batch; a bad line before a later batch is damage.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""The ledger without its file: entries to lines, lines back to entries, their fold, and what a bad line means.
+"""What a ledger says of each prompt: the fold of its entries, the same from any crash point. Pure.
 
-A line is a JSON object: `v seq ts run kind`, the entry's own fields, then `b` (number of its batch), `n` (how many
-lines of the batch follow) and `crc` (CRC-32 of the bytes before it, continued from the line before). A batch is one
-write and one sync, so what a crash can tear lies within the last batch; a bad line before a later batch is damage.
+A line and what a bad one means stand in `lines`.
 """
 
 from __future__ import annotations
