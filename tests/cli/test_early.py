@@ -35,6 +35,7 @@ def registry() -> Iterator[Served]:
 def begin(command: Sequence[str], *arguments: str, cwd: Path, **env: str) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
     surroundings = environment(**env)
+    surroundings.pop("COVERAGE_PROCESS_CONFIG", None)  # it would look after SIGTERM before the command does
     return subprocess.Popen(
         [*command, *arguments], cwd=cwd, env=surroundings, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
     )
