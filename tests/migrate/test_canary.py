@@ -63,12 +63,12 @@ async def test_prompts_changed_in_place_are_compared_with_what_was_written(
 ) -> None:
     """With `publish: false` that is a version which nobody is served yet."""
     there = memory(*(prompt(f"p{number}") for number in range(6)))
-    updated: list[str] = []  # in the order in which they were read, which may be any
+    updated: list[str] = []  # whose turn it was, in order
 
     async def on_update(target_id: str, put: Put, sending: Sending) -> Outcome:
         updated.append(target_id)
         first = updated[0]
-        if wrong and there.updates == 3:  # that one is proved by now
+        if wrong and len(updated) == 4:  # the first went alone, and is proved by now
             there.history[first][-1] = replace(there.history[first][-1], text="changed meanwhile")
             there.prompts[first] = replace(there.prompts[first], text="changed meanwhile")
         return await put()
