@@ -95,7 +95,8 @@ BUGS: Final = {
 @pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS)
 def test_a_bug_is_told_by_its_place_alone(bug: str, tmp_path: Path, registry: Served) -> None:
     path = write_migration(tmp_path, registry.base_url)
-    code = f"from engine import client, decide, http\n{bug}\nfrom engine.cli import main\nmain()"
+    planted = "from engine.http import client, session as http\nfrom engine.migrate import decide\n"
+    code = f"{planted}{bug}\nfrom engine.cli import main\nmain()"
     done = subprocess.run(
         [sys.executable, "-c", code, "run", str(path), *LOUD],
         cwd=tmp_path,
