@@ -24,7 +24,7 @@ from yarl import URL
 
 import engine
 from engine.answers import Answer, Request
-from engine.client import Auth, Client, Limits, Timing
+from engine.client import Auth, Client, Leave, Limits, Timing
 from engine.throttle import Gate
 
 __all__ = ["Auth", "Client", "KeyAuth", "Limits", "Timing", "open_client"]
@@ -100,8 +100,14 @@ async def _open_session(url: URL, limits: Limits) -> AsyncIterator[aiohttp.Clien
         yield session
 
 
-async def _exchange(session: aiohttp.ClientSession, request: Request, headers: Mapping[str, str]) -> Answer:
-    trip = _Trip()
+class _Held(aiohttp.ClientError):
+    """It must not leave now."""
+
+
+async def _exchange(
+    session: aiohttp.ClientSession, request: Request, headers: Mapping[str, str], leave: Leave
+) -> Answer:
+    trip = _Trip(leave)
     _TRIP.set(trip)
     try:
         async with session.request(
@@ -112,6 +118,8 @@ async def _exchange(session: aiohttp.ClientSession, request: Request, headers: M
             allow_redirects=False,
         ) as response:
             return await _read(response, request.cap)
+    except _Held:
+        return Answer(left=False, held=True)
     except (aiohttp.ClientError, TimeoutError) as exc:
         broke = isinstance(exc, (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, _Broken))
         return Answer(
@@ -165,6 +173,8 @@ class _Request(aiohttp.ClientRequest):
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         trip = _TRIP.get()
+        if not await trip.leave():
+            raise _Held
         trip.left = True
         trip.reused = conn.protocol in _SERVED
         if not trip.reused:
@@ -174,6 +184,7 @@ class _Request(aiohttp.ClientRequest):
 
 @dataclass(slots=True)
 class _Trip:
+    leave: Leave
     left: bool = False
     """Its headers went to a connection, or were about to."""
     reused: bool = False
