@@ -18,7 +18,7 @@ LEAST_RATE: Final = 0.1
 GAIN: Final = 0.5
 """Requests by which those in flight may grow with each answer, while no limit is known."""
 LEAST_LATENCY_S: Final = 0.05
-ANEW_LATENCY_S: Final = 0.5
+ANEW_LATENCY_S: Final = 1.0
 """The rate does not double much faster than in this time, at first and when a limit was raised."""
 UNPROVEN: Final = 8
 """Requests in flight that answers allow although the rate was not what held the requests back."""
@@ -26,6 +26,8 @@ RESERVE: Final = 0.99
 """Of a limit that is given: what differs on the way there must not add up to a refusal."""
 CLOSE_TO: Final = 0.98
 """Of a limit that was found: a rest is there at most."""
+FELL: Final = 0.5
+"""Where only so much of the limit was accepted among refusals, it has fallen."""
 CUT: Final = 0.85
 """A limit is not believed to be lower than this part of itself for one short time."""
 AGREES: Final = 0.15
@@ -44,6 +46,8 @@ RETURN_S: Final = 1.0
 """From a rest to the limit."""
 RAISED: Final = 1.5
 """So many times the limit, and more tokens than can have been saved up: the limit is another one."""
+UNSURE: Final = 1.6
+"""So many times as fast does the rate creep up from a limit that was not measured well yet."""
 SAVED_S: Final = 3.0
 """The most seconds of the limit that are believed to have been saved up."""
 REMEMBERED_PART: Final = 0.8
@@ -56,12 +60,16 @@ PROBE_RATE: Final = 2.0
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 30.0
 MOST_POINTS: Final = 1024
-SHORT_S: Final = 1.0
+SHORT_S: Final = 0.5
+"""So short a time tells a high rate from many tokens badly."""
+STEP: Final = 0.02
+NOISE: Final = 2.0
+"""Requests by which a count is wrong: they do not arrive as evenly as they leave."""
 
 
 class Sent(NamedTuple):
     """A request that left. `number`: how many have by then; `idle`: seconds until then in which the rate did not bind;
-    `bound`: it had to wait for the rate.
+    `bound`: it had to wait for the rate; `beside`: requests in flight with it.
     """
 
     at: float
@@ -69,6 +77,7 @@ class Sent(NamedTuple):
     idle: float
     rate: float
     bound: bool
+    beside: int
 
 
 class _Refusals:
@@ -85,12 +94,11 @@ class _Refusals:
         self.first = min(self.first, sent)
         self.last = max(self.last, sent)
 
-    @property
-    def most(self) -> float:
-        """The limit, at most: what was accepted among them, and one more. Infinite: there is only one."""
+    def rate(self, *, more: float) -> float:
+        """The limit: what was accepted among them, and `more`, a second. Infinite: there is only one."""
         accepted = self.last.number - self.first.number + 1 - self.count
         seconds = self.last.at - self.first.at
-        return (accepted + 0.5) / seconds if seconds > 0 else math.inf
+        return (accepted + more) / seconds if seconds > 0 else math.inf
 
 
 class _Trail:
@@ -103,6 +111,10 @@ class _Trail:
         self._points.append((sent.at, sent.number))
         if len(self._points) > MOST_POINTS:
             del self._points[: MOST_POINTS // 2 : 2]
+
+    def rate(self, end: Sent) -> float:
+        """Requests that left in the second before."""
+        return float(sum(end.at - 1 < at <= end.at for at, _ in self._points))
 
     def saved(self, rate: float, end: Sent) -> float:
         """The tokens that must have been saved up for these requests, where so many come each second, when the last
@@ -149,6 +161,10 @@ class RateSearch:
         self._pending = False
         """Not all of the newest refusals have been looked at."""
         self._pause_ends = 0.0
+        self._long = False
+        """The pause before the trail was so long that the registry must count in windows."""
+        self._most = math.inf
+        """The rate at which the newest refusals began."""
         self._refused_at = -math.inf
         self._closed = 0
         """Refusals one after another, with nothing accepted between them."""
@@ -172,14 +188,16 @@ class RateSearch:
         """What is allowed now."""
         if self._pending and now >= self._pause_ends:
             self._look_back(now)
-        rate = min(max(self._wanted(), LEAST_RATE), self._ceiling)
+        rate = self._wanted()
         if self._closed > 1:
             rate = min(rate, PROBE_RATE)
         return min(rate, self._hinted) if now < self._hint_ends else rate
 
-    def sent(self, now: float, *, bound: bool) -> Sent:
-        """A request leaves. `bound`: it had to wait for the rate, and for nothing else."""
-        rate, last = self.rate(now), self._last
+    def sent(self, now: float, *, bound: bool, beside: int) -> Sent:
+        """A request leaves. `bound`: it had to wait for the rate, and for nothing else; `beside`: so many are in flight
+        with it.
+        """
+        rate, last = self._wanted(), self._last
         if last is None:
             number, gap, extra = 1, 0.0, 0.0
             self._began = now
@@ -189,9 +207,9 @@ class RateSearch:
             extra = gap if paused else 0.0 if bound else max(0.0, gap - 1 / rate)
         self._idle += extra
         self._grown += gap - extra
-        self._last = Sent(now, number, self._idle, rate, bound)
+        self._last = Sent(now, number, self._idle, rate, bound, beside)
         self._trail.add(self._last)
-        if self.limit is not None and rate > self.limit:
+        if self.limit is not None and rate > self.limit and self._sure >= MEASURED_S:
             self._excess += 1 - min(1.0, self.limit * (gap - extra))
             if rate > RAISED * self.limit and self._excess > self._saved:
                 self._look_anew(rate)
@@ -202,7 +220,8 @@ class RateSearch:
         self._latency += (now - sent.at - self._latency) / 8 if self._latency else now - sent.at
         if sent.at > self._refused_at:
             self._closed = 0
-        if self.limit is None and (sent.bound or self._start * self._latency < UNPROVEN):
+        needed = self._start * self._latency
+        if self.limit is None and (needed < UNPROVEN or (sent.bound and sent.beside >= needed / 2)):
             self._start = min(self._ceiling, self._start + GAIN / max(self._pace, self._latency))
 
     def refused(self, now: float, sent: Sent, asked: float | None, draw: float) -> float:
@@ -219,6 +238,7 @@ class RateSearch:
             self._refused_at = now
             if self._refusals is not None:
                 self._refusals.add(sent)
+                self._pending = True
         else:
             self._closed = 1
             self._refused_at = now
@@ -231,17 +251,22 @@ class RateSearch:
     def hint(self, now: float, remaining: float, seconds: float) -> None:
         """The registry takes `remaining` requests in the next `seconds`. That may only slow down, and only so long."""
         if seconds <= 1 <= remaining:
-            return  # whole seconds, rounded up: it may as well be in a moment
+            self._hint_ends = now  # whole seconds, rounded up: it may as well be in a moment
+            return
         self._hinted = self._share * max(remaining, 1.0) / seconds
         self._hint_ends = now + seconds
 
     # ---- the search --------------------------------------------------------------------------------------------------
 
     def _wanted(self) -> float:
+        """The rate, whatever the registry says of this moment."""
+        return min(max(self._aim(), LEAST_RATE), self._ceiling)
+
+    def _aim(self) -> float:
         if self.limit is None:
             return self._start
         if self._sure < MEASURED_S:
-            return self.limit * _creep(self._grown)
+            return self.limit * _creep(UNSURE * self._grown)
         at_rest = min(self._share, CLOSE_TO) * self.limit
         if self._remembered and self._grown < REMEMBERED_S:
             return min(at_rest, REMEMBERED_PART * self.limit)
@@ -267,12 +292,15 @@ class RateSearch:
     def _cut(self, sent: Sent, now: float) -> None:
         """The first refusal after a while."""
         if self._refusals is not None:
+            self._long = self._pause_ends - self._refusals.first.at >= LONG_PAUSE_S
             self._mark = self._refusals.last if self.limit is not None else None
         self._refusals, self._pending = _Refusals(sent, now), True
+        actual = self._trail.rate(sent)
+        self._most = sent.rate if sent.rate < 2 * actual or sent.at < self._began + 1 else actual
         if self._mark is None:
             self._burst = self._trail, sent
-            rough = CUT * sent.rate
-            self.limit, self._sure = rough if self.limit is None else min(self.limit, rough), 0.0
+            if self.limit is None or self._trail.saved(self.limit, sent) < 2 * NOISE:
+                self.limit, self._sure = min(self.limit or math.inf, CUT * self._most), 0.0
         else:
             self._measured(self._mark, sent)
         self._trail = _Trail()
@@ -283,14 +311,16 @@ class RateSearch:
         """A pause has ended: what was under way when it began has been answered by now."""
         self._pending = False
         assert self._refusals is not None and self.limit is not None
-        if self._mark is not None:
+        if self._mark is not None or self._sure:
+            if FELL * self.limit > (rate := self._refusals.rate(more=2.0)):
+                self.limit, self._sure, self._rest = rate, 0.0, self._first_rest
             return
-        paused = self._pause_ends - self._refusals.last.at
+        paused = self._pause_ends - self._refusals.first.at
         if paused >= LONG_PAUSE_S:
             first = self._refusals.first
             self.limit, self._sure = first.number / max(1.0, self._pause_ends - self._began), MEASURED_S
-        elif self._refusals.most < math.inf:
-            self.limit = min(self._refusals.most, self._refusals.first.rate)
+        elif (rate := self._refusals.rate(more=0.5)) < math.inf:
+            self.limit = min(rate, self._most)
 
     def _measured(self, mark: Sent, sent: Sent) -> None:
         """The registry's tokens were used up at both: what it took between them is what it has been given since."""
@@ -308,25 +338,31 @@ class RateSearch:
             self.limit, self._sure, self._rest = max(found, CUT * before), 0.0, self._first_rest
         else:
             self.limit, self._sure, self._rest = found, seconds, self._first_rest
-        self.limit = min(self.limit, sent.rate)
+        self.limit = min(self.limit, self._most)
 
     def _fit(self, sent: Sent, accepted: int, seconds: float, idle: float) -> float:
         """The rate at which tokens came: at least what was accepted, and as many more as could not be saved up because
         the registry was full.
         """
         least = accepted / (seconds + idle)
-        if idle >= LONG_PAUSE_S:
+        if self._long:
             return least
-        low, high = least, max(least, sent.rate)
-        for _ in range(12):
-            rate = (low + high) / 2
-            if self._trail.saved(rate, sent) > self._capacity(rate):
-                low = rate
-            else:
-                high = rate
-        # so short a time tells a high rate from many tokens badly
+        noise = min(NOISE, seconds)
+        highest = found = max(least, self._most)
+        # from above: with a lower rate and more tokens than there are, the same may be explained once more
+        while found > least:
+            beyond = self._trail.saved(found, sent) - self._capacity(found)
+            if beyond <= 0:
+                highest = found
+            elif beyond > noise:
+                break
+            found *= 1 - STEP
+        if found <= least and least * (1 + STEP) < highest:
+            found = highest
+        assert self.limit is not None
+        found = min(max(self.limit, found), highest) if self._sure >= MEASURED_S else (found + highest) / 2
         part = max(0.5, min(1.0, seconds / SHORT_S))
-        return math.pow(least, 1 - part) * math.pow(high, part)
+        return math.pow(least, 1 - part) * math.pow(found, part)
 
     def _capacity(self, rate: float) -> float:
         """What the registry can save up, if that is its rate."""

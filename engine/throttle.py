@@ -177,7 +177,7 @@ class Turn:
         await gate.space()
         if gate.held and not self.probe:
             return False
-        self.sent = gate.departed(bound=self._bound)
+        self.sent = gate.departed(bound=self._bound, beside=self.beside)
         return True
 
     async def __aexit__(
@@ -362,9 +362,9 @@ class Gate:
         if seconds >= AT_ONCE_S:
             await asyncio.sleep(seconds)
 
-    def departed(self, *, bound: bool) -> Sent:
+    def departed(self, *, bound: bool, beside: int) -> Sent:
         """A request leaves now."""
-        return self._search.sent(self.clock(), bound=bound)
+        return self._search.sent(self.clock(), bound=bound, beside=beside)
 
     def leave(self) -> None:
         """It has ended."""
