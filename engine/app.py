@@ -37,8 +37,8 @@ from engine.planner import Plan, plan
 from engine.reconcile import reconcile, settle
 from engine.report import Summary
 from engine.sink import Sink
-from engine.survey import Survey, Task, survey
-from engine.tasks import task_group
+from engine.survey import Survey, Task, list_both, survey
+from engine.tasks import at_once, task_group
 from engine.throttle import Requests
 
 TOLD: Final = ("adopt", "conflict", "skip", "wait")
@@ -152,7 +152,8 @@ async def _run(run: _Run) -> None:
     try:
         run.state = sink.state
         check_identity(migration, sink.state)
-        async with sink, open_ends(migration, rate=options.rate, writes=True) as ends:
+        known = sink.state.throttle
+        async with sink, open_ends(migration, rate=options.rate, writes=True, throttle=known) as ends:
             run.live.ends = ends
             job, tasks = await run.halt.guard(_survey(run, ends))
             if tasks and options.confirm is not None and not options.confirm(_surveyed(run), len(tasks)):
@@ -167,9 +168,10 @@ async def _run(run: _Run) -> None:
 async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, list[Task]]:
     """The checks and both listings; the tasks that this run takes up."""
     run.live.stage = "listing"
-    job = await open_job(run.migration, ends)
+    job, listed = await at_once(open_job(run.migration, ends), list_both(ends.source, ends.target, same=ends.same))
     stop_on_problems(list(named_in_file(job)))
-    found = await survey(job, run.state, now=time.time(), retry_failed=run.options.retry_failed)
+    retry_failed = run.options.retry_failed
+    found = await survey(job, run.state, now=time.time(), retry_failed=retry_failed, listed=listed)
     stop_on_problems(list(unknown_ids(job, found.rows, _known_ids(run.migration))))
     run.survey = found
     run.chosen = {
@@ -325,7 +327,7 @@ def _outcome_of(migration: Migration) -> str:
 async def plan_migration(migration: Migration, *, chosen: Chosen, rate: float | None = None) -> Plan:
     """What `run` would do now. Raises Stop."""
     state = _recorded(migration)
-    async with open_ends(migration, rate=rate) as ends:
+    async with open_ends(migration, rate=rate, throttle=state.throttle) as ends:
         job = await open_job(migration, ends, also={"labels"})
         stop_on_problems(list(named_in_file(job)))
         found = await survey(job, state, now=time.time())
@@ -350,7 +352,7 @@ async def check_migration(
     `write_test`: also finds out what the target really does, on a scratch prompt in this `collection`.
     """
     state = _recorded(migration)
-    async with open_ends(migration, rate=rate, writes=write_test) as ends:
+    async with open_ends(migration, rate=rate, writes=write_test, throttle=state.throttle) as ends:
         job = await open_job(migration, ends)
         findings = await examine(job, job.replicas_among(state.targets), _known_ids(migration))
         if write_test:
@@ -362,7 +364,7 @@ async def check_migration(
 async def take_inventory(migration: Migration, *, rate: float | None = None) -> Inventory:
     """One listing of the source, counted. Raises Stop."""
     state = _recorded(migration)
-    async with open_ends(migration, rate=rate) as ends:
+    async with open_ends(migration, rate=rate, throttle=state.throttle) as ends:
         select = migration.selection()
         rows, _ = await rows_of(ends.source)
         collections = (await catalog_of(ends.source, {"collections"})).collections

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from engine.job import Job
 from engine.lookup import catalog_of
 from engine.model import Gateway, Target
 from engine.rewrite import Ends
-from engine.throttle import Gate
+from engine.throttle import Gate, Known
 
 if TYPE_CHECKING:
     from engine.sandbox import Sandbox
@@ -60,9 +60,16 @@ class _Address:
 
 @asynccontextmanager
 async def open_ends(
-    migration: Migration, *, rate: float | None = None, gateways: bool = False, writes: bool = False
+    migration: Migration,
+    *,
+    rate: float | None = None,
+    gateways: bool = False,
+    writes: bool = False,
+    throttle: Mapping[str, Mapping[str, float]] | None = None,
 ) -> AsyncIterator[Workspaces]:
-    """Both ends of the migration; `rate` overrides `limits.rate`. Nothing is sent yet. `writes`: into the target."""
+    """Both ends of the migration; `rate` overrides `limits.rate`. Nothing is sent yet. `writes`: into the target.
+    `throttle`: what the ledger knows of each end's `limit` and `latency_s`.
+    """
     async with AsyncExitStack() as stack:
         gates: dict[_Address, Gate] = {}
         used: list[Gate] = []
@@ -72,7 +79,8 @@ async def open_ends(
         ends = migration.ends[:1] if migration.same_workspace else migration.ends
         for name, end in zip(("source", "target"), ends, strict=False):
             address = await sandbox.address(end) if end.is_sandbox else _address(end)
-            gate = gates.setdefault(address, _gate(migration, rate))
+            known = Known(**(throttle or {}).get(name, {}))
+            gate = gates.setdefault(address, _gate(migration, rate, known))
             used.append(gate)
             place = _place(migration, end, address, gate, writes=writes and end is migration.ends[1])
             connect = CONNECT[end.kind](**place, name=name)
@@ -156,7 +164,7 @@ def _limits(migration: Migration) -> Limits:
     return Limits(timeout=migration.limits.timeout, attempts=migration.limits.attempts)
 
 
-def _gate(migration: Migration, rate: float | None) -> Gate:
+def _gate(migration: Migration, rate: float | None, known: Known | None = None) -> Gate:
     limits = migration.limits
     return Gate(
         rate=rate if rate is not None else limits.rate,
@@ -164,6 +172,7 @@ def _gate(migration: Migration, rate: float | None) -> Gate:
         writes=limits.writes,
         share=limits.share,
         concurrency=limits.concurrency,
+        known=known,
     )
 
 

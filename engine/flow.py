@@ -73,6 +73,16 @@ class Ready:
     draft: Draft
     pending: bool = False
     """Labels or the rest of the history follow."""
+    mark_in: MarkIn = "metadata"
+    """Where its mark was put."""
+
+
+class Trial:
+    """The first create of a run, alone: whoever comes first makes it, the others wait until it has been looked at."""
+
+    def __init__(self, *, over: bool = False) -> None:
+        self.over = over
+        self.turn: Final = anyio.Lock()
 
 
 class Labels:

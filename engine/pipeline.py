@@ -17,7 +17,7 @@ from engine import entries
 from engine.decide import Decision, decide
 from engine.digest import differences, make_replica, read_mark
 from engine.errors import Gone, Rejected, Stop, Transient
-from engine.flow import Flow, Ready
+from engine.flow import Flow, Ready, Trial
 from engine.job import Draft, Job, prepare
 from engine.log import log
 from engine.model import Created, Failed, Prompt
@@ -36,20 +36,17 @@ async def migrate(job: Job, flow: Flow, tasks: Sequence[Task], *, first_alone: b
 
     `canary`: so many first, read back whole; the run ends when one of them is not as it should be.
     """
-    remaining = list(tasks)
-    if first_alone:
-        remaining = await _until_stopped(flow, partial(_first, job, flow, remaining)) or []
-    if canary and flow.halt.stop is None:
-        rest = max(0, canary - (len(tasks) - len(remaining)))
-        await _all(job, flow, remaining[:rest])
-        remaining = remaining[rest:]
-        await _until_stopped(flow, partial(_judge_canaries, job, flow, tasks[: len(tasks) - len(remaining)]))
-    await _all(job, flow, remaining)
+    trial = Trial(over=not first_alone)
+    if canary:
+        await _all(job, flow, tasks[:canary], trial)
+        if flow.halt.stop is None:
+            await _until_stopped(flow, partial(_judge_canaries, job, flow, tasks[:canary]))
+    await _all(job, flow, tasks[canary:], trial)
 
 
-async def _all(job: Job, flow: Flow, tasks: Sequence[Task]) -> None:
+async def _all(job: Job, flow: Flow, tasks: Sequence[Task], trial: Trial) -> None:
     if tasks and flow.halt.stop is None:
-        await _until_stopped(flow, partial(_pools, job, flow, tasks))
+        await _until_stopped(flow, partial(_pools, job, flow, tasks, trial))
 
 
 async def _judge_canaries(job: Job, flow: Flow, tasks: Sequence[Task]) -> list[Task]:
@@ -103,22 +100,18 @@ async def _until_stopped(flow: Flow, work: Callable[[], Awaitable[list[Task]]]) 
     return result
 
 
-async def _first(job: Job, flow: Flow, tasks: Sequence[Task]) -> list[Task]:
-    """Creates the first replica alone, reads it back, and learns where its mark survives. Returns the other tasks."""
-    for position, task in enumerate(tasks):
-        if flow.halt.stop is not None:
-            break
-        ready = await _fetch(job, flow, task)
-        if ready is None:
-            continue
-        if ready.draft.revision is not None:
-            await revise(job, flow, ready)
-            return list(tasks[position + 1 :])
-        outcomes = await post(job, flow, [ready])
-        if outcomes and isinstance(outcomes[0], Created):
-            await _learn(job, flow, ready.draft, outcomes[0].target_id)
-            return list(tasks[position + 1 :])
-    return []
+async def _try_first(job: Job, flow: Flow, ready: Ready) -> bool:
+    """Sends it while nothing else is written, reads it back, and learns where its mark survives. False: it was not
+    made.
+    """
+    if ready.draft.revision is not None:
+        await revise(job, flow, ready)
+        return True
+    outcomes = await post(job, flow, [ready])
+    if not outcomes or not isinstance(outcomes[0], Created):
+        return False
+    await _learn(job, flow, ready.draft, outcomes[0].target_id)
+    return True
 
 
 async def _learn(job: Job, flow: Flow, draft: Draft, target_id: str) -> None:
@@ -163,7 +156,7 @@ async def _read_back(job: Job, flow: Flow, target_id: str) -> Prompt | None:
     return None
 
 
-async def _pools(job: Job, flow: Flow, tasks: Sequence[Task]) -> list[Task]:
+async def _pools(job: Job, flow: Flow, tasks: Sequence[Task], trial: Trial) -> list[Task]:
     ids: asyncio.Queue[Task | None] = asyncio.Queue(job.concurrency)
     ready: asyncio.Queue[Ready | None] = asyncio.Queue(job.concurrency)
     # no more workers than may be in flight: whoever waits for a place costs time and sends nothing
@@ -171,9 +164,9 @@ async def _pools(job: Job, flow: Flow, tasks: Sequence[Task]) -> list[Task]:
     posters = workers if job.target.batch == 1 else min(workers, BULKS)
     async with task_group() as group:
         group.start_soon(_produce, flow, tasks, ids, workers)
-        group.start_soon(_fetch_pool, job, flow, ids, ready, workers, posters)
+        group.start_soon(_fetch_pool, job, flow, ids, ready, workers, posters, trial)
         for _ in range(posters):
-            group.start_soon(_post_worker, job, flow, ready)
+            group.start_soon(_post_worker, job, flow, ready, trial)
     return []
 
 
@@ -193,16 +186,17 @@ async def _fetch_pool(
     ready: asyncio.Queue[Ready | None],
     workers: int,
     posters: int,
+    trial: Trial,
 ) -> None:
     async with task_group() as group:
         for _ in range(workers):
-            group.start_soon(_fetch_worker, job, flow, ids, ready)
+            group.start_soon(_fetch_worker, job, flow, ids, ready, trial)
     for _ in range(posters):
         await ready.put(None)
 
 
 async def _fetch_worker(
-    job: Job, flow: Flow, ids: asyncio.Queue[Task | None], ready: asyncio.Queue[Ready | None]
+    job: Job, flow: Flow, ids: asyncio.Queue[Task | None], ready: asyncio.Queue[Ready | None], trial: Trial
 ) -> None:
     while (task := await ids.get()) is not None:
         if flow.halt.stop is not None:
@@ -210,22 +204,50 @@ async def _fetch_worker(
         try:
             if (prepared := await _fetch(job, flow, task)) is not None:
                 if prepared.draft.revision is not None and job.target.batch > 1:
-                    await revise(job, flow, prepared)  # one by one: nothing that fills a bulk has to wait for it
+                    # one by one: nothing that fills a bulk has to wait for it
+                    await _after_trial(job, flow, prepared, trial)
                     continue
                 while job.target.batch == 1 and ready.full() and (first := ready.get_nowait()) is not None:
-                    await _post_next(job, flow, ready, first)  # writes take longer than reads: lend them a hand
+                    await _post_next(job, flow, ready, first, trial)  # writes take longer than reads: lend a hand
                 await ready.put(prepared)
         except Stop as stop:
             flow.halt.request(stop)
 
 
-async def _post_worker(job: Job, flow: Flow, ready: asyncio.Queue[Ready | None]) -> None:
+async def _post_worker(job: Job, flow: Flow, ready: asyncio.Queue[Ready | None], trial: Trial) -> None:
     while (first := await ready.get()) is not None:
-        await _post_next(job, flow, ready, first)
+        await _post_next(job, flow, ready, first, trial)
 
 
-async def _post_next(job: Job, flow: Flow, ready: asyncio.Queue[Ready | None], first: Ready) -> None:
+async def _tried(job: Job, flow: Flow, first: Ready, trial: Trial) -> bool:
+    """Whether it was the first create of the run, and has been sent."""
+    if trial.over:
+        return False
+    async with trial.turn:
+        if trial.over or flow.halt.stop is not None:
+            return False
+        try:
+            trial.over = await _try_first(job, flow, first)
+        except Stop as stop:
+            flow.halt.request(stop)
+    return True
+
+
+async def _after_trial(job: Job, flow: Flow, update: Ready, trial: Trial) -> None:
+    if not await _tried(job, flow, update, trial) and flow.halt.stop is None:
+        await revise(job, flow, update)
+
+
+async def _marked(job: Job, flow: Flow, batch: Sequence[Ready]) -> list[Ready]:
+    """The same with their marks where these survive: the first create may have told it after they were prepared."""
+    again = [one if one.mark_in == flow.mark_in else await _fetch(job, flow, one.task) for one in batch]
+    return [one for one in again if one is not None]
+
+
+async def _post_next(job: Job, flow: Flow, ready: asyncio.Queue[Ready | None], first: Ready, trial: Trial) -> None:
     """Sends as much as the target takes in one call; waits for it, for a bulk of one costs as much as a full one."""
+    if await _tried(job, flow, first, trial):
+        return
     batch = [first]
     while len(batch) < job.target.batch:
         item = await ready.get()
@@ -235,6 +257,7 @@ async def _post_next(job: Job, flow: Flow, ready: asyncio.Queue[Ready | None], f
         batch.append(item)
     if flow.halt.stop is None:
         try:
+            batch = await _marked(job, flow, batch)
             if creates := [one for one in batch if one.draft.revision is None]:
                 await post(job, flow, creates)
             for update in batch:
@@ -247,14 +270,15 @@ async def _post_next(job: Job, flow: Flow, ready: asyncio.Queue[Ready | None], f
 async def _fetch(job: Job, flow: Flow, task: Task) -> Ready | None:
     """Reads what decides and prepares what is sent; None when nothing is, and the ledger says why."""
     record = flow.state.records.get(task.row.id)
-    decision = await decide(job, task, record, now=flow.clock(), mark_in=flow.mark_in)
+    mark_in = flow.mark_in
+    decision = await decide(job, task, record, now=flow.clock(), mark_in=mark_in)
     whose = entries.origin(task.row, job.ends.source.collections)
     if decision.action == "replica":
         flow.replicas.add(task.row.id)  # a replica of ours that has been renamed, and that no ledger knows
     elif decision.action == "finish":
         await finish(job, flow, task, whose)
     elif decision.draft is not None:
-        return Ready(task, whose, decision.draft, decision.pending)
+        return Ready(task, whose, decision.draft, decision.pending, mark_in)
     elif decision.entry is not None and not _never_sent(flow, decision):
         await flow.record(decision.entry)
     return None

@@ -22,7 +22,7 @@ ANEW_LATENCY_S: Final = 1.0
 """The rate does not double much faster than in this time, at first and when a limit was raised."""
 UNPROVEN: Final = 8
 """Requests in flight that answers allow although the rate was not what held the requests back."""
-RESERVE: Final = 0.99
+RESERVE: Final = 0.994
 """Of a limit that is given: what differs on the way there must not add up to a refusal."""
 CLOSE_TO: Final = 0.98
 """Of a limit that was found: a rest is there at most."""
@@ -62,6 +62,7 @@ LONGEST_PAUSE_S: Final = 30.0
 MOST_POINTS: Final = 1024
 SHORT_S: Final = 0.5
 """So short a time tells a high rate from many tokens badly."""
+LAST: Final = 16
 STEP: Final = 0.02
 NOISE: Final = 2.0
 """Requests by which a count is wrong: they do not arrive as evenly as they leave."""
@@ -113,8 +114,9 @@ class _Trail:
             del self._points[: MOST_POINTS // 2 : 2]
 
     def rate(self, end: Sent) -> float:
-        """Requests that left in the second before."""
-        return float(sum(end.at - 1 < at <= end.at for at, _ in self._points))
+        """At which the last few left until then; infinite: they are too few."""
+        last = [at for at, number in self._points if end.number - LAST < number <= end.number]
+        return (len(last) - 1) / (last[-1] - last[0]) if len(last) == LAST and last[-1] > last[0] else math.inf
 
     def saved(self, rate: float, end: Sent) -> float:
         """The tokens that must have been saved up for these requests, where so many come each second, when the last
@@ -296,7 +298,7 @@ class RateSearch:
             self._mark = self._refusals.last if self.limit is not None else None
         self._refusals, self._pending = _Refusals(sent, now), True
         actual = self._trail.rate(sent)
-        self._most = sent.rate if sent.rate < 2 * actual or sent.at < self._began + 1 else actual
+        self._most = sent.rate if sent.rate < 2 * actual else actual
         if self._mark is None:
             self._burst = self._trail, sent
             if self.limit is None or self._trail.saved(self.limit, sent) < 2 * NOISE:

@@ -19,10 +19,13 @@ from engine.errors import Rejected, Transient
 from engine.job import Job
 from engine.ledger import Record, State
 from engine.lookup import Found, Match, look_up, numbered, rows_of
-from engine.model import Row
+from engine.model import Row, Source
 from engine.rewrite import Placement, clashes, free_name, place, rewrite
 from engine.selection import selects
-from engine.tasks import task_group
+from engine.tasks import at_once, task_group
+
+Listed = tuple[tuple[list[Row], int], list[Row]]
+"""The rows of the source and their total; the rows of the target."""
 
 UNFINISHED: Final = "a prompt equal to it is there already, without a mark: it is taken over"
 EDITED_BEFORE: Final = "its replica was edited by hand; it stays as it is"
@@ -66,10 +69,13 @@ class Survey:
         return len(self.rows)
 
 
-async def survey(job: Job, state: State, *, now: float, retry_failed: bool = False) -> Survey:
-    """Lists, selects, places and judges. `now` in epoch seconds. Raises Stop when a listing is not whole."""
-    rows, total = await rows_of(job.source)
-    target_rows = rows if job.ends.same else (await rows_of(job.target))[0]
+async def survey(
+    job: Job, state: State, *, now: float, retry_failed: bool = False, listed: Listed | None = None
+) -> Survey:
+    """Lists, selects, places and judges. `now` in epoch seconds; `listed`: it was listed already. Raises Stop when a
+    listing is not whole.
+    """
+    (rows, total), target_rows = listed or await list_both(job.source, job.target, same=job.ends.same)
     ours = job.replicas_among(state.targets)
     selected = [row for row in rows if row.id not in ours and _is_selected(job, state, row)]
     tasks, replicas = await judge(job, state, selected, target_rows, now=now, retry_failed=retry_failed)
@@ -82,6 +88,15 @@ async def survey(job: Job, state: State, *, now: float, retry_failed: bool = Fal
         orphaned=_orphaned(state, rows),
         notes=_notes(state, tasks, target_rows),
     )
+
+
+async def list_both(source: Source, target: Source, *, same: bool) -> Listed:
+    """Both listings at once; one, where both are one workspace. Raises Stop when a listing is not whole."""
+    if same:
+        found = await rows_of(source)
+        return found, found[0]
+    found, (target_rows, _) = await at_once(rows_of(source), rows_of(target))
+    return found, target_rows
 
 
 def _is_selected(job: Job, state: State, row: Row) -> bool:

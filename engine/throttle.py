@@ -142,7 +142,19 @@ class Turn:
     `entered`: when the gate let it through; `seconds`: how long it had its place; `beside`: how many had one then.
     """
 
-    __slots__ = ("_bound", "_counted", "_gate", "_inside", "_retry", "beside", "entered", "kind", "probe", "seconds", "sent")
+    __slots__ = (
+        "_bound",
+        "_counted",
+        "_gate",
+        "_inside",
+        "_retry",
+        "beside",
+        "entered",
+        "kind",
+        "probe",
+        "seconds",
+        "sent",
+    )
 
     def __init__(self, gate: Gate, kind: Kind, retry: bool, probe: bool) -> None:
         self.kind = kind

@@ -177,7 +177,13 @@ async def _opened(
             check_identity(migration, sink.state)
             async with (
                 sink,
-                open_ends(migration, rate=options.rate, gateways=gateways, writes=writes) as ends,
+                open_ends(
+                    migration,
+                    rate=options.rate,
+                    gateways=gateways,
+                    writes=writes,
+                    throttle=sink.state.throttle,
+                ) as ends,
                 task_group() as group,
             ):
                 group.start_soon(_stop_sending, halt, ends)

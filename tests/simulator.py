@@ -155,7 +155,7 @@ class Unlimited:
 class Latency:
     """Seconds from a request to its answer, evenly spread; `tail`: a part of them takes `tail_s`.
 
-    Half of the least is the way there; what differs is the registry's work. `way`: seconds by which the way there
+    Half of the least is the way there and back, the rest the registry's work. `way`: seconds by which the way there
     differs.
     """
 
@@ -168,7 +168,7 @@ class Latency:
     def draw(self, draw: random.Random) -> tuple[float, float]:
         """There, and from there to the answer."""
         whole = self.tail_s if self.tail and draw.random() < self.tail else draw.uniform(self.least, self.most)
-        there = self.least / 2 + draw.uniform(0, self.way)
+        there = self.least / 4 + draw.uniform(0, self.way)
         return there, max(0.0, whole - there)
 
 
@@ -237,7 +237,7 @@ class Wire:
         if self._kept:
             self._kept.pop()
         else:
-            await asyncio.sleep(2 * self._world.latency.least)  # TCP and TLS
+            await asyncio.sleep(2 * self._world.latency.least / 2)  # TCP and TLS: there and back, twice
         if not await leave():
             self._kept.append(now())
             return Answer(held=True)
@@ -328,9 +328,7 @@ async def _others(world: World, draw: random.Random, seen: Seen) -> None:
 
 
 async def _one(world: World, run: Run, draw: random.Random, seen: Seen) -> None:
-    gate = Gate(
-        rate=run.rate, concurrency=run.concurrency, share=run.share, known=run.known, jitter=draw.random
-    )
+    gate = Gate(rate=run.rate, concurrency=run.concurrency, share=run.share, known=run.known, jitter=draw.random)
     rows = min(run.prompts, 10_000) if run.listed is None else run.listed
     wire = Wire(world, draw, seen, rows)
     client = Client(
@@ -350,25 +348,35 @@ async def _one(world: World, run: Run, draw: random.Random, seen: Seen) -> None:
 
 
 async def _migrate(client: Client, run: Run, rows: int) -> None:
+    first, tried = asyncio.Lock(), False
+
     async def sending() -> None:
         await asyncio.sleep(INTENT_S)
 
     async def fetch() -> None:
         await client.read("retrieve", "/prompts/p")
 
-    async def create() -> None:
+    async def post() -> None:
         with suppress(EngineError):
             await client.create("create", "POST", "/prompts", b"{}", sending)
+
+    async def create() -> None:
+        nonlocal tried
+        async with first:
+            if not tried:
+                await post()
+                await fetch()  # the first one is read back
+                tried = True
+                return
+        await post()
 
     def listed(page: Mapping[str, str]) -> Awaitable[Any]:
         return client.read("list", "/prompts", page)
 
-    await client.read("catalog", "/collections")
-    if rows:
-        await walk(listed, "prompts", lambda row: row, itemgetter("created_at"))
-    await fetch()
-    await create()
-    await fetch()
+    async with anyio.create_task_group() as survey:
+        survey.start_soon(client.read, "catalog", "/collections")
+        if rows:
+            survey.start_soon(walk, listed, "prompts", lambda row: row, itemgetter("created_at"))
     workers = (run.concurrency + 1) // 2
     left = iter(range(run.prompts - 1))
     ready: asyncio.Queue[int | None] = asyncio.Queue(run.concurrency)
