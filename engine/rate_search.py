@@ -24,7 +24,7 @@ UNPROVEN: Final = 8
 """Requests in flight that answers allow although the rate was not what held the requests back."""
 RESERVE: Final = 0.994
 """Of a limit that is given: what differs on the way there must not add up to a refusal."""
-CLOSE_TO: Final = 0.98
+CLOSE_TO: Final = 0.99
 """Of a limit that was found: a rest is there at most."""
 FELL: Final = 0.5
 """Where only so much of the limit was accepted among refusals, it has fallen."""
@@ -64,8 +64,11 @@ SHORT_S: Final = 0.5
 """So short a time tells a high rate from many tokens badly."""
 LAST: Final = 16
 STEP: Final = 0.02
-NOISE: Final = 2.0
-"""Requests by which a count is wrong: they do not arrive as evenly as they leave."""
+NOISE_S: Final = 0.03
+NOISE_PART: Final = 0.02
+"""By so many seconds of the limit, or such a part, a count is wrong: requests do not arrive as evenly as they leave."""
+BEYOND: Final = 4.0
+"""Requests that a limit was passed by, when refusals are no surprise."""
 
 
 class Sent(NamedTuple):
@@ -160,8 +163,10 @@ class RateSearch:
         self._mark: Sent | None = None
         """The last refusal but those that came just now; None: since then another limit is looked for."""
         self._refusals: _Refusals | None = None
-        self._pending = False
-        """Not all of the newest refusals have been looked at."""
+        self._looking: _Refusals | None = None
+        """The newest refusals, while more of them may come."""
+        self._ended = _Trail()
+        """The trail that led to them."""
         self._pause_ends = 0.0
         self._long = False
         """The pause before the trail was so long that the registry must count in windows."""
@@ -188,8 +193,8 @@ class RateSearch:
 
     def rate(self, now: float) -> float:
         """What is allowed now."""
-        if self._pending and now >= self._pause_ends:
-            self._look_back(now)
+        if self._looking is not None and now >= self._pause_ends:
+            self._look_back(self._looking)
         rate = self._wanted()
         if self._closed > 1:
             rate = min(rate, PROBE_RATE)
@@ -223,7 +228,7 @@ class RateSearch:
         if sent.at > self._refused_at:
             self._closed = 0
         needed = self._start * self._latency
-        if self.limit is None and (needed < UNPROVEN or (sent.bound and sent.beside >= needed / 2)):
+        if self.limit is None and self._looking is None and (needed < UNPROVEN or (sent.bound and sent.beside >= needed / 2)):
             self._start = min(self._ceiling, self._start + GAIN / max(self._pace, self._latency))
 
     def refused(self, now: float, sent: Sent, asked: float | None, draw: float) -> float:
@@ -233,14 +238,12 @@ class RateSearch:
         """
         if self._refusals is not None and sent.at <= self._refusals.ends:
             self._refusals.add(sent)
-            self._pending = True
         elif self._closed:
             # while nothing is accepted the registry is closed for everyone: that is no matter of the rate
             self._closed += 1
             self._refused_at = now
             if self._refusals is not None:
                 self._refusals.add(sent)
-                self._pending = True
         else:
             self._closed = 1
             self._refused_at = now
@@ -248,6 +251,8 @@ class RateSearch:
         guess = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self._closed - 1, 16)) * (0.5 + 0.5 * draw)
         seconds = guess if asked is None else asked
         self._pause_ends = max(self._pause_ends, now + seconds)
+        if self._closed > 1 and self._refusals is not None and self._looking is None:
+            self._count_in_windows(self._refusals)
         return seconds
 
     def hint(self, now: float, remaining: float, seconds: float) -> None:
@@ -265,6 +270,8 @@ class RateSearch:
         return min(max(self._aim(), LEAST_RATE), self._ceiling)
 
     def _aim(self) -> float:
+        if self._looking is not None:
+            return CUT * self._looking.first.rate
         if self.limit is None:
             return self._start
         if self._sure < MEASURED_S:
@@ -296,33 +303,42 @@ class RateSearch:
         if self._refusals is not None:
             self._long = self._pause_ends - self._refusals.first.at >= LONG_PAUSE_S
             self._mark = self._refusals.last if self.limit is not None else None
-        self._refusals, self._pending = _Refusals(sent, now), True
-        actual = self._trail.rate(sent)
-        self._most = sent.rate if sent.rate < 2 * actual else actual
-        if self._mark is None:
-            self._burst = self._trail, sent
-            if self.limit is None or self._trail.saved(self.limit, sent) < 2 * NOISE:
-                self.limit, self._sure = min(self.limit or math.inf, CUT * self._most), 0.0
-        else:
-            self._measured(self._mark, sent)
-        self._trail = _Trail()
+        self._refusals = self._looking = _Refusals(sent, now)
+        self._ended, self._trail = self._trail, _Trail()
         self._grown = self._excess = 0.0
         self._remembered = False
 
-    def _look_back(self, now: float) -> None:
+    def _look_back(self, refusals: _Refusals) -> None:
         """A pause has ended: what was under way when it began has been answered by now."""
-        self._pending = False
-        assert self._refusals is not None and self.limit is not None
-        if self._mark is not None or self._sure:
-            if FELL * self.limit > (rate := self._refusals.rate(more=2.0)):
-                self.limit, self._sure, self._rest = rate, 0.0, self._first_rest
-            return
-        paused = self._pause_ends - self._refusals.first.at
-        if paused >= LONG_PAUSE_S:
-            first = self._refusals.first
-            self.limit, self._sure = first.number / max(1.0, self._pause_ends - self._began), MEASURED_S
-        elif (rate := self._refusals.rate(more=0.5)) < math.inf:
-            self.limit = min(rate, self._most)
+        self._looking = None
+        first = refusals.first
+        actual = self._ended.rate(first)
+        self._most = first.rate if first.rate < 2 * actual else actual
+        if self._mark is None:
+            self._burst = self._ended, first
+            self._guess(refusals)
+        else:
+            self._measured(self._mark, first)
+        assert self.limit is not None
+        if FELL * self.limit > (rate := refusals.rate(more=2.0)):
+            self.limit, self._sure, self._rest = rate, 0.0, self._first_rest
+        self._count_in_windows(refusals)
+
+    def _guess(self, refusals: _Refusals) -> None:
+        """What the first refusals tell."""
+        guess = min(self._most, refusals.rate(more=0.0) or LEAST_RATE)
+        if guess == self._most:
+            guess *= CUT
+        if self.limit is None:
+            self.limit, self._sure = guess, 0.0
+        elif self._ended.saved(self.limit, refusals.first) < BEYOND:
+            # it was refused before it had gone beyond
+            self.limit, self._sure = min(self.limit, guess), 0.0
+
+    def _count_in_windows(self, refusals: _Refusals) -> None:
+        """Nothing was accepted for long: all there is was used before, in a part of the time."""
+        if self._mark is None and self._pause_ends - refusals.first.at >= LONG_PAUSE_S:
+            self.limit, self._sure = refusals.first.number / (self._pause_ends - self._began), MEASURED_S
 
     def _measured(self, mark: Sent, sent: Sent) -> None:
         """The registry's tokens were used up at both: what it took between them is what it has been given since."""
@@ -349,14 +365,13 @@ class RateSearch:
         least = accepted / (seconds + idle)
         if self._long:
             return least
-        noise = min(NOISE, seconds)
         highest = found = max(least, self._most)
         # from above: with a lower rate and more tokens than there are, the same may be explained once more
         while found > least:
-            beyond = self._trail.saved(found, sent) - self._capacity(found)
+            beyond = self._ended.saved(found, sent) - self._capacity(found)
             if beyond <= 0:
                 highest = found
-            elif beyond > noise:
+            elif beyond > min(0.5 + NOISE_S * found, NOISE_PART * found * seconds):
                 break
             found *= 1 - STEP
         if found <= least and least * (1 + STEP) < highest:

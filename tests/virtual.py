@@ -11,11 +11,18 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+class _NothingOutside(selectors.SelectSelector):
+    """There is no other process to hear from."""
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        return []
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """A loop whose clock jumps to the next timer when nothing else is to be done."""
 
     def __init__(self, late: Callable[[], float] | None = None) -> None:
-        super().__init__(selectors.SelectSelector())
+        super().__init__(_NothingOutside())
         self._now = 0.0
         self._late = late
 
