@@ -48,6 +48,8 @@ RAISED: Final = 1.5
 """So many times the limit, and more tokens than can have been saved up: the limit is another one."""
 UNSURE: Final = 1.6
 """So many times as fast does the rate creep up from a limit that was not measured well yet."""
+FAR_OFF: Final = 2.5
+"""So many times a limit that was not measured well yet: it was a wrong guess."""
 SAVED_S: Final = 3.0
 """The most seconds of the limit that are believed to have been saved up."""
 REMEMBERED_PART: Final = 0.8
@@ -99,10 +101,10 @@ class _Refusals:
         self.last = max(self.last, sent)
 
     def rate(self, *, more: float) -> float:
-        """The limit: what was accepted among them, and `more`, a second. Infinite: there is only one."""
+        """The limit: what was accepted among them, at least one, and `more`, a second. Infinite: there is only one."""
         accepted = self.last.number - self.first.number + 1 - self.count
         seconds = self.last.at - self.first.at
-        return (accepted + more) / seconds if seconds > 0 else math.inf
+        return (max(accepted, 1) + more) / seconds if seconds > 0 else math.inf
 
 
 class _Trail:
@@ -177,6 +179,7 @@ class RateSearch:
         """Refusals one after another, with nothing accepted between them."""
         self._hinted = math.inf
         self._hint_ends = 0.0
+        self._hint_long = False
 
     @property
     def _first_rest(self) -> float:
@@ -216,9 +219,10 @@ class RateSearch:
         self._grown += gap - extra
         self._last = Sent(now, number, self._idle, rate, bound, beside)
         self._trail.add(self._last)
-        if self.limit is not None and rate > self.limit and self._sure >= MEASURED_S:
+        if self.limit is not None and rate > self.limit:
             self._excess += 1 - min(1.0, self.limit * (gap - extra))
-            if rate > RAISED * self.limit and self._excess > self._saved:
+            raised = rate > RAISED * self.limit and self._excess > self._saved
+            if raised if self._sure >= MEASURED_S else rate > FAR_OFF * self.limit:
                 self._look_anew(rate)
         return self._last
 
@@ -258,8 +262,10 @@ class RateSearch:
     def hint(self, now: float, remaining: float, seconds: float) -> None:
         """The registry takes `remaining` requests in the next `seconds`. That may only slow down, and only so long."""
         if seconds <= 1 <= remaining:
-            self._hint_ends = now  # whole seconds, rounded up: it may as well be in a moment
+            # whole seconds, rounded up: it may as well be in a moment
+            self._hint_ends = self._hint_ends if self._hint_long else now
             return
+        self._hint_long = seconds > 1
         self._hinted = self._share * max(remaining, 1.0) / seconds
         self._hint_ends = now + seconds
 
@@ -326,7 +332,7 @@ class RateSearch:
 
     def _guess(self, refusals: _Refusals) -> None:
         """What the first refusals tell."""
-        guess = min(self._most, refusals.rate(more=0.0) or LEAST_RATE)
+        guess = min(self._most, refusals.rate(more=0.0))
         if guess == self._most:
             guess *= CUT
         if self.limit is None:

@@ -172,6 +172,10 @@ class Latency:
         return there, max(0.0, whole - there)
 
 
+NEAR = Latency(0.05, 0.15)
+FAR = Latency(0.3, 0.6)
+TAIL = Latency(0.05, 0.15, tail=0.01)
+
 RetryAfter = str
 """`seconds`, `date`, or blank: none is sent."""
 
@@ -206,10 +210,17 @@ class Seen:
     ended: float = 0.0
     limit: Limit = field(default_factory=Unlimited)
     throttle: Throttle | None = None
+    rates: dict[int, float] = field(default_factory=dict)
+    """Second -> the rate that was allowed then."""
 
     def used(self, seconds: float, start: float = 0.0) -> float:
         """The accepted part of what was allowed."""
         return sum(start <= moment < seconds for moment in self.accepted) / self.limit.allowed(start, seconds)
+
+    @property
+    def limit_found(self) -> float:
+        """As the client tells it; 0: none."""
+        return (self.throttle.limit if self.throttle is not None else None) or 0.0
 
     @property
     def refused_part(self) -> float:
@@ -341,8 +352,17 @@ async def _one(world: World, run: Run, draw: random.Random, seen: Seen) -> None:
         secrets=(),
         timing=Timing(clock=now, now=lambda: EPOCH + now(), draw=draw.random),
     )
+
+    async def watch() -> None:
+        for second in range(10):
+            seen.rates[second] = gate.rate
+            await asyncio.sleep(1)
+
     try:
-        await _migrate(client, run, rows)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch)
+            await _migrate(client, run, rows)
+            tasks.cancel_scope.cancel()
     finally:
         seen.ended, seen.throttle = now(), gate.throttle
 
