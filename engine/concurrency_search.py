@@ -12,7 +12,6 @@ flight: the latency is that with few in flight, so that a registry which is only
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, Literal
 

@@ -1,11 +1,11 @@
 """Finds how many requests a second a registry takes, from nothing but its answers. Pure: time is passed in.
 
-Without a memory the rate doubles with each round trip until the first refusal (slow start, as TCP has it). Refusals
-come to what was sent while the registry's tokens were used up, and what it accepts between two of them is the limit: the
-first ones tell it roughly, the time from one to the next exactly. Only time in which the rate was what bound counts: not
-pauses, not seconds in which there was nothing to send. A share of the limit is used, and at growing intervals the rate
-creeps beyond it, to see whether it holds; where much more than the limit is accepted, it is another one, and is looked
-for anew. How BBR goes about it (draft-cardwell-iccrg-bbr: measure, rest below, probe) without its gains.
+Without a memory the rate grows with each answer until the first refusal (slow start, as TCP has it). A refusal says
+that the registry has no tokens left, and two of them what it was given meanwhile: the refusals of one moment tell the
+limit roughly, the time to the next ones exactly, once it is known how many tokens can be saved up, which the slow start
+has shown. Only time in which the rate was what bound counts, not pauses and not seconds with nothing to send. A share
+of the limit is used, and at growing intervals the rate creeps beyond it, to see whether it holds; where much more than
+the limit is accepted, it is another one, and is looked for anew. So does BBR (measure, rest below, probe).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ANEW_LATENCY_S: Final = 1.0
 """The rate does not double much faster than in this time, at first and when a limit was raised."""
 UNPROVEN: Final = 8
 """Requests in flight that answers allow although the rate was not what held the requests back."""
-RESERVE: Final = 0.994
+RESERVE: Final = 0.997
 """Of a limit that is given: what differs on the way there must not add up to a refusal."""
 CLOSE_TO: Final = 0.99
 """Of a limit that was found: a rest is there at most."""
@@ -232,7 +232,8 @@ class RateSearch:
         if sent.at > self._refused_at:
             self._closed = 0
         needed = self._start * self._latency
-        if self.limit is None and self._looking is None and (needed < UNPROVEN or (sent.bound and sent.beside >= needed / 2)):
+        proven = needed < UNPROVEN or (sent.bound and sent.beside >= needed / 2)
+        if self.limit is None and self._looking is None and proven:
             self._start = min(self._ceiling, self._start + GAIN / max(self._pace, self._latency))
 
     def refused(self, now: float, sent: Sent, asked: float | None, draw: float) -> float:

@@ -30,7 +30,7 @@ T = TypeVar("T")
 LATE_S: Final = 0.02
 """So late may a timer be without slowing the run down: what was missed is caught up, and no more."""
 AT_ONCE_S: Final = 0.001
-"""Timers cannot wait for less."""
+"""Timers cannot wait for less: requests that are to be closer together leave together."""
 PAUSE_JITTER: Final = 0.1
 
 
@@ -206,9 +206,9 @@ class Gate:
 
     `rate` is a hard ceiling, in requests a second; None: it is found. `share`: how much of a limit that was found is
     used. `reads` and `writes` are ceilings of their own below it. `concurrency`: the most in flight. `known`: what an
-    earlier run found. In any window of T seconds at most rate x T + 1 requests leave, of each kind as of all, and rate x
-    20 ms more where timers were late. Made inside of a running loop, whose time it goes by. `jitter` gives numbers from
-    0 to 1.
+    earlier run found. In any window of T seconds at most rate x T + 1 requests leave, of each kind as of all; where
+    timers were late, rate x 20 ms more. Made inside of a running loop, whose time it goes by. `jitter` gives numbers
+    from 0 to 1.
     """
 
     def __init__(
@@ -369,9 +369,9 @@ class Gate:
 
     async def space(self) -> None:
         """Until the one before is far enough ahead."""
-        now = self.clock()
-        seconds = self._departures.take(now, self.rate) - now
-        if seconds >= AT_ONCE_S:
+        now, rate = self.clock(), self.rate
+        seconds = self._departures.take(now, rate) - now
+        if seconds >= AT_ONCE_S or (seconds > 0 and rate * AT_ONCE_S < 1):
             await asyncio.sleep(seconds)
 
     def departed(self, *, bound: bool, beside: int) -> Sent:

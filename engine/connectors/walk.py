@@ -116,7 +116,7 @@ async def _pages(
 
     async def one(number: int) -> None:
         page = await _page(read, {**size, "current_page": str(number)}, what)
-        found[number] = page and (page.total, _by_id(page.rows, what, keep))
+        found[number] = None if page is None else (page.total, _by_id(page.rows, what, keep))
 
     async with task_group() as group:
         for number in numbers:
