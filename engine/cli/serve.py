@@ -31,7 +31,14 @@ def serve_sandbox(
 async def _serve(options: SandboxOptions) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with serve(options) as sandbox:
-            where = {"portkey": sandbox.base_url, "conductor": sandbox.conductor_url, "api_key": sandbox.api_key}
+            where = {
+                "portkey": sandbox.base_url,
+                "conductor": sandbox.conductor_url,
+                "api_key": sandbox.api_key,
+                "langfuse": sandbox.langfuse_url,
+                "langfuse_public_key": sandbox.langfuse_public_key,
+                "langfuse_secret_key": sandbox.langfuse_secret_key,
+            }
             print(json.dumps(where), flush=True)
             async for _ in signals:
                 return

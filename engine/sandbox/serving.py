@@ -20,6 +20,9 @@ from engine.sandbox.conductor_store import Integration
 from engine.sandbox.conductor_tokens import Tokens
 from engine.sandbox.content import check_prompt, first_content, flat, next_content
 from engine.sandbox.faults import Faults
+from engine.sandbox.langfuse.content import check_creation
+from engine.sandbox.langfuse.library import plant_langfuse_library
+from engine.sandbox.langfuse.project import Langfuse, Project
 from engine.sandbox.options import SandboxOptions
 from engine.sandbox.planting import default_collection, plant_library, plant_organisation, plant_workspace
 from engine.sandbox.prompts import add_version, plant_prompt, published
@@ -32,17 +35,20 @@ _GRACE_S: Final = 1.0
 
 class Sandbox:
     """A running sandbox. Workspaces are named by their slugs; the first one is `main`. Each is a cluster of Conductor
-    too: any key id with the key of the workspace as secret.
+    too: any key id with the key of the workspace as secret; and a project of Langfuse with a pair of keys of its own.
     """
 
-    def __init__(self, server: Server, registry: Registry, conductor: Conductor, port: int) -> None:
+    def __init__(self, server: Server, registry: Registry, conductor: Conductor, langfuse: Langfuse, port: int) -> None:
         self._server = server
         self._registry = registry
         self._conductor = conductor
+        self._langfuse = langfuse
         self.base_url = f"http://127.0.0.1:{port}/v1"
         self.conductor_url = f"http://127.0.0.1:{port}/api"
         self.api_key = self.key(FIRST_WORKSPACE)
         self.admin_key = self._kept_key("organisation", None, None)
+        self.langfuse_url = f"http://127.0.0.1:{port}"
+        self.langfuse_public_key, self.langfuse_secret_key = self.langfuse_keys(FIRST_WORKSPACE)
 
     @property
     def requests(self) -> deque[Seen]:
@@ -58,13 +64,28 @@ class Sandbox:
         """A key locked to the workspace, the same for every start of a store. A workspace that is new is made, with
         collections, providers and partials of its own. None: every scope.
         """
+        return self._kept_key(f"workspace {workspace}", self._home(workspace), scopes)
+
+    def langfuse_keys(self, workspace: str) -> tuple[str, str]:
+        """Public and secret key of the workspace's project, the same for every start of a store. A workspace that is
+        new is made.
+        """
+        store, home = self._registry.store, self._home(workspace)
+        public, secret = (f"{kind}-lf-{_digest(store, f'langfuse {workspace} {kind}')}" for kind in ("pk", "sk"))
+        if store.langfuse.project(public, secret) is None:
+            with store.writing():
+                store.langfuse.keep_keys(public, secret, home)
+        return public, secret
+
+    def _home(self, workspace: str) -> str:
+        """The id of a workspace, which is made when it is new."""
         store = self._registry.store
         home = store.workspace(workspace)
         if home is None:
             with store.writing():
                 home = plant_workspace(store, workspace)
                 plant_integrations(store.conductor, home)
-        return self._kept_key(f"workspace {workspace}", home, scopes)
+        return home
 
     def workspace_id(self, workspace: str = FIRST_WORKSPACE) -> str:
         """Raises LookupError when there is none of that slug."""
@@ -222,7 +243,25 @@ class Sandbox:
     def _cluster(self, workspace: str) -> Cluster:
         return Cluster(conductor=self._conductor, id=self.workspace_id(workspace), user="somebody")
 
-    # ---- both --------------------------------------------------------------------------------------------------------
+    # ---- Langfuse ----------------------------------------------------------------------------------------------------
+
+    def langfuse_versions(self, workspace: str = FIRST_WORKSPACE, name: str | None = None) -> list[dict[str, Json]]:
+        """Every version as it is stored, of one prompt or of all of them, whatever listings still hide; in the order of
+        names, oldest first.
+        """
+        project = self._project(workspace)
+        return [project.shown(version) for version in project.tables.versions(project.id, name)]
+
+    def add_langfuse_prompt(self, name: str, *, workspace: str = FIRST_WORKSPACE, **fields: Json) -> dict[str, Json]:
+        """A new version in somebody else's name, as it is stored. `fields` as a create has them, a text unless said."""
+        project = self._project(workspace)
+        body = {"prompt": "Hello {{name}}", **fields, "name": name}
+        return project.write(project.draft(check_creation(body, project.quirks)))
+
+    def _project(self, workspace: str) -> Project:
+        return Project(langfuse=self._langfuse, id=self.workspace_id(workspace), user="somebody")
+
+    # ---- all of them -------------------------------------------------------------------------------------------------
 
     def _flat(self, template: Template, number: int) -> dict[str, Json]:
         version = self._registry.store.version(template.id, number)
@@ -250,8 +289,7 @@ class Sandbox:
     def _kept_key(self, owner: str, workspace: str | None, scopes: Collection[str] | None) -> str:
         store = self._registry.store
         known = None if scopes is None else sorted(scopes)
-        digest = hashlib.sha256(f"{store.seed} {owner} {known}".encode()).hexdigest()
-        key = f"sandbox-{digest[:32]}"
+        key = f"sandbox-{_digest(store, f'{owner} {known}')}"
         if store.key(key) is None:
             with store.writing():
                 store.add_key(key, workspace, known)
@@ -269,22 +307,23 @@ async def serve(options: SandboxOptions | None = None) -> AsyncIterator[Sandbox]
         registry = Registry(store=store, quirks=options.quirks, clock=options.clock)
         tokens = Tokens(store.seed, options.conductor, options.clock)
         conductor = Conductor(store=store, quirks=options.conductor, clock=options.clock, tokens=tokens)
-        _seed(conductor, options)
-        server = Server(registry, conductor, options)
+        langfuse = Langfuse(store=store, quirks=options.langfuse, clock=options.clock, sleep=options.sleep)
+        _seed(conductor, langfuse, options)
+        server = Server(registry, conductor, langfuse, options)
         runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=_GRACE_S)
         await runner.setup()
         try:
             site = web.TCPSite(runner, "127.0.0.1", options.port)
             await site.start()
             port: int = runner.addresses[0][1]
-            yield Sandbox(server, registry, conductor, port)
+            yield Sandbox(server, registry, conductor, langfuse, port)
         finally:
             await runner.cleanup()
     finally:
         store.close()
 
 
-def _seed(conductor: Conductor, options: SandboxOptions) -> None:
+def _seed(conductor: Conductor, langfuse: Langfuse, options: SandboxOptions) -> None:
     store = conductor.store
     if not store.fresh:
         return
@@ -294,4 +333,9 @@ def _seed(conductor: Conductor, options: SandboxOptions) -> None:
         plant_library(store, workspace, options.prompts, options.quirks)
         plant_integrations(store.conductor, workspace)
         plant_conductor_library(conductor, workspace, options.prompts)
+        plant_langfuse_library(langfuse, workspace, options.prompts)
         store.finish_seeding()
+
+
+def _digest(store: Store, what: str) -> str:
+    return hashlib.sha256(f"{store.seed} {what}".encode()).hexdigest()[:32]
