@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -67,15 +68,16 @@ class Sandbox:
         return self._kept_key(f"workspace {workspace}", self._home(workspace), scopes)
 
     def langfuse_keys(self, workspace: str) -> tuple[str, str]:
-        """Public and secret key of the workspace's project, the same for every start of a store. A workspace that is
-        new is made.
+        """Public and secret key of the workspace's project, the same for every start of a store, and no others' in the
+        world: the official SDK remembers addresses by public key. A workspace that is new is made.
         """
         store, home = self._registry.store, self._home(workspace)
-        public, secret = (f"{kind}-lf-{_digest(store, f'langfuse {workspace} {kind}')}" for kind in ("pk", "sk"))
-        if store.langfuse.project(public, secret) is None:
+        keys = store.langfuse.keys(home)
+        if keys is None:
+            keys = (f"pk-lf-{uuid.uuid4()}", f"sk-lf-{uuid.uuid4()}")
             with store.writing():
-                store.langfuse.keep_keys(public, secret, home)
-        return public, secret
+                store.langfuse.add_keys(*keys, home)
+        return keys
 
     def _home(self, workspace: str) -> str:
         """The id of a workspace, which is made when it is new."""
@@ -289,7 +291,8 @@ class Sandbox:
     def _kept_key(self, owner: str, workspace: str | None, scopes: Collection[str] | None) -> str:
         store = self._registry.store
         known = None if scopes is None else sorted(scopes)
-        key = f"sandbox-{_digest(store, f'{owner} {known}')}"
+        digest = hashlib.sha256(f"{store.seed} {owner} {known}".encode()).hexdigest()
+        key = f"sandbox-{digest[:32]}"
         if store.key(key) is None:
             with store.writing():
                 store.add_key(key, workspace, known)
@@ -335,7 +338,3 @@ def _seed(conductor: Conductor, langfuse: Langfuse, options: SandboxOptions) -> 
         plant_conductor_library(conductor, workspace, options.prompts)
         plant_langfuse_library(langfuse, workspace, options.prompts)
         store.finish_seeding()
-
-
-def _digest(store: Store, what: str) -> str:
-    return hashlib.sha256(f"{store.seed} {what}".encode()).hexdigest()[:32]

@@ -50,18 +50,18 @@ class Resolution:
     look_up: LookUp
     graph: dict[str, list[dict[str, Json]]] = field(default_factory=dict)
 
-    def resolve(self, version: Version, above: tuple[str, ...] = ()) -> Json:
+    def resolve(self, version: Version, above: tuple[Version, ...] = ()) -> Json:
         """Its text or messages with the texts of others in place of the references. Raises Unresolved."""
         if len(above) >= _DEEPEST:
             raise Unresolved(f"Maximum nesting depth exceeded ({_DEEPEST})")
-        if version.name in above:
+        if version in above or (above and version.name == above[0].name):
             raise Unresolved(f"Circular dependency detected involving prompt '{version.name}' version {version.number}")
 
         def text_of(tag: re.Match[str]) -> str:
             child = self._child(_reference(tag))
             node = {"id": child.id, "name": child.name, "version": child.number}
             self.graph.setdefault(version.id, []).append(node)
-            return str(self.resolve(child, (*above, version.name)))
+            return str(self.resolve(child, (*above, version)))
 
         if isinstance(version.prompt, str):
             return _TAG.sub(text_of, version.prompt)

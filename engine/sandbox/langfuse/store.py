@@ -54,8 +54,13 @@ class LangfuseStore:
     def __init__(self, database: sqlite3.Connection) -> None:
         self._db = database
 
-    def keep_keys(self, public: str, secret: str, project: str) -> None:
-        self._db.execute("INSERT OR IGNORE INTO langfuse_keys VALUES (?, ?, ?)", (public, secret, project))
+    def add_keys(self, public: str, secret: str, project: str) -> None:
+        self._db.execute("INSERT INTO langfuse_keys VALUES (?, ?, ?)", (public, secret, project))
+
+    def keys(self, project: str) -> tuple[str, str] | None:
+        """Public and secret."""
+        row = self._db.execute("SELECT public, secret FROM langfuse_keys WHERE project = ?", (project,)).fetchone()
+        return None if row is None else (row["public"], row["secret"])
 
     def project(self, public: str, secret: str) -> str | None:
         """That the pair of keys is for."""
