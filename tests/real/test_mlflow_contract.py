@@ -139,7 +139,7 @@ def test_a_prompt_created_between_pages_shows_another_one_twice(api: httpx.Clien
     assert names(search(api, max_results=2, page_token=first.json()["next_page_token"])) == ["c", "d"]
 
 
-@pytest.mark.parametrize(("most", "status"), [(1, 200), (1000, 200), (1001, 400), (0, 400)])
+@pytest.mark.parametrize(("most", "status"), [(1, 200), (1000, 200), (1001, 400)])
 def test_a_page_holds_a_thousand_at_most(api: httpx.Client, most: int, status: int) -> None:
     assert search(api, max_results=most).status_code == status
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -77,6 +78,13 @@ def register_all(prompts: list[dict[str, Any]], threads: int) -> dict[str, Any]:
 DO = {one.__name__: one for one in (register, load, render, set_alias, delete_alias, search, versions, register_all)}
 
 
+def settled() -> None:
+    """Until what the calls left to threads of their own is done: they note the experiment in a tag of the prompt."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("link_prompt"):
+            thread.join()
+
+
 def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
@@ -86,6 +94,7 @@ def main() -> None:
             answer = {"result": DO[order["do"]](**order["arguments"])}
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
+        settled()
         print(json.dumps(answer), file=answers, flush=True)
 
 
