@@ -153,6 +153,21 @@ def recorded(calls: Sequence[Call], client: Official, recorder: Recorder) -> lis
     return found
 
 
+def written(calls: Sequence[Mapping[str, Any]]) -> str:
+    """A file of them, an exchange a line."""
+    return "[\n" + ",\n".join(map(_lines, calls)) + "\n]\n"
+
+
+def _lines(call: Mapping[str, Any]) -> str:
+    fields = [f"{_compact(name)}: {_compact(value)}" for name, value in call.items() if name != "wire"]
+    exchanges = ",\n   ".join(map(_compact, call["wire"]))
+    return " {" + ",\n  ".join([*fields, f'"wire": [\n   {exchanges}]']) + "}"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _steady(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: 0 if key in CHANGES else _steady(inner) for key, inner in value.items()}
@@ -179,8 +194,8 @@ def main() -> None:
             running(registry, Path(folder)) as server,
             official(registry.name, server.base_url, Path(folder)) as client,
         ):
-            text = json.dumps(record(client, server), indent=2, ensure_ascii=False)
-            (BODIES / f"{registry.name}.json").write_text(text + "\n", encoding="utf-8")
+            text = written(record(client, server))
+            (BODIES / f"{registry.name}.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
