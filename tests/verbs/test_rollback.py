@@ -128,7 +128,7 @@ def test_a_rollback_that_was_killed_is_made_again(library: Place) -> None:
     assert 0 < left < MANY
     done = place.rollback()
     assert done.code == 0
-    assert became(done)["deleted"] == left
+    assert 0 < became(done)["deleted"] <= left  # what was under way when it was killed may have landed since
     assert place.prompts() == before
 
 
