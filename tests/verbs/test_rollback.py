@@ -126,9 +126,11 @@ def test_a_rollback_that_was_killed_is_made_again(library: Place) -> None:
     place.kill("rollback", "--yes", after=20)
     left = len(place.prompts()) - MANY
     assert 0 < left < MANY
+    told = place.ledger.read_text().count('"kind":"rolled_back"')
     done = place.rollback()
     assert done.code == 0
-    assert 0 < became(done)["deleted"] <= left  # what was under way when it was killed may have landed since
+    assert sum(became(done).values()) == MANY - told  # what was under way when it was killed may have landed since
+    assert became(done)["deleted"] <= left
     assert place.prompts() == before
 
 
