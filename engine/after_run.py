@@ -12,12 +12,11 @@ import anyio
 from engine.config import Migration
 from engine.connect import open_ends, open_job
 from engine.content.filter import Chosen
-from engine.errors import ConfigError, Rejected, Stop, Transient
+from engine.errors import ConfigError, Rejected, Transient
 from engine.ledger.state import Record
 from engine.ledger.writes import Made, read_made, runs_of
 from engine.migrate import entries
 from engine.migrate.context import Flow
-from engine.migrate.interrupt import AGAIN
 from engine.migrate.job import Job
 from engine.migrate.listing import listings
 from engine.migrate.reconcile import settle
@@ -46,7 +45,7 @@ async def verify_migration(
     async with resumed(migration, options, gateways=render or completions > 0, writes=False) as (job, flow, ends):
         pairs = read_made(migration.ledger, options.chosen)
         if completions:
-            _ask(options, _calls(migration, min(completions, len(pairs))))
+            await _ask(options, _calls(migration, min(completions, len(pairs))))
         checks = Checks(
             source=ends.source_gateway,
             target=ends.target_gateway,
@@ -101,7 +100,9 @@ async def publish_migration(migration: Migration, options: VerbOptions, *, verif
     async with resumed(migration, options) as (job, flow, _):
         pairs = staged(read_made(migration.ledger, options.chosen))
         if pairs:
-            _ask(options, f"{len(pairs)} prompts get the version that this migration wrote as their published one")
+            await _ask(
+                options, f"{len(pairs)} prompts get the version that this migration wrote as their published one"
+            )
         return await publish(job, flow, pairs, verified_only=verified_only)
 
 
@@ -114,7 +115,7 @@ async def rollback_migration(
         left = len(_doubtful(flow)) if dry_run else await flow.halt.guard(_settle_doubts(job, flow, options.chosen))
         undos = undoing(read_made(migration.ledger, options.chosen), which)
         if undos and not dry_run:
-            _ask(options, undo_sentence(undos, history=job.target.can.history))
+            await _ask(options, undo_sentence(undos, history=job.target.can.history))
         return replace(await rollback(job, flow, undos, dry_run=dry_run), in_doubt=left)
 
 
@@ -141,9 +142,9 @@ def _run_named(ledger: Path, run: str | None) -> str | None:
     return run
 
 
-def _ask(options: VerbOptions, what: str) -> None:
-    if options.confirm is not None and not options.confirm(what):
-        raise Stop("interrupted", "it was not confirmed; nothing was written", next=AGAIN)
+async def _ask(options: VerbOptions, what: str) -> None:
+    if options.confirm is not None:
+        await options.halt.confirm(options.confirm(what))
 
 
 def _doubtful(flow: Flow) -> dict[str, Record]:

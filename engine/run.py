@@ -9,7 +9,7 @@ import getpass
 import hashlib
 import socket
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +29,6 @@ from engine.ledger.sink import Sink
 from engine.ledger.state import State
 from engine.migrate.context import Flow, MaxFailures
 from engine.migrate.halt import Halt
-from engine.migrate.interrupt import AGAIN
 from engine.migrate.job import Job, replicas_among
 from engine.migrate.listing import catalog_of, rows_of, told, told_by_definitions
 from engine.migrate.pipeline import migrate
@@ -89,7 +88,7 @@ class RunOptions:
     max_failures: MaxFailures | None = None
     rate: float | None = None
     reason: str | None = None
-    confirm: Callable[[Survey, int], bool] | None = None
+    confirm: Callable[[Survey, int], Awaitable[bool]] | None = None
     """Asked once before the first write, with the survey and the number of creates."""
     watch: Callable[[Live], Coroutine[Any, Any, None]] | None = None
     """Shows progress until it is cancelled."""
@@ -155,10 +154,8 @@ async def _run(run: _Run, sink: Sink, ends: Workspaces) -> None:
     run.state, run.live.ends = sink.state, ends
     confirm = run.options.confirm
     job, tasks = await run.halt.guard(_survey(run, ends))
-    if tasks and confirm is not None and not confirm(_surveyed(run), len(tasks)):
-        declined = Stop("interrupted", "the run was not confirmed; nothing was written", next=AGAIN)
-        run.halt.request(declined)  # first: when the answer was Ctrl-C, its signal asks for the end as well
-        raise declined
+    if tasks and confirm is not None:
+        await run.halt.confirm(confirm(_surveyed(run), len(tasks)))
     await _write(run, job, sink, tasks)
 
 

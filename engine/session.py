@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -47,7 +47,7 @@ class VerbOptions:
 
     chosen: Chosen = field(default_factory=Chosen)
     rate: float | None = None
-    confirm: Callable[[str], bool] | None = None
+    confirm: Callable[[str], Awaitable[bool]] | None = None
     signals: bool = False
     halt: Halt = field(default_factory=Halt)
     """Says afterwards whether the end was asked for."""

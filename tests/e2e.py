@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
@@ -22,10 +22,10 @@ from typing import Any, Final, TypeVar
 
 from engine.ledger.report import OUTCOMES
 from engine.sandbox import Sandbox, SandboxOptions, serve
+from tests.forks import PATIENCE_S, Forked
 
-ROOT: Final = Path(__file__).resolve().parent.parent
 COMMAND: Final = (sys.executable, "-m", "engine")
-TIMEOUT: Final = 60
+TIMEOUT: Final = PATIENCE_S
 MARK: Final = "promptferry"
 
 T = TypeVar("T")
@@ -41,6 +41,8 @@ class Ended:
     code: int
     out: str
     err: str
+    peak_kib: int = 0
+    """The most memory it held; 0: nobody looked."""
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -51,6 +53,11 @@ class Ended:
         assert found["counts"]["selected"] == sum(found["counts"][name] for name in OUTCOMES)
         assert found["next"]
         return found
+
+    @property
+    def reason(self) -> str:
+        """As the summary says it; empty when there is none."""
+        return str(json.loads(self.out)["reason"]) if self.out else ""
 
     @property
     def json(self) -> Any:
@@ -66,68 +73,59 @@ class Ended:
         return found[0]
 
 
-def environment(**changes: str) -> dict[str, str]:
-    """That of a child: the checkout is importable, nothing of the user's own Promptferry or proxy is set."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PROMPTFERRY_")}
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy", "NO_COLOR"):
-        kept.pop(name, None)
-    return kept | {"PYTHONPATH": str(ROOT), **changes}
-
-
 def promptferry(*arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, **more: Any) -> Ended:
-    """Runs the command to its end."""
-    surroundings = environment(**(env or {}))
-    if "preexec_fn" in more:  # a child that may write no files cannot write down what it covered
-        surroundings.pop("COVERAGE_PROCESS_CONFIG", None)
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        cwd=cwd,
-        env=surroundings,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=TIMEOUT,
-        **more,
-    )
-    return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
+    """Runs the command to its end. `more`: see Forked."""
+    with started(*arguments, cwd=cwd, env=env, **more) as process:
+        return process.end()
 
 
-class Started(subprocess.Popen[bytes]):
-    """A command that runs. Its log goes to a file: a pipe that nobody reads would hold it up."""
+class Started(Forked):
+    """A command that runs. A thread hears its log: a pipe that nobody reads would hold it up."""
 
     def __init__(self, arguments: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], **more: Any) -> None:
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by release
-        super().__init__(
-            [*COMMAND, *map(str, arguments)],
-            cwd=cwd,
-            env=environment(**env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            **more,
-        )
+        (out, to_out), (err, to_err) = os.pipe(), os.pipe()
+        self.stdout = os.fdopen(out, "rb")
+        self._told, self._log = b"", bytearray()
+        self._hearer = threading.Thread(target=self._hear, args=(err,))
+        self._hearer.start()
+        try:
+            super().__init__(arguments, cwd=cwd, env=env, out=to_out, err=to_err, **more)
+        finally:
+            os.close(to_out)
+            os.close(to_err)
+
+    def _hear(self, err: int) -> None:
+        with os.fdopen(err, "rb", buffering=0) as log:
+            while piece := log.read(1 << 16):
+                self._log += piece
 
     def end(self) -> Ended:
-        """Waits until it ends by itself."""
-        out, _ = self.communicate(timeout=TIMEOUT)
-        out = out or b""
-        self._log.seek(0)
-        return Ended(self.returncode, out.decode(), self._log.read().decode())
+        """Waits until it ends by itself, and gives what it wrote; of stdout, what was not read yet."""
+        self._listen()
+        return Ended(self.wait(), self._told.decode(), self.logged(), self.peak_kib)
+
+    def _listen(self) -> None:
+        deadline = time.monotonic() + TIMEOUT
+        while not self.stdout.closed:
+            if not select.select([self.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise subprocess.TimeoutExpired("promptferry", TIMEOUT)
+            if not (piece := self.stdout.read1(1 << 16)):
+                self.stdout.close()
+            self._told += piece
+        self._hearer.join(TIMEOUT)
 
     def logged(self) -> str:
         """What it has written to its log so far."""
-        return os.pread(self._log.fileno(), 10**7, 0).decode()
+        return bytes(self._log).decode()
 
     def first_line(self) -> str:
         """The first line of stdout."""
-        assert self.stdout is not None
         return self.stdout.readline().decode()
 
-    def release(self) -> None:
-        """Kills it when it still runs, and closes its files."""
-        if self.poll() is None:
-            self.kill()
-        self.communicate()
-        self._log.close()
+    def release(self) -> Ended:
+        """Kills it when it still runs, closes its files, and gives what it wrote."""
+        self.kill()
+        return self.end()
 
 
 @contextmanager

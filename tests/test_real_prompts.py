@@ -9,7 +9,8 @@ from typing import Any, Final
 import pytest
 
 from engine.sandbox import Sandbox, SandboxOptions
-from tests.e2e import MARK, ROOT, promptferry, served, write_migration
+from tests.e2e import MARK, promptferry, served, write_migration
+from tests.forks import ROOT
 
 DATA: Final = ROOT.parent / "shared" / "data" / "real-prompts.jsonl"
 MODEL: Final = "anthropic.claude-3-5-sonnet"

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.e2e import ROOT, environment, separate, write_migration
+from tests.e2e import separate, write_migration
+from tests.forks import ROOT, environment
 
 PROMPTS: Final = int(os.environ.get("PROMPTFERRY_SCALE_PROMPTS", "5000"))
 """20000 by hand."""

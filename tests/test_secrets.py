@@ -11,7 +11,8 @@ from typing import Final
 import pytest
 
 from engine.sandbox import Quirks, SandboxOptions
-from tests.e2e import TIMEOUT, Ended, Served, environment, promptferry, served, write_migration
+from tests.e2e import TIMEOUT, Ended, Served, promptferry, served, write_migration
+from tests.forks import environment
 
 TEXT: Final = "The canary sings in the mine at dawn"
 WRONG_KEY: Final = "sk-canary-0123456789-abcdefghij"

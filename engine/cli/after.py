@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -132,14 +132,14 @@ def rollback(
     return EXIT_OK if done.whole else EXIT_UNFINISHED
 
 
-def _confirm(migration: Migration, *, yes: bool, needed: bool) -> Callable[[str], bool]:
+def _confirm(migration: Migration, *, yes: bool, needed: bool) -> Callable[[str], Awaitable[bool]]:
     """Says on stderr what is to be done, and asks on a terminal. Raises ConfigError where nobody can be asked."""
     if needed and not yes and not on_terminal():
         raise ConfigError("this asks before it begins, and nobody is here to answer: give --yes")
 
-    def confirm(what: str) -> bool:
+    async def confirm(what: str) -> bool:
         source, target = migration.ends
         print(f"source {source.identity}\ntarget {target.identity}\n{what}", file=sys.stderr)
-        return yes or not needed or yes_or_no()
+        return yes or not needed or await yes_or_no()
 
     return confirm

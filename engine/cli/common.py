@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import signal
 import stat
 import sys
 from collections.abc import Callable, Coroutine
@@ -191,16 +190,19 @@ def on_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def yes_or_no() -> bool:
-    """Asks whether to go on. Ctrl-C means no."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+async def yes_or_no() -> bool:
+    """Asks a terminal whether to go on; a signal meanwhile is whose business it was before."""
+    import anyio
+
+    print("go on? [y/N] ", end="", flush=True)
+    answer = ""
     try:
-        return input("go on? [y/N] ").strip().lower() in ("y", "yes")
-    except (EOFError, KeyboardInterrupt):
-        print()
-        return False
+        await anyio.wait_readable(sys.stdin)  # input() would miss a signal that comes just before it reads
+        answer = sys.stdin.readline()
     finally:
-        signal.signal(signal.SIGINT, before)
+        if not answer:
+            print()
+    return answer.strip().lower() in ("y", "yes")
 
 
 def say(text: str) -> None:

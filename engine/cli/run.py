@@ -24,7 +24,7 @@ from engine.ledger import report
 from engine.ledger.report import Summary
 from engine.migrate import plan_file as planfile
 from engine.migrate.context import MaxFailures
-from engine.migrate.interrupt import AGAIN
+from engine.migrate.halt import AGAIN
 from engine.migrate.survey import Survey
 from engine.run import RunOptions, run_migration
 
@@ -173,12 +173,12 @@ def _write(path: Path, summary: Summary) -> None:
 # ---- before the first write ------------------------------------------------------------------------------------------
 
 
-def _confirmed(migration: Migration, survey: Survey, tasks: int) -> bool:
-    """Shows both ends and the totals and asks once. Ctrl-C means no."""
+async def _confirmed(migration: Migration, survey: Survey, tasks: int) -> bool:
+    """Shows both ends and the totals and asks once."""
     source, target = migration.ends
     print(f"from  {source.identity}\nto    {target.identity}{' (the same workspace)' if source is target else ''}")
     creates = sum(task.action == "create" for task in survey.tasks)
     compared = f" and {tasks - creates} compared, and updated where something changed" if tasks > creates else ""
     print(f"{min(creates, tasks)} replicas will be created{compared}; ", end="")
     print(f"{len(survey.tasks)} of {survey.listed} prompts are selected")
-    return yes_or_no()
+    return await yes_or_no()

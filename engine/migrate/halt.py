@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import TypeVar
+from contextlib import suppress
+from typing import Final, TypeVar
 
 import anyio
 
@@ -11,6 +12,8 @@ from engine.errors import Stop
 from engine.taskgroup import task_group
 
 T = TypeVar("T")
+
+AGAIN: Final = "Run the same command again: it goes on where this run stopped."
 
 
 class Halt:
@@ -44,6 +47,15 @@ class Halt:
             return result
         assert self.stop is not None  # only a request cancels the group before the work is done
         raise self.stop
+
+    async def confirm(self, question: Awaitable[bool]) -> None:
+        """Awaits somebody's answer before the first write. Stop: it is no, or the end is asked for instead."""
+        agreed = False
+        with suppress(Stop):
+            agreed = await self.guard(question)
+        if not agreed:
+            self.stop = Stop("interrupted", "it was not confirmed; nothing was written", next=AGAIN)
+            raise self.stop
 
     async def _cancel(self, scope: anyio.CancelScope) -> None:
         await self.wait()

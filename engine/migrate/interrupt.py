@@ -11,11 +11,10 @@ import anyio
 from anyio.abc import TaskStatus
 
 from engine.errors import Stop
-from engine.migrate.halt import Halt
+from engine.migrate.halt import AGAIN, Halt
 from engine.taskgroup import task_group
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-AGAIN: Final = "Run the same command again: it goes on where this run stopped."
 
 
 @asynccontextmanager

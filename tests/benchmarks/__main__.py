@@ -23,7 +23,7 @@ from typing import Any, Final
 from urllib.request import ProxyHandler, build_opener
 
 from tests.benchmarks.clients import CLIENTS, IN_FLIGHT, LEDGER_TIMED, replica_name
-from tests.e2e import ROOT, environment
+from tests.forks import ROOT, environment
 
 README: Final = Path(__file__).with_name("README.md")
 BASE: Final = "bare aiohttp"

@@ -16,7 +16,7 @@ from typing import Final
 from engine.ledger.lines import Chain, encode_line, seal, timestamp
 from engine.model import Entry
 from tests.benchmarks.__main__ import serving
-from tests.e2e import ROOT, environment
+from tests.forks import ROOT, environment
 
 RUNS: Final = (10_000, 100_000)
 ENTRIES: Final = 1_000_000

@@ -30,8 +30,7 @@ from engine.errors import EngineError
 from engine.ledger.file import read_ledger
 from engine.ledger.report import OUTCOMES
 from engine.sandbox import Quirks, SandboxOptions
-from tests.chaos.running import Running
-from tests.e2e import MARK, Ended, Served, served, write_migration
+from tests.e2e import MARK, Ended, Served, Started, served, write_migration
 
 SCALE: Final = int(os.environ.get("PROMPTFERRY_CHAOS", "1"))
 """Multiplies the number of campaigns in a test; 1 is the share of CI."""
@@ -67,7 +66,7 @@ class Tally:
         return self.runs > 0 and not (self.doubled or self.lost or self.undetected or self.leaked)
 
 
-def wait_until(process: Running, reached: Callable[[], bool]) -> bool:
+def wait_until(process: Started, reached: Callable[[], bool]) -> bool:
     """Until the run has come so far; False when it ended first."""
     while not reached():
         if process.poll() is not None:
@@ -111,17 +110,27 @@ class Campaign:
 
     # ---- doing
 
-    def start(self, *flags: str, plan: Mapping[str, Any] | None = None, file_limit: int | None = None) -> Running:
-        """A run, to be used as a block. `plan`: see the harness. `file_limit`: bytes that no file may grow beyond."""
+    @contextmanager
+    def start(
+        self, *flags: str, plan: Mapping[str, Any] | None = None, file_limit: int | None = None
+    ) -> Iterator[Started]:
+        """A run. `plan`: see the harness. `file_limit`: bytes that no file may grow beyond."""
         self.started += 1
-        return Running(
-            ["run", str(self.path), *flags],
-            folder=self.folder,
-            number=self.started,
-            key=self.registry.api_key,
+        said = self.folder / f"run-{self.started}"
+        process = Started(
+            ["run", self.path, *flags],
+            cwd=self.folder,
+            env={"KEY": self.registry.api_key},
             plan=plan,
             file_limit=file_limit,
+            covered=False,
         )
+        try:
+            yield process
+        finally:
+            ended = process.release()
+            said.with_suffix(".out").write_text(ended.out)
+            said.with_suffix(".err").write_text(ended.err)
 
     def run(self, *flags: str, plan: Mapping[str, Any] | None = None, file_limit: int | None = None) -> Ended:
         """One run that ends by itself, heard out."""

@@ -114,11 +114,14 @@ class FaultServer:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
             self.port = self._server.sockets[0].getsockname()[1]
 
-    def refuse(self) -> None:
+    async def refuse(self) -> None:
         """Resets every connection and takes no others."""
         if self._server is not None:
-            self._server.close()
-            self._server = None
+            server, self._server = self._server, None
+            for sock in server.sockets:  # what was accepted in this round of the loop needs a server still
+                asyncio.get_running_loop().remove_reader(sock.fileno())
+            await asyncio.sleep(0)
+            server.close()
         for writer in self._open:
             _reset(writer)
 
@@ -141,7 +144,7 @@ class FaultServer:
             _write_answer(writer, await self._pass_on(request))
             return True
         if plan.fault == "refuse":
-            self.refuse()
+            await self.refuse()
             return False
         if plan.fault == "hang":
             await reader.read()  # for as long as the client stays
@@ -337,7 +340,7 @@ def between(upstream: str) -> Iterator[Between]:
         loop = asyncio.get_running_loop()
         ready.set_result((Between(server, loop), lambda: loop.call_soon_threadsafe(done.set)))
         await done.wait()
-        server.refuse()
+        await server.refuse()
 
     thread = threading.Thread(target=asyncio.run, args=(main(),))
     thread.start()

@@ -1,7 +1,4 @@
-"""Forks the command, with faults inside its own process. A script: it reads orders, a JSON line each, until stdin ends.
-
-An order: arguments, folder, env, out and err (files for what it says), file_limit, plan. It is answered with the
-command's pid, then with each time that it is stopped, then with its exit code and the most memory it held.
+"""Faults inside the process of a command.
 
 A plan is a JSON object:
 
@@ -21,19 +18,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import importlib
 import json
 import os
-import random
-import resource
 import signal
-import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from engine.cli import main
 from engine.connectors.portkey.registry import Portkey
 from engine.errors import Stop
 from engine.ledger.sink import Sink
@@ -41,7 +32,6 @@ from engine.migrate import pipeline
 from engine.migrate.halt import Halt
 from engine.model import Entry, Outcome, Sending
 
-_CRASHED: Final = 70
 WRITE: Final = os.write
 SYNCS: Final = {"fdatasync": os.fdatasync, "fsync": os.fsync}
 
@@ -160,39 +150,6 @@ def _unlocked(_fd: int, _operation: int) -> None:
     return
 
 
-# ---- one command -----------------------------------------------------------------------------------------------------
-
-
-def become(order: Mapping[str, Any]) -> NoReturn:
-    """The command, to its end."""
-    code = _CRASHED
-    try:
-        _settle_in(order)
-        disturb(order["plan"])
-        sys.argv = ["promptferry", *order["arguments"]]
-        main()
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0
-    except BaseException:  # this is a child, and must not go on as its parent
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def _settle_in(order: Mapping[str, Any]) -> None:
-    new = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    for name, flags, fd in ((os.devnull, os.O_RDONLY, 0), (order["out"], new, 1), (order["err"], new, 2)):
-        os.dup2(os.open(name, flags, 0o600), fd)
-    os.chdir(order["folder"])
-    os.environ.update(order["env"])
-    if order["file_limit"] is not None:
-        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"], most))
-    random.seed()  # or every command would draw the same jitter
-
-
 def disturb(plan: Mapping[str, Any]) -> None:
     """Puts the faults and lies of the plan in place."""
     if "ledger" in plan:
@@ -204,29 +161,3 @@ def disturb(plan: Mapping[str, Any]) -> None:
     if plan.get("lie") == "unlocked":
         fcntl.flock = _unlocked  # type: ignore[assignment]
     pipeline.GRACE_S = plan.get("grace", pipeline.GRACE_S)  # type: ignore[misc]
-
-
-def serve() -> None:
-    """Until stdin ends."""
-    news = os.dup(1)
-    for line in sys.stdin.buffer:
-        pid = os.fork()
-        if pid == 0:
-            become(json.loads(line))
-        _tell(news, {"pid": pid})
-        ended = False
-        while not ended:
-            _, status, usage = os.wait4(pid, os.WUNTRACED)
-            ended = not os.WIFSTOPPED(status)
-            code = os.waitstatus_to_exitcode(status) if ended else 0
-            _tell(news, {"code": code, "peak_kib": usage.ru_maxrss} if ended else {"stopped": pid})
-
-
-def _tell(news: int, what: Mapping[str, int]) -> None:
-    WRITE(news, json.dumps(what).encode() + b"\n")
-
-
-if __name__ == "__main__":
-    for name in ("run", "cli.commands", "cli.run", "config"):
-        importlib.import_module(f"engine.{name}")
-    serve()

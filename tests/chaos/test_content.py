@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import random
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
-
 from engine.ledger.file import read_ledger
 from engine.sandbox import Sandbox
 from tests.chaos.campaign import SCALE, Campaign, Tally, campaign, each
-from tests.chaos.commands import Commands
 from tests.e2e import MARK
 from tests.test_fidelity import HARD, SAME
 
@@ -44,14 +40,14 @@ class Case:
     homeless: bool
 
 
-def carried(commands: Commands, case: Case) -> Tally:
+def carried(case: Case) -> Tally:
     quirks = {"collection_required": not case.homeless}
     with campaign(case.folder, prompts=PLAIN, seed=case.seed, quirks=quirks) as one:
         one.registry.ask(partial(plant, seed=case.seed))
         one.sources = frozenset(prompt["id"] for prompt in one.registry.prompts())
-        first = commands.run(one)
+        first = one.run()
         one.disturbed(len(one.sources) - PLAIN)
-        again = commands.run(one)
+        again = one.run()
         if first.code not in (0, 1) or again.code != first.code:
             one.complain(f"exit codes {first.code} and {again.code}", undetected=1)
         compare(one, case)
@@ -131,18 +127,12 @@ def cases(folder: Path, count: int) -> list[Case]:
     return [Case(folder / f"{seed}", seed, bool(seed % 2)) for seed in range(count)]
 
 
-@pytest.fixture(scope="module")
-def commands() -> Iterator[Commands]:
-    with Commands() as running:
-        yield running
-
-
-def test_hard_content_arrives_as_it_was_or_fails_by_name(commands: Commands, tmp_path: Path) -> None:
-    tally = each(partial(carried, commands), cases(tmp_path, 4 * SCALE))
+def test_hard_content_arrives_as_it_was_or_fails_by_name(tmp_path: Path) -> None:
+    tally = each(carried, cases(tmp_path, 4 * SCALE))
     assert tally.clean, tally
 
 
 def long_content(scale: int, jobs: int) -> Tally:
     """8,000 prompts that nobody wrote."""
-    with tempfile.TemporaryDirectory() as folder, Commands(jobs) as commands:
-        return each(partial(carried, commands), cases(Path(folder), 200 * scale), jobs=jobs, told="hard content")
+    with tempfile.TemporaryDirectory() as folder:
+        return each(carried, cases(Path(folder), 200 * scale), jobs=jobs, told="hard content")

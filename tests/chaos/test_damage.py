@@ -7,16 +7,12 @@ import random
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Final
 from urllib.request import ProxyHandler, Request, build_opener
 
-import pytest
-
 from tests.chaos.campaign import SCALE, Campaign, Tally, campaign, each, wait_until
-from tests.chaos.commands import Commands
 
 PROMPTS: Final = 12
 LAST_BATCHES: Final = 3
@@ -47,18 +43,18 @@ class Damage:
     synced: bool = False
 
 
-def damaged(commands: Commands, share: Share) -> Tally:
+def damaged(share: Share) -> Tally:
     """One registry and one ledger, damaged again and again; what the runs create is taken away in between."""
     with campaign(share.folder, prompts=PROMPTS, seed=share.seed) as one:
         if share.interrupted:
             interrupt(one)
         else:
-            commands.run(one)
+            one.run()
         ledger, truth = one.ledger.read_bytes(), one.truth()
         for damage in list(damages(ledger, random.Random(share.seed), share.sample))[share.first :: WORLDS]:
             restore(one, truth)
             one.ledger.write_bytes(damage.data)
-            follow(commands, one, damage)
+            follow(one, damage)
     return one.tally
 
 
@@ -70,10 +66,10 @@ def interrupt(one: Campaign) -> None:
         process.wait()
 
 
-def follow(commands: Commands, one: Campaign, damage: Damage) -> None:
+def follow(one: Campaign, damage: Damage) -> None:
     """The run after the damage."""
     before = one.truth()
-    done = commands.run(one)
+    done = one.run()
     one.tally += Tally(faults=1)
     if done.code == REFUSED[0]:
         if (done.code, done.reason) != REFUSED:
@@ -83,7 +79,7 @@ def follow(commands: Commands, one: Campaign, damage: Damage) -> None:
     elif damage.synced:
         one.complain(f"a line was changed that had been synced, and the run ended with {done.code}", undetected=1)
     else:
-        commands.resume(one)
+        one.resume()
 
 
 def damages(whole: bytes, rng: random.Random, sample: int | None) -> Iterator[Damage]:
@@ -119,21 +115,15 @@ def shares(folder: Path, seed: int, sample: int | None) -> list[Share]:
     ]
 
 
-@pytest.fixture(scope="module")
-def commands() -> Iterator[Commands]:
-    with Commands() as running:
-        yield running
-
-
-def test_a_damaged_ledger_is_refused_or_gone_on_from(commands: Commands, tmp_path: Path) -> None:
+def test_a_damaged_ledger_is_refused_or_gone_on_from(tmp_path: Path) -> None:
     every = [share for seed in range(SCALE) for share in shares(tmp_path, seed, sample=12)]
-    tally = each(partial(damaged, commands), every)
+    tally = each(damaged, every)
     assert tally.clean, tally
     assert tally.faults > 80 * SCALE
 
 
 def long_damage(scale: int, jobs: int) -> Tally:
     """Every byte of the last batches."""
-    with tempfile.TemporaryDirectory() as folder, Commands(jobs) as commands:
+    with tempfile.TemporaryDirectory() as folder:
         every = [share for seed in range(scale) for share in shares(Path(folder), seed, sample=None)]
-        return each(partial(damaged, commands), every, jobs=jobs, told="a damaged ledger")
+        return each(damaged, every, jobs=jobs, told="a damaged ledger")

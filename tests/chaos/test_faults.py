@@ -9,15 +9,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
 
 from tests.chaos.campaign import Campaign, Tally, campaign, each
-from tests.chaos.commands import Commands, Done
 from tests.chaos.faultserver import Between, Plan, between
+from tests.e2e import Ended
 
 MOST_KIB: Final = 200 * 1024
 
@@ -114,24 +113,24 @@ def spoiled(folder: Path, *, prompts: int, seed: int, **more: Any) -> Iterator[t
         yield one, proxies[0]
 
 
-def suffered(commands: Commands, case: Case) -> Tally:
+def suffered(case: Case) -> Tally:
     plan = Plan(case.fault, **PLANS[case.place])
     quirks = {"page_cap": 4} if case.fault in LISTED else {}
     limits = {"settle": "0.3s", "timeout": TIMEOUTS.get(case.fault, 2), "attempts": 2}
     prompts = PROMPTS.get(case.fault, 10)
     with spoiled(case.folder, prompts=prompts, seed=1, quirks=quirks, limits=limits) as (one, proxy):
         proxy.suffer(plan)
-        done = commands.run(one, *FLAGS.get(case.fault, ()))
+        done = one.run(*FLAGS.get(case.fault, ()))
         proxy.suffer(None)
         one.disturbed(plan.spoiled)
         judge_end(one, case, done)
         if not plan.spoiled:
             one.complain("no answer was spoiled", undetected=1)
-        commands.resume(one)
+        one.resume()
     return one.tally
 
 
-def judge_end(one: Campaign, case: Case, done: Done) -> None:
+def judge_end(one: Campaign, case: Case, done: Ended) -> None:
     """It ended by itself, as it must, in little memory."""
     wanted: End = getattr(WANTED[case.fault], case.place)
     found = End(done.code, done.reason)
@@ -147,20 +146,14 @@ def cases(folder: Path, fault: str) -> list[Case]:
     return [Case(folder / f"{fault} {place}".replace(" ", "-"), fault, place) for place in places]
 
 
-@pytest.fixture(scope="module")
-def commands() -> Iterator[Commands]:
-    with Commands(len(PLANS)) as running:
-        yield running
-
-
 @pytest.mark.parametrize("fault", WANTED)
-def test_a_fault_ends_as_it_must_and_a_resume_sets_it_right(fault: str, commands: Commands, tmp_path: Path) -> None:
-    tally = each(partial(suffered, commands), cases(tmp_path, fault), jobs=len(PLANS))
+def test_a_fault_ends_as_it_must_and_a_resume_sets_it_right(fault: str, tmp_path: Path) -> None:
+    tally = each(suffered, cases(tmp_path, fault), jobs=len(PLANS))
     assert tally.clean, tally
 
 
 def long_faults(_scale: int, jobs: int) -> Tally:
     """All faults of all requests."""
-    with tempfile.TemporaryDirectory() as folder, Commands(jobs) as commands:
+    with tempfile.TemporaryDirectory() as folder:
         every = [case for fault in WANTED for case in cases(Path(folder), fault)]
-        return each(partial(suffered, commands), every, jobs=jobs, told="faults of the wire")
+        return each(suffered, every, jobs=jobs, told="faults of the wire")

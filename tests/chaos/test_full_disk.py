@@ -6,14 +6,11 @@ import random
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
-import pytest
-
 from tests.chaos.campaign import SCALE, Campaign, Tally, campaign, each
-from tests.chaos.commands import Commands, Done
+from tests.e2e import Ended
 
 PROMPTS: Final = 3
 ENTRIES: Final = 5
@@ -28,16 +25,16 @@ class Case:
     limit: int
 
 
-def filled(commands: Commands, case: Case) -> Tally:
+def filled(case: Case) -> Tally:
     with campaign(case.folder, prompts=PROMPTS, seed=1) as one:
-        done = commands.run(one, file_limit=case.limit)
+        done = one.run(file_limit=case.limit)
         check_stop(one, done, case.limit)
         one.disturbed()
-        commands.resume(one)
+        one.resume()
     return one.tally
 
 
-def check_stop(one: Campaign, done: Done, limit: int) -> None:
+def check_stop(one: Campaign, done: Ended, limit: int) -> None:
     """It stopped as a run on a full disk has to, and what it wrote is whole."""
     if (done.code, done.reason) != (75, "disk"):
         one.complain(f"{limit} bytes: ended with {done.code}, {done.reason}", undetected=1)
@@ -50,10 +47,10 @@ def check_stop(one: Campaign, done: Done, limit: int) -> None:
         one.complain(f"{limit} bytes: something was torn", undetected=1)
 
 
-def sizes(commands: Commands, folder: Path) -> tuple[int, int]:
+def sizes(folder: Path) -> tuple[int, int]:
     """Bytes of the first entries, and of the whole ledger but for its last lines, of a run that nothing happens to."""
     with campaign(folder, prompts=PROMPTS, seed=1) as one:
-        assert commands.run(one).code == 0
+        assert one.run().code == 0
         lines = one.ledger.read_bytes().splitlines(keepends=True)
     return sum(map(len, lines[:ENTRIES])), sum(map(len, lines[:-1]))
 
@@ -63,23 +60,17 @@ def cases(folder: Path, limits: Iterable[int]) -> Iterator[Case]:
         yield Case(folder / f"limit-{limit}", limit)
 
 
-@pytest.fixture(scope="module")
-def commands() -> Iterator[Commands]:
-    with Commands() as running:
-        yield running
-
-
-def test_a_full_disk_stops_the_run_and_tears_nothing(commands: Commands, tmp_path: Path) -> None:
-    _, most = sizes(commands, tmp_path / "whole")
+def test_a_full_disk_stops_the_run_and_tears_nothing(tmp_path: Path) -> None:
+    _, most = sizes(tmp_path / "whole")
     limits = random.Random(4).sample(range(1, most), 40 * SCALE)
-    tally = each(partial(filled, commands), cases(tmp_path, limits))
+    tally = each(filled, cases(tmp_path, limits))
     assert tally.clean, tally
     assert tally.faults == len(limits)
 
 
 def long_full_disk(_scale: int, jobs: int) -> Tally:
     """Every byte of the first entries."""
-    with tempfile.TemporaryDirectory() as folder, Commands(jobs) as commands:
-        entries, _ = sizes(commands, Path(folder) / "whole")
+    with tempfile.TemporaryDirectory() as folder:
+        entries, _ = sizes(Path(folder) / "whole")
         every = cases(Path(folder), range(1, entries + 1))
-        return each(partial(filled, commands), every, jobs=jobs, told="a full disk")
+        return each(filled, every, jobs=jobs, told="a full disk")

@@ -6,9 +6,7 @@ Every other campaign searches its folder too, see `Campaign.search_leaks`; here 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Final
@@ -16,7 +14,6 @@ from typing import Final
 import pytest
 
 from tests.chaos.campaign import CANARY, SCALE, Tally, campaign, each
-from tests.chaos.commands import Commands
 from tests.chaos.faultserver import Plan, echo
 from tests.chaos.test_faults import spoiled
 
@@ -37,7 +34,7 @@ class Case:
     log_format: str
 
 
-def echoed(commands: Commands, case: Case) -> Tally:
+def echoed(case: Case) -> Tally:
     """The first two listings are as they should be, or the run would not get far."""
     plan = Plan(echo(case.status), case.method, nth=3 if case.method == "GET" else 1, on=True)
     limits = {"settle": "0.1s", "attempts": 1}
@@ -46,7 +43,7 @@ def echoed(commands: Commands, case: Case) -> Tally:
         flags += ["--max-duration", "1s"]
     with spoiled(case.folder, prompts=3, seed=1, limits=limits) as (one, proxy):
         proxy.suffer(plan)
-        commands.run(one, *flags)
+        one.run(*flags)
         one.disturbed(plan.spoiled)
         if not plan.spoiled:
             one.complain("no answer was spoiled", undetected=1)
@@ -59,16 +56,10 @@ def cases(folder: Path) -> list[Case]:
     return [Case(folder / "-".join(map(str, case)), *case) for case in every]
 
 
-@pytest.fixture(scope="module")
-def commands() -> Iterator[Commands]:
-    with Commands(8) as running:
-        yield running
-
-
-def test_answers_that_repeat_key_and_text_leak_nothing(commands: Commands, tmp_path: Path) -> None:
+def test_answers_that_repeat_key_and_text_leak_nothing(tmp_path: Path) -> None:
     every = cases(tmp_path)
     share = every if SCALE > 1 else every[::3]  # all statuses and methods come, the formats take turns
-    tally = each(partial(echoed, commands), share, jobs=8)
+    tally = each(echoed, share, jobs=8)
     assert tally.clean, tally
 
 
@@ -82,5 +73,5 @@ def test_the_search_finds_what_leaks(secret: str, tmp_path: Path) -> None:
 
 def long_leaks(_scale: int, jobs: int) -> Tally:
     """All cases."""
-    with tempfile.TemporaryDirectory() as folder, Commands(jobs) as commands:
-        return each(partial(echoed, commands), cases(Path(folder)), jobs=jobs, told="echoed secrets")
+    with tempfile.TemporaryDirectory() as folder:
+        return each(echoed, cases(Path(folder)), jobs=jobs, told="echoed secrets")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 from engine.errors import EXIT_OK, EXIT_RETRY
 from tests.chaos.campaign import SCALE, Campaign, Tally, campaign, each, wait_until
 from tests.chaos.disk import check_intents
-from tests.e2e import Ended, lines, promptferry
+from tests.e2e import lines, promptferry
 
 PROMPTS = 20
 
@@ -52,7 +51,7 @@ def second(case: Second) -> Tally:
 def check_refused(one: Campaign) -> None:
     """A second run leaves at once, and has sent nothing that changes anything."""
     ended = one.run()
-    if ended.code != EXIT_RETRY or _reason(ended) != "ledger_in_use":
+    if ended.code != EXIT_RETRY or ended.reason != "ledger_in_use":
         one.complain(f"a second run ended with {ended.code}: {ended.out}", undetected=1)
 
 
@@ -63,10 +62,6 @@ def check_readers(one: Campaign) -> None:
         (one.folder / f"read-{command[0]}.txt").write_text(read.out + read.err)
         if read.code != EXIT_OK:
             one.complain(f"{command[0]} while a run holds the ledger: {read.code}: {read.err}", undetected=1)
-
-
-def _reason(ended: Ended) -> str:
-    return str(json.loads(ended.out.splitlines()[-1])["reason"])
 
 
 # ---- all at once -----------------------------------------------------------------------------------------------------
@@ -90,7 +85,7 @@ def race(case: Race) -> Tally:
         codes = sorted(one.code for one in ended)
         if codes[0] != EXIT_OK or not {*codes} <= {EXIT_OK, EXIT_RETRY}:
             one.complain(f"four runs at once ended with {codes}", undetected=1)
-        if any(found.code == EXIT_RETRY and _reason(found) != "ledger_in_use" for found in ended):
+        if any(found.code == EXIT_RETRY and found.reason != "ledger_in_use" for found in ended):
             one.complain("a run that lost the race gave another reason", undetected=1)
         one.disturbed(faults=codes.count(EXIT_RETRY))
         one.resume()

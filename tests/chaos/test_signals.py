@@ -14,7 +14,7 @@ from pathlib import Path
 from engine.errors import EXIT_OK, EXIT_RETRY
 from engine.ledger.file import read_ledger
 from tests.chaos.campaign import SCALE, Campaign, Tally, campaign, each, wait_until
-from tests.chaos.running import Running
+from tests.e2e import Started
 
 PROMPTS = 40
 RATE = 200
@@ -49,7 +49,7 @@ def signalled(case: Signalled) -> Tally:
     return one.tally
 
 
-def ask_to_end(one: Campaign, process: Running, rng: random.Random, *, twice: bool) -> None:
+def ask_to_end(one: Campaign, process: Started, rng: random.Random, *, twice: bool) -> None:
     """The second signal is of the other number, at once or after some more answers: two of one may arrive as one."""
     first = rng.choice(NUMBERS)
     process.send_signal(first)
@@ -63,7 +63,7 @@ def begun(one: Campaign) -> Path:
     return one.folder / "begun"
 
 
-def check_end(one: Campaign, process: Running) -> None:
+def check_end(one: Campaign, process: Started) -> None:
     """Its code, its ledger, and no create that began after the signal but for those already let through by the rate."""
     ended = process.end()
     one.hear(ended)

@@ -19,7 +19,8 @@ from engine.cli import early
 from engine.cli.run import nothing_done
 from engine.migrate.interrupt import SIGNALS
 from engine.sandbox import SandboxOptions
-from tests.e2e import COMMAND, ROOT, TIMEOUT, Ended, Served, environment, served, write_migration
+from tests.e2e import COMMAND, TIMEOUT, Ended, Served, served, write_migration
+from tests.forks import ROOT, environment
 
 PROMPTS = 12
 SCRIPT = (str(Path(sys.executable).with_name("promptferry")),)

@@ -18,7 +18,6 @@ from tests.e2e import (
     COMMAND,
     Ended,
     Served,
-    environment,
     lines,
     promptferry,
     replicas,
@@ -27,6 +26,7 @@ from tests.e2e import (
     wait_for_lines,
     write_migration,
 )
+from tests.forks import environment
 
 PROMPTS = 30
 
@@ -176,8 +176,11 @@ def test_the_summary_goes_plainly_into_a_pipe_and_through_a_link(place: Place) -
     reader.join(30)
     assert json.loads(read[0]) == ended.summary
     with (place.folder / "fd.json").open("w") as file:
-        ended = place.run("--limit", "0", "--summary", f"/dev/fd/{file.fileno()}", pass_fds=[file.fileno()])
-    assert json.loads((place.folder / "fd.json").read_text()) == ended.summary
+        command = [*COMMAND, "run", str(place.path), "--limit", "0", "--summary", f"/dev/fd/{file.fileno()}"]
+        out = subprocess.run(
+            command, cwd=place.folder, env=environment(**place.keys), stdout=subprocess.PIPE, pass_fds=[file.fileno()]
+        ).stdout
+    assert json.loads((place.folder / "fd.json").read_text()) == json.loads(out)
     assert Path("/dev/fd").is_symlink()
 
 

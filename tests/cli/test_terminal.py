@@ -22,7 +22,8 @@ from rich.console import Console
 from engine.cli.display import Figures, progress_bar, progress_lines, show
 from engine.run import Live
 from engine.sandbox import SandboxOptions
-from tests.e2e import COMMAND, TIMEOUT, Served, environment, replicas, served, write_migration
+from tests.e2e import COMMAND, TIMEOUT, Served, replicas, served, write_migration
+from tests.forks import environment
 
 PROMPTS: Final = 12
 CTRL_C: Final = b"\x03"
@@ -121,6 +122,16 @@ def test_anything_but_yes_writes_nothing(answer: bytes, tmp_path: Path, registry
     assert "Traceback" not in screen.shown
     assert len(registry.prompts()) == PROMPTS
     assert not (tmp_path / "ledger.jsonl").exists()
+
+
+def test_a_scheduler_that_loses_patience_at_the_question_is_heard(tmp_path: Path, registry: Served) -> None:
+    path = write_migration(tmp_path, registry.base_url)
+    with terminal("run", path, cwd=tmp_path, KEY=registry.api_key) as screen:
+        screen.wait_for("go on? [y/N] ")
+        screen.process.terminate()
+        assert screen.end() == 75
+    assert "nothing was written" in screen.shown
+    assert len(registry.prompts()) == PROMPTS
 
 
 def test_yes_as_a_flag_asks_nothing_and_no_color_is_honoured(tmp_path: Path, registry: Served) -> None:

@@ -16,7 +16,8 @@ from typing import Any, Final
 import pytest
 
 from engine.sandbox import ConductorQuirks, Quirks, Sandbox, SandboxOptions
-from tests.e2e import ROOT, Served, lines, served, started
+from tests.e2e import Served, lines, served, started
+from tests.forks import ROOT
 from tests.routes import COLLECTION, LIMITS, MODEL, PROVIDER, Conductor, Portkey, Route, did, results, route
 
 DATA: Final = ROOT.parent / "shared" / "data" / "real-prompts.jsonl"

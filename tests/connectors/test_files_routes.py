@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any, Final
 import pytest
 
 from engine.sandbox import Sandbox, SandboxOptions
-from tests.e2e import ROOT, Served, lines, served, started, wait_for_lines
+from tests.e2e import Served, lines, served, started, wait_for_lines
+from tests.forks import ROOT
 from tests.routes import COLLECTION, MODEL, Conductor, End, Folder, Lines, Portkey, Route, did, results, route
 
 DATA: Final = ROOT.parent / "shared" / "data" / "real-prompts.jsonl"
@@ -223,10 +223,7 @@ def test_a_full_disk_ends_with_75_and_is_gone_on_from(to: str, tmp_path: Path, r
     source.add("large", "x" * 200_000)
     way = route(tmp_path, registry, source, target)
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
-
-    full = way.ask("run", preexec_fn=limit)
+    full = way.ask("run", file_limit=150_000)
     assert (full.code, full.summary["reason"]) == (75, "disk")
     assert "Traceback" not in full.err
     assert not list(tmp_path.rglob("*.tmp"))

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from engine.errors import Stop
 from engine.http import session as http
 from engine.http.breaker import FAILURES_IN_A_ROW
-from tests.e2e import ROOT
+from tests.forks import ROOT
 from tests.http.test_client import OK, caught, say, until, wired
 from tests.raw_server import RawServer, Step, answer
 from tests.unplugged import URL, unplugged

@@ -19,7 +19,8 @@ from engine.ledger.file import read_ledger
 from engine.ledger.repair import compact
 from engine.ledger.sink import Sink
 from engine.model import Entry, Prompt
-from tests.e2e import ROOT, TIMEOUT, Ended, environment, lines, promptferry
+from tests.e2e import TIMEOUT, Ended, lines, promptferry
+from tests.forks import ROOT, environment
 
 FULL_SYNC = 51
 """Its number on macOS."""

@@ -11,17 +11,7 @@ from typing import Any
 import pytest
 
 from engine.sandbox import SandboxOptions
-from tests.e2e import (
-    Ended,
-    promptferry,
-    replicas,
-    separate,
-    served,
-    started,
-    truth,
-    wait_for_lines,
-    write_migration,
-)
+from tests.e2e import Ended, promptferry, replicas, separate, served, started, truth, wait_for_lines, write_migration
 
 RUNS = 8
 """So many runs at most until nothing is left to do."""

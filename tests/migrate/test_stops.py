@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import socket
 import time
@@ -186,19 +185,10 @@ def test_a_folder_in_which_nobody_may_write() -> None:
     assert "/proc/ledger.jsonl" in stopped(found, 75, "disk")
 
 
-def full_disk(limit: int) -> Any:
-    """For a child: no file of it grows beyond `limit` bytes; Python ignores SIGXFSZ, so a write says EFBIG."""
-
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    return limited
-
-
 @pytest.mark.parametrize("limit", [0, 300, 2_000, 9_999])
 def test_a_full_disk_under_the_ledger(limit: int, tmp_path: Path, registry: Served) -> None:
     path, ledger = write_migration(tmp_path, registry.base_url), tmp_path / "ledger.jsonl"
-    found = run(path, registry.api_key, preexec_fn=full_disk(limit))
+    found = run(path, registry.api_key, file_limit=limit)
     assert "ledger.jsonl" in stopped(found, 75, "disk")
     made = len(replicas(registry.prompts()))
     if ledger.exists():
@@ -213,7 +203,7 @@ def test_a_full_disk_under_the_ledger(limit: int, tmp_path: Path, registry: Serv
 
 def test_a_full_disk_under_everything(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text("{name: m, source: {base_url: sandbox}}")
-    stopped(promptferry("run", "m.yaml", cwd=tmp_path, preexec_fn=full_disk(20_000)), 75, "disk")
+    stopped(promptferry("run", "m.yaml", cwd=tmp_path, file_limit=20_000), 75, "disk")
     assert promptferry("run", "m.yaml", "--rate", "3000", cwd=tmp_path).code == 0
 
 
