@@ -7,6 +7,7 @@ connector gives; everything else in the engine speaks to registries through them
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
@@ -15,6 +16,8 @@ from engine.lossless_json.numbers import Number
 
 Json = Any
 """A decoded JSON value: None, bool, int, float, Number (what these two cannot say), str, list or dict of the same."""
+
+_NUMBER: Final = re.compile(r"[1-9][0-9]*|0")
 
 MARK_KEY: Final = "promptferry"
 """The key of `Prompt.metadata` under which a replica carries its `Mark`, or the mark's key alone."""
@@ -67,10 +70,30 @@ class Inputs:
 class Version:
     """One version in the history of a prompt."""
 
-    number: int
+    ref: str
+    """What the registry calls it: a number in digits, or an id that says nothing of its age."""
+    ordinal: int
+    """Later versions have higher ones: the number where it is one, else its place in the history, from 1."""
     id: str
+    """What labels are put on."""
     labels: Sequence[str] = ()
     """Ids of the labels that stand on it."""
+
+
+def stored_version(ref: str | None) -> int | str | None:
+    """A `Version.ref` as ledgers and files have it: a number where it is one."""
+    return int(ref) if ref is not None and _NUMBER.fullmatch(ref) else ref
+
+
+def version_ref(stored: Json) -> str | None:
+    """The same back; None: there is none."""
+    return None if stored is None else str(stored)
+
+
+def ordinal_of(versions: Sequence[Version], ref: str | None) -> int:
+    """Where this one stands among them, also one that was taken out, if it is a number; 0: before them all."""
+    known = next((version.ordinal for version in versions if version.ref == ref), None)
+    return known if known is not None else int(ref) if ref is not None and _NUMBER.fullmatch(ref) else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +122,8 @@ class Prompt:
     """The text is a raw template: rendered first, parsed as JSON afterwards."""
     metadata: Mapping[str, Json] = field(default_factory=dict, repr=False)
     description: str | None = None
-    version: int | None = None
+    version: str | None = None
+    """`Version.ref` of the one that this is."""
     updated_at: str | None = None
     variables: Collection[str] = ()
     """Names of the template's variables, as the registry parsed them and as the text shows them."""
@@ -239,7 +263,10 @@ class Created:
 
     target_id: str
     target_slug: str | None = None
+    version: str = "1"
+    """`Version.ref` of its first one."""
     version_id: str | None = None
+    """`Version.id` of the same; None: not told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,11 +368,11 @@ class Source(Protocol):
         ...
 
     async def fetch(self, prompt_id: str, version: str = "published") -> Prompt:
-        """One definition. `version`: published | latest | a number. Gone when it is not there."""
+        """One definition. `version`: published | latest | a ref. Gone when it is not there."""
         ...
 
     async def versions(self, prompt_id: str) -> Sequence[Version]:
-        """The history, oldest first; numbers may have gaps. Gone when the prompt is not there."""
+        """The history, oldest first; refs may have gaps. Gone when the prompt is not there."""
         ...
 
     async def catalog(self, kinds: Collection[str]) -> Catalog:
@@ -381,11 +408,11 @@ class Target(Source, Protocol):
         """Makes a new version, which is not the published one. Raises Stop, nothing else."""
         ...
 
-    async def publish(self, target_id: str, version: int) -> None:
+    async def publish(self, target_id: str, version: str) -> None:
         """Makes this version the published one. May be repeated."""
         ...
 
-    async def retract(self, target_id: str, version: int) -> None:
+    async def retract(self, target_id: str, version: str) -> None:
         """Takes a version out of the history. May be repeated; Rejected where no version can be taken out."""
         ...
 

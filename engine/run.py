@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -365,8 +366,8 @@ async def take_inventory(migration: Migration, *, rate: float | None = None) -> 
         def silent(row: Row) -> bool:
             return not row.whole and (row.model is None or untold(select, row, collections))
 
-        concurrency = migration.limits.concurrency
-        found = await told(ends.source, listed, silent, version=select.speaking, concurrency=concurrency)
+        read = partial(ends.source.fetch, version=select.speaking)
+        found = await told(listed, silent, read, concurrency=migration.limits.concurrency)
         return count(
             found.rows,
             select,

@@ -60,9 +60,7 @@ class Memory:
         if version == "published":
             return published
         history = self._history(prompt_id)
-        found = (
-            history[-1] if version == "latest" else next((one for one in history if str(one.version) == version), None)
-        )
+        found = history[-1] if version == "latest" else next((one for one in history if one.version == version), None)
         if found is None:
             raise Gone(f"there is no version {version} of {prompt_id}", error="gone", status=404)
         return replace(found, name=published.name, collection=published.collection)
@@ -89,7 +87,7 @@ class Memory:
         made, _ = self._encoded.pop(body)
         self._created[target_id] = now = self._now()
         self.prompts[target_id] = replace(
-            made, id=target_id, slug=f"pp-{target_id}", version=1, labels=(), updated_at=now
+            made, id=target_id, slug=f"pp-{target_id}", version="1", labels=(), updated_at=now
         )
         return [Created(target_id=target_id, target_slug=f"pp-{target_id}", version_id="1")]
 
@@ -108,15 +106,15 @@ class Memory:
         self.prompts[target_id] = replace(published, **head, updated_at=self._now())
         if not fields:
             return Updated()
-        number = (history[-1].version or 0) + 1
-        self.history[target_id] = [*history, replace(history[-1], **fields, version=number, labels=())]
-        return Updated(version_id=str(number))
+        version = str(int(history[-1].version or "0") + 1)
+        self.history[target_id] = [*history, replace(history[-1], **fields, version=version, labels=())]
+        return Updated(version_id=version)
 
-    async def publish(self, target_id: str, version: int) -> None:
+    async def publish(self, target_id: str, version: str) -> None:
         """The prompt as that version is."""
-        self.prompts[target_id] = replace(await self.fetch(target_id, str(version)), updated_at=self._now())
+        self.prompts[target_id] = replace(await self.fetch(target_id, version), updated_at=self._now())
 
-    async def retract(self, target_id: str, version: int) -> None:
+    async def retract(self, target_id: str, version: str) -> None:
         """Rejected: a version stays in the history."""
         raise Rejected("memory takes no version out of a history", error="kept")
 
@@ -125,10 +123,10 @@ class Memory:
         name = self.labels[label_id]
         rest = [tuple(label for label in one.labels if label != name) for one in self._history(target_id)]
         self.history[target_id] = [
-            replace(one, labels=(*labels, name) if str(one.version) == version_id else labels)
+            replace(one, labels=(*labels, name) if one.version == version_id else labels)
             for one, labels in zip(self._history(target_id), rest, strict=True)
         ]
-        await self.publish(target_id, self._there(target_id).version or 1)
+        await self.publish(target_id, self._there(target_id).version or "1")
 
     async def create_label(self, name: str) -> str:
         """Its id."""
@@ -163,7 +161,7 @@ class Memory:
 
     def _history(self, prompt_id: str) -> list[Prompt]:
         return self.history.get(prompt_id) or [
-            replace(self.prompts[prompt_id], version=self.prompts[prompt_id].version or 1)
+            replace(self.prompts[prompt_id], version=self.prompts[prompt_id].version or "1")
         ]
 
     def _keep(self, replica: Replica, changed: Collection[str] | None) -> bytes:
@@ -173,10 +171,9 @@ class Memory:
 
 
 def _version(prompt: Prompt, labels: dict[str, str]) -> Version:
-    number = prompt.version or 1
-    return Version(
-        number=number, id=str(number), labels=tuple(one for one, name in labels.items() if name in prompt.labels)
-    )
+    ref = prompt.version or "1"
+    on_it = tuple(one for one, name in labels.items() if name in prompt.labels)
+    return Version(ref=ref, ordinal=int(ref), id=ref, labels=on_it)
 
 
 def _row(prompt: Prompt, created_at: str | None) -> Row:

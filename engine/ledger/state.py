@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal, NamedTuple, get_args
 
-from engine.model import Json
+from engine.model import Json, version_ref
 
 # ---- the fold --------------------------------------------------------------------------------------------------------
 
@@ -25,7 +25,7 @@ _DIGEST: Final = 32
 class Original(NamedTuple):
     """A prompt that was changed in place, as it was before us: its version, and what a prompt has only once."""
 
-    version: int | None
+    version: str | None
     name: str | None
     collection: str | None
     renamed: str | None
@@ -39,12 +39,12 @@ class Doubt:
     name: str | None = None
     ts: str = ""
     attempt: int = 0
-    base: int | None = None
+    base: str | None = None
     """Of an update: the newest version that was there before it."""
     expected: str | None = None
     """Digest of what it was to make."""
     original: Original | None = None
-    published: int | None = None
+    published: str | None = None
     """Of an update: the version that was published before it."""
 
 
@@ -58,11 +58,11 @@ class Rare:
     """Somebody edited the replica by hand, and its source had not changed."""
     pending: bool = False
     """It is there, and its labels or the rest of its history are not yet."""
-    staged: tuple[int | None, int] | None = None
+    staged: tuple[str | None, str] | None = None
     """The version that is published, and the newer one of ours that is not yet."""
     original: Original | None = None
-    versions: dict[int, int] = field(default_factory=dict)
-    """Number of the source's version -> number of the replica's: of a whole history, and of updates."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """The source's version -> the replica's: of a whole history, and of updates."""
 
 
 _NOTHING_RARE: Final = Rare()
@@ -212,8 +212,8 @@ class State:
         if line.get("op") == "update":
             record.target_id = record.target_id or line.get("target_id")
             doubt = record.doubt
-            doubt.base, doubt.expected = line.get("base_version"), line.get("replica_digest")
-            doubt.original, doubt.published = _original(record, line), line.get("before_version")
+            doubt.base, doubt.expected = version_ref(line.get("base_version")), line.get("replica_digest")
+            doubt.original, doubt.published = _original(record, line), version_ref(line.get("before_version"))
 
     def _doubt(self, record: Record, line: Mapping[str, Json]) -> None:
         if record.made and not record.doubtful and line.get("op") != "update":
@@ -236,10 +236,12 @@ class State:
             self._stage(record, line)
 
     def _stage(self, record: Record, line: Mapping[str, Json]) -> None:
-        before, after, source = (line.get(name) for name in ("before_version", "after_version", "source_version"))
-        if isinstance(after, int):
+        before, after, source = (
+            version_ref(line.get(name)) for name in ("before_version", "after_version", "source_version")
+        )
+        if after is not None:
             _rare(record).staged = None if line.get("published") or before == after else (before, after)
-            if isinstance(source, int):
+            if source is not None:
                 _rare(record).versions[source] = after
         if line.get("target_id") == line.get("source_id"):
             _rare(record).original = _original(record, line)
@@ -295,8 +297,8 @@ class State:
 
     def _add(self, record: Record, kind: Json, line: Mapping[str, Json]) -> None:
         """Lines that say more of what is made."""
-        source, target = line.get("source_version"), line.get("target_version")
-        if kind == "version" and isinstance(source, int) and isinstance(target, int):
+        source, target = version_ref(line.get("source_version")), version_ref(line.get("target_version"))
+        if kind == "version" and source is not None and target is not None:
             _rare(record).versions[source] = target
             if record.doubtful and record.made:  # the update in doubt was this one
                 record.status = "created" if record.target_id in self.targets else "updated"
@@ -328,7 +330,7 @@ def _original(record: Record, line: Mapping[str, Json]) -> Original:
     name, collection = line.get("before_name"), line.get("before_collection")
     if (earlier := record.rare.original) is not None and earlier.renamed == name:
         name, collection = earlier.name, earlier.collection
-    return Original(line.get("source_version"), name, collection, line.get("name"))
+    return Original(version_ref(line.get("source_version")), name, collection, line.get("name"))
 
 
 def _rare(record: Record) -> Rare:

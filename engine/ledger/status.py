@@ -209,7 +209,8 @@ def read_ids_map(path: Path, chosen: Chosen) -> list[dict[str, Json]]:
 
 def _versions(line: Mapping[str, Json]) -> dict[str, Json]:
     """A create publishes version 1."""
-    return {"target_version": line.get("after_version") if line["kind"] == "updated" else 1}
+    written = line.get("after_version")
+    return {"target_version": written or 1 if line["kind"] == "created" else written}
 
 
 # ---- health ----------------------------------------------------------------------------------------------------------

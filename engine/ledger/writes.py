@@ -9,11 +9,13 @@ from typing import Final
 
 from engine.content.filter import Chosen
 from engine.ledger.file import entries
-from engine.model import Json
+from engine.model import Json, version_ref
 
 Line = Mapping[str, Json]
 _COPIED: Final = ("source_version", "source_updated_at", "name", "model", "source_digest", "replica_digest")
 """What the line `finished` of a whole history says of the version that is published."""
+FIRST: Final = "1"
+"""The version that a create makes, where its line does not say another one."""
 _WHOSE: Final = ("source_id", "source_name", "source_collection")
 
 
@@ -30,8 +32,8 @@ class Made:
     """The line `published` that speaks of the last write."""
     verified: str | None = None
     """Result of the last comparison since then."""
-    versions: dict[int, int] = field(default_factory=dict)
-    """Of a whole history: number of the source's version -> number of the replica's."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of a whole history: the source's version -> the replica's."""
 
     @property
     def last(self) -> Line:
@@ -55,12 +57,17 @@ class Made:
         return str(self.whose["source_name"])
 
     @property
-    def staged(self) -> int | None:
+    def version(self) -> str | None:
+        """The version that the last write made, or began with where it made none."""
+        written = version_ref(self.last.get("after_version"))
+        return written or (FIRST if self.last["kind"] == "created" else None)
+
+    @property
+    def staged(self) -> str | None:
         """The version that was written and is not published by us; None: there is none."""
         if not self.writes or self.last["kind"] != "updated" or self.last.get("published") or self.cut_over:
             return None
-        number: int | None = self.last.get("after_version")
-        return number if number != self.last.get("before_version") else None
+        return self.version if self.version != version_ref(self.last.get("before_version")) else None
 
 
 def read_made(path: Path, chosen: Chosen) -> list[Made]:
@@ -114,7 +121,7 @@ def _add(made: Made, line: Line) -> None:
             made.intent = None
         case "version":
             made.intent = None
-            made.versions[line["source_version"]] = line["target_version"]
+            made.versions[str(line["source_version"])] = str(line["target_version"])
         case "finished" if made.writes and line.get("replica_digest"):
             made.writes[-1] = {**made.writes[-1], **{name: line.get(name) for name in _COPIED}}
         case "published" if line.get("result") in ("published", "already"):

@@ -46,7 +46,7 @@ async def is_unfinished(job: Job, row: Row, found: Prompt) -> bool:
 async def _source(job: Job, row: Row) -> Prompt | None:
     """None: it cannot be read now."""
     try:
-        return await job.source.fetch(row.id, job.select.version)
+        return await job.read_ahead(row.id)
     except (Rejected, Transient):
         return None
 

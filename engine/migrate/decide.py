@@ -19,7 +19,7 @@ from engine.migrate.entries import UPDATE
 from engine.migrate.job import Job, digest_of, prepare
 from engine.migrate.survey import renamed
 from engine.migrate.task import HEAD, Prepared, Revision, Task
-from engine.model import Entry, Failed, Json, Mark, Prompt, Version
+from engine.model import Entry, Failed, Json, Mark, Prompt, Version, ordinal_of
 
 Action = Literal["create", "update", "finish", "unchanged", "skip", "conflict", "failed", "replica"]
 _NEVER_EMPTIED: Final = frozenset({"functions", "tools", "tool_choice", "description", "provider", "model"})
@@ -87,8 +87,10 @@ class _Case:
         job, row = self.job, self.task.row
         version = job.select.version
         if version == "all":
-            version = str((await job.source.versions(row.id))[0].number)
-        prompt = await job.source.fetch(row.id, version)
+            versions = await job.read_versions(row.id)
+            job.readings.keep_versions(row.id, versions)  # its turn goes on
+            version = versions[0].ref
+        prompt = await job.read(row.id, version)
         if job.is_replica(prompt):
             return Decision(action="replica")
         draft = prepare(job, prompt, name=self.task.name, mark_in=self.mark_in)
@@ -102,7 +104,7 @@ class _Case:
         job, record = self.job, self._record
         if self.task.look == "replica":
             return self._looked_at(await self._replica())
-        prompt = await job.source.fetch(self.task.row.id, job.select.version)
+        prompt = await job.read(self.task.row.id, job.select.version)
         draft = prepare(job, prompt, name=self.task.name, mark_in=self.mark_in)
         if isinstance(draft, Failed):
             return self.failed(draft, prompt)
@@ -128,13 +130,14 @@ class _Case:
         job, record = self.job, self._record
         if self.task.look == "replica":
             return self._looked_at(await self._replica())
-        prompt = await job.source.fetch(self.task.row.id)
+        prompt = await job.read(self.task.row.id, job.select.speaking)
         replica = await self._replica()
         if replica is None:
             return self._same(prompt, None, note="its replica is no longer on the target")
-        numbers = {version.number for version in await job.source.versions(self.task.row.id)}
+        versions = await job.read_versions(self.task.row.id)
+        refs = {version.ref for version in versions}
         copies = record.rare.versions
-        behind = bool(numbers - copies.keys())
+        behind = bool(refs - copies.keys())
         unsettled = record.rare.pending or record.doubtful
         if not unsettled and not self._is_copied(prompt, replica):
             if not behind and record.was_made_from(digest(prompt)):
@@ -142,12 +145,15 @@ class _Case:
             if (left := self._left_edited(prompt, replica)) is not None:
                 return left
         moved = job.publish and (prompt.version is None or copies.get(prompt.version) != replica.version)
-        return self._finish(prompt) if behind or moved or unsettled else self._same(prompt, replica)
+        if not (behind or moved or unsettled):
+            return self._same(prompt, replica)
+        job.readings.keep_versions(prompt.id, versions)
+        return self._finish(prompt)
 
     async def in_place(self) -> Decision:
         """Mode update: compared with what the rules make of the prompt as it was before us."""
         job, record = self.job, self.record
-        prompt = await job.source.fetch(self.task.row.id, job.select.version)
+        prompt = await job.read(self.task.row.id, job.select.version)
         base, found = self._base(), digest(prompt)
         doubtful = record is not None and record.doubtful
         ours = record is not None and record.made and self._is_ours(found)
@@ -218,7 +224,7 @@ class _Case:
         if base is None:
             return prompt
         if not fetched and base.version is not None:
-            prompt = await self.job.source.fetch(prompt.id, str(base.version))
+            prompt = await self.job.source.fetch(prompt.id, base.version)
         if prompt.name == base.renamed and base.name is not None:
             return replace(prompt, name=base.name, collection=base.collection)
         return prompt
@@ -252,7 +258,7 @@ class _Case:
         if (refused := renamed(job, before.name, draft.replica.prompt.name)) is not None:
             return self.failed(refused, source, of_update=True)
         versions = await job.target.versions(before.id)
-        newest = versions[-1].number if versions else before.version
+        newest = versions[-1].ref if versions else before.version
         fields = self._fields(draft, source, before, newest)
         there = await self._there(draft, before, versions)
         revision = await self._began_with(
@@ -269,7 +275,7 @@ class _Case:
             action="update", draft=draft.revising(revision, job.target), pending=pending, notes=notes, source=source
         )
 
-    def _fields(self, draft: Prepared, source: Prompt, before: Prompt, newest: int | None) -> frozenset[str] | None:
+    def _fields(self, draft: Prepared, source: Prompt, before: Prompt, newest: str | None) -> frozenset[str] | None:
         """What an update sends: in place only what changes, where the registry fills in the rest as it should."""
         changed = changed_fields(before, draft.replica.prompt)
         if not self.job.in_place:
@@ -298,18 +304,18 @@ class _Case:
             return replace(revision, published=published.version)
         return revision
 
-    async def _there(self, draft: Prepared, before: Prompt, versions: Sequence[Version]) -> int | None:
+    async def _there(self, draft: Prepared, before: Prompt, versions: Sequence[Version]) -> str | None:
         """The version that holds what is wanted already: published, newer than that, or than the update in doubt."""
         record, wanted = self.record, draft.replica.mark.replica_digest
         if digest(before) == wanted:
             return before.version
-        since = before.version or 0
+        since = ordinal_of(versions, before.version)
         if record is not None and record.doubtful and record.doubt is not None and record.doubt.base is not None:
-            since = min(since, record.doubt.base)
-        for version in [one for one in reversed(versions) if one.number > since][:MOST_CANDIDATES]:
-            found = await self.job.target.fetch(before.id, str(version.number))
+            since = min(since, ordinal_of(versions, record.doubt.base))
+        for version in [one for one in reversed(versions) if one.ordinal > since][:MOST_CANDIDATES]:
+            found = await self.job.target.fetch(before.id, version.ref)
             if digest(found) == wanted:
-                return version.number
+                return version.ref
         return None
 
     # ---- what the ledger is told -------------------------------------------------------------------------------------
@@ -343,6 +349,7 @@ class _Case:
         return entries.compared_at(replica.updated_at, self.now)
 
     def _finish(self, source: Prompt) -> Decision:
+        self.job.readings.keep(source, self.job.select.speaking)
         return Decision(action="finish", source=source)
 
     def _conflict(self, reason: str, target_id: str | None) -> Decision:

@@ -9,8 +9,9 @@ from typing import Final
 
 from engine.content.selection import find
 from engine.errors import AnswerError
+from engine.ledger.writes import FIRST
 from engine.migrate.task import Prepared, Revision
-from engine.model import Created, Entry, Failed, Json, Mark, Named, Outcome, Prompt, Row, Unknown
+from engine.model import Created, Entry, Failed, Json, Mark, Named, Outcome, Prompt, Row, Unknown, stored_version
 
 MESSAGE_BYTES: Final = 500
 CLOCKS_APART_S: Final = 60.0
@@ -53,7 +54,7 @@ def intent(whose: Mapping[str, Json], draft: Prepared, attempt: int) -> Entry:
             "name": draft.replica.prompt.name,
             "body_sha256": hashlib.sha256(draft.body).hexdigest(),
             "attempt": attempt,
-            "base_version": None if revision is None else revision.base,
+            "base_version": None if revision is None else stored_version(revision.base),
             **(_update_intended(draft, revision) if revision is not None else {}),
         },
     )
@@ -61,7 +62,10 @@ def intent(whose: Mapping[str, Json], draft: Prepared, attempt: int) -> Entry:
 
 def _update_intended(draft: Prepared, revision: Revision) -> dict[str, Json]:
     """What tells later whether it happened, and what was there before it."""
-    versions = {"source_version": draft.replica.source.version, "collection": draft.replica.prompt.collection}
+    versions = {
+        "source_version": stored_version(draft.replica.source.version),
+        "collection": draft.replica.prompt.collection,
+    }
     return {**_before(revision), **versions, "replica_digest": draft.replica.mark.replica_digest}
 
 
@@ -89,6 +93,7 @@ def of(
             return Entry("unknown", {**whose, **op, "stage": stage, "error": outcome.error})
         case Created() if not op:
             made = {"target_id": outcome.target_id, "target_slug": outcome.target_slug, "how": "response"}
+            made |= {"after_version": outcome.version} if outcome.version != FIRST else {}
             return Entry("created", {**whose, **_copied(draft, now), **made, **({"pending": True} if pending else {})})
         case _:
             raise RuntimeError(f"the {stage} of a prompt ended as {type(outcome).__name__}")
@@ -99,7 +104,7 @@ def updated(
     draft: Prepared,
     *,
     how: str,
-    after: int | None,
+    after: str | None,
     published: bool,
     now: float,
     pending: bool,
@@ -116,7 +121,7 @@ def updated(
             "target_slug": revision.before.slug,
             "how": how,
             "collection": draft.replica.prompt.collection,
-            "after_version": after,
+            "after_version": stored_version(after),
             "published": published,
             **({"pending": True} if pending else {}),
         },
@@ -127,7 +132,7 @@ def _before(revision: Revision) -> dict[str, Json]:
     """What a rollback goes back to."""
     return {
         "target_id": revision.target_id,
-        "before_version": revision.published,
+        "before_version": stored_version(revision.published),
         "before_name": revision.before.name,
         "before_collection": revision.before.collection,
         "before_labels": list(revision.before.labels),
@@ -138,7 +143,7 @@ def _copied(draft: Prepared, now: float) -> dict[str, Json]:
     source = draft.replica.source
     return {
         "source_slug": source.slug,
-        "source_version": source.version,
+        "source_version": stored_version(source.version),
         "source_updated_at": compared_at(source.updated_at, now),
         "name": draft.replica.prompt.name,
         "model": draft.replica.prompt.model,
@@ -161,10 +166,10 @@ def unchanged(
     return Entry("unchanged", {**whose, **times, **digests, **({"edited": True} if edited else {})})
 
 
-def version(whose: Mapping[str, Json], target_id: str, source_version: int, target_version: int) -> Entry:
+def version(whose: Mapping[str, Json], target_id: str, source_version: str, target_version: str) -> Entry:
     """One version of a history has arrived."""
-    numbers = {"source_version": source_version, "target_version": target_version}
-    return Entry("version", {**whose, "target_id": target_id, **numbers})
+    refs = {"source_version": stored_version(source_version), "target_version": stored_version(target_version)}
+    return Entry("version", {**whose, "target_id": target_id, **refs})
 
 
 def verified(whose: Mapping[str, Json], target_id: str, result: str, fields: Sequence[str], **more: Json) -> Entry:
@@ -172,10 +177,10 @@ def verified(whose: Mapping[str, Json], target_id: str, result: str, fields: Seq
     return Entry("verified", {**whose, "target_id": target_id, "result": result, "fields": list(fields), **more})
 
 
-def published(whose: Mapping[str, Json], target_id: str, result: str, *, before: int | None, version: int) -> Entry:
+def published(whose: Mapping[str, Json], target_id: str, result: str, *, before: str | None, version: str) -> Entry:
     """A cut-over: published | already | edited. `before`: the version that was published until then."""
-    numbers = {"before_version": before, "version": version}
-    return Entry("published", {**whose, "target_id": target_id, "result": result, **numbers})
+    refs = {"before_version": stored_version(before), "version": stored_version(version)}
+    return Entry("published", {**whose, "target_id": target_id, "result": result, **refs})
 
 
 def rolled_back(whose: Mapping[str, Json], target_id: str | None, result: str, **back_to: Json) -> Entry:
@@ -199,7 +204,7 @@ def adopted(
         {
             **whose,
             "source_slug": row.slug,
-            "source_version": source.version if source is not None else None,
+            "source_version": stored_version(source.version) if source is not None else None,
             "source_updated_at": compared_at(source.updated_at, now) if source is not None else None,
             "target_id": found.id,
             "target_slug": found.slug,

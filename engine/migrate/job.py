@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from engine.content.digest import MarkIn, digest, key_of, make_replica, read_mark
 from engine.content.rewrite import Ends, rewrite
 from engine.errors import Rejected
+from engine.migrate.readings import Readings
 from engine.migrate.task import Prepared, Step
-from engine.model import Failed, Mark, Prompt, Rule, Select, Source, Target
+from engine.model import Failed, Mark, Prompt, Rule, Select, Source, Target, Version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,23 @@ class Job:
     """Seconds before an unanswered create is looked up."""
     concurrency: int
     attempts: int
+    readings: Readings = field(default_factory=Readings)
+
+    async def read_ahead(self, prompt_id: str) -> Prompt:
+        """A definition that is needed before its turn comes, and is kept for it. Raises what `Source.fetch` raises."""
+        if (known := self.readings.look(prompt_id, self.select.speaking)) is not None:
+            return known
+        prompt = await self.source.fetch(prompt_id, self.select.speaking)
+        self.readings.keep(prompt, self.select.speaking)
+        return prompt
+
+    async def read(self, prompt_id: str, version: str) -> Prompt:
+        """A definition whose turn has come. Raises what `Source.fetch` raises."""
+        return self.readings.take(prompt_id, version) or await self.source.fetch(prompt_id, version)
+
+    async def read_versions(self, prompt_id: str) -> Sequence[Version]:
+        """The history of a prompt whose turn has come. Raises what `Source.versions` raises."""
+        return self.readings.take_versions(prompt_id) or await self.source.versions(prompt_id)
 
     def key(self, source_id: str) -> str:
         """The key of the replica of this prompt, the same without any ledger."""

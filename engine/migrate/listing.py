@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from engine.errors import Gone, Rejected, Stop, Transient
@@ -20,7 +20,7 @@ async def rows_of(end: Source) -> tuple[list[Row], int]:
             rows.extend(page.rows)
             total = page.total
     except Transient as error:
-        raise _down("the prompts could not be listed", error) from error
+        raise down("the prompts could not be listed", error) from error
     except Rejected as error:
         reason = "forbidden" if error.status == 403 else "check_failed"
         advice = "Give the key the right to list prompts, or mend base_url and workspace in the migration file."
@@ -50,29 +50,32 @@ class Told:
 
 
 async def told(
-    source: Source, rows: list[Row], silent: Callable[[Row], bool], *, version: str, concurrency: int
+    rows: list[Row], silent: Callable[[Row], bool], read: Callable[[str], Awaitable[Prompt]], *, concurrency: int
 ) -> Told:
-    """The same rows; those that are `silent` on model or collection with what their definitions say. Raises Stop."""
+    """The same rows; those that are `silent` on model or collection with what their definitions say. Raises Stop.
+
+    `read` gives the definition of an id.
+    """
     found: dict[str, Row] = {}
     unread: dict[str, Failed | None] = {}
 
-    async def read(row: Row) -> None:
-        prompt = await definition(source, row.id, version)
+    async def ask(row: Row) -> None:
+        prompt = await definition(read(row.id))
         if isinstance(prompt, Prompt):
             found[row.id] = replace(row, model=prompt.model, collection=prompt.collection, whole=True)
         else:
             unread[row.id] = prompt
 
-    await for_each((row for row in rows if silent(row)), read, limit=concurrency)
+    await for_each((row for row in rows if silent(row)), ask, limit=concurrency)
     if not found and not unread:
         return Told(rows)
     return Told([found.get(row.id, row) for row in rows], len(found), unread)
 
 
-async def definition(source: Source, prompt_id: str, version: str) -> Prompt | Failed | None:
+async def definition(reading: Awaitable[Prompt]) -> Prompt | Failed | None:
     """What has to be read before a prompt can be judged. Failed: not in this run; None: it is gone. Raises Stop."""
     try:
-        return await source.fetch(prompt_id, version)
+        return await reading
     except Gone:
         return None
     except (Rejected, Transient) as error:
@@ -91,8 +94,9 @@ async def catalog_of(end: Source, kinds: Collection[str]) -> Catalog:
     try:
         return await end.catalog(kinds)
     except Transient as error:
-        raise _down(f"{', '.join(sorted(kinds))} could not be listed", error) from error
+        raise down(f"{', '.join(sorted(kinds))} could not be listed", error) from error
 
 
-def _down(what: str, error: Transient) -> Stop:
+def down(what: str, error: Transient) -> Stop:
+    """The registry cannot be asked now."""
     return Stop("registry_down", f"{what}: {error}", next="Run it again later.")

@@ -13,7 +13,7 @@ import anyio
 from engine.content.digest import digest, read_mark
 from engine.errors import Gone, Rejected, Transient
 from engine.migrate.job import Job
-from engine.migrate.listing import _down
+from engine.migrate.listing import down
 from engine.migrate.task import Match
 from engine.model import Mark, Row
 from engine.taskgroup import task_group
@@ -89,7 +89,7 @@ async def _matches(job: Job, candidates: Sequence[Row]) -> dict[str, Match | Non
                 matches[row.id] = None
                 return
             except Transient as error:  # it may be ours, and going on could double it
-                raise _down(f"a prompt that may be a replica, {row.id}, could not be read", error) from error
+                raise down(f"a prompt that may be a replica, {row.id}, could not be read", error) from error
             mark = read_mark(prompt.metadata, prompt.description) or (None if job.target.can.marks else NO_MARK)
             kept = prompt if mark == NO_MARK else None
             matches[row.id] = Match(row, mark, digest(prompt), kept) if mark is not None else None

@@ -145,7 +145,7 @@ def _last_part(source_id: str) -> str:
 async def _digest(job: Job, row: Row) -> str:
     """Empty when it cannot be read now."""
     try:
-        return digest(await job.source.fetch(row.id, job.select.version))
+        return digest(await job.read_ahead(row.id))
     except (Rejected, Transient):
         return ""
 

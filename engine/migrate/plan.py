@@ -233,12 +233,12 @@ async def _labels_left(job: Job, task: Task, decision: Decision) -> list[str]:
     except (Rejected, Transient) as error:
         return [f"its versions could not be listed, so labels on them are not known: {error}"]
     left = [
-        (version.number, one.name)
+        (version.ref, one.name)
         for version in versions
         for label in version.labels
-        if version.number != decision.source.version and (one := find(labels, label)) is not None
+        if version.ref != decision.source.version and (one := find(labels, label)) is not None
     ]
-    return [f"label {name!r} stands on version {number}, which is not copied" for number, name in left]
+    return [f"label {name!r} stands on version {ref}, which is not copied" for ref, name in left]
 
 
 def _digests(draft: Prepared | None) -> Mapping[str, str | None]:

@@ -12,20 +12,30 @@ from collections.abc import Sequence
 from engine.errors import Rejected, Transient
 from engine.migrate import entries
 from engine.migrate.context import Flow
-from engine.migrate.history import _label, finish
+from engine.migrate.history import finish, label
 from engine.migrate.job import Job
-from engine.migrate.send import _head_only, _listed, _refused, _revision, _send, _told, seen_source
+from engine.migrate.send import (
+    is_head_only,
+    listed_source,
+    outcome_entry,
+    record_refused,
+    revision_of,
+    seen_source,
+    send,
+)
 from engine.migrate.task import Ready
-from engine.migrate.update import _put_and_prove
+from engine.migrate.update import put_and_prove
 from engine.model import Created, Outcome
 
 
 async def post(job: Job, flow: Flow, batch: Sequence[Ready]) -> list[Outcome | None]:
-    """Creates replicas; each outcome is durable before this returns. None: as in `_send`."""
+    """Creates replicas; each outcome is durable before this returns. None: as in `send`."""
     bodies = [ready.draft.body for ready in batch]
-    outcomes = await _send(job, flow, batch, lambda sending: job.target.create(bodies, sending))
+    outcomes = await send(job, flow, batch, lambda sending: job.target.create(bodies, sending))
     made = [
-        _told(job, flow, ready, outcome) for ready, outcome in zip(batch, outcomes, strict=True) if outcome is not None
+        outcome_entry(job, flow, ready, outcome)
+        for ready, outcome in zip(batch, outcomes, strict=True)
+        if outcome is not None
     ]
     await flow.record(*made)
     for ready, outcome in zip(batch, outcomes, strict=True):
@@ -40,23 +50,23 @@ async def _finish_new(job: Job, flow: Flow, ready: Ready, made: Created) -> None
         await finish(job, flow, ready.task, ready.whose)
         return
     try:
-        await _label(job, flow, made.target_id, made.version_id, ready.draft.replica.source.labels)
+        await label(job, flow, made.target_id, made.version_id, ready.draft.replica.source.labels)
         await flow.record(entries.finished(ready.whose, made.target_id, None, now=flow.clock()))
     except (Rejected, Transient) as error:
-        await _refused(flow, ready.whose, "finish", error, _listed(flow, ready.task))
+        await record_refused(flow, ready.whose, "finish", error, listed_source(flow, ready.task))
 
 
 async def revise(job: Job, flow: Flow, ready: Ready) -> None:
     """Makes a new version of a prompt that is there, proves it, and publishes it where that is wanted."""
-    revision = _revision(ready.draft)
+    revision = revision_of(ready.draft)
     try:
         number, how = revision.there, "lookup"
         if number is None:
             await flow.copies.keep(ready.whose, revision.before)
-            number, how = await _put_and_prove(job, flow, ready), "response"
+            number, how = await put_and_prove(job, flow, ready), "response"
             if number is None:
                 return
-        publish = job.publish and not _head_only(revision)
+        publish = job.publish and not is_head_only(revision)
         if publish and number != revision.published and job.target.can.stages:
             await job.target.publish(revision.target_id, number)
         after = entries.updated(
@@ -70,7 +80,7 @@ async def revise(job: Job, flow: Flow, ready: Ready) -> None:
         )
         await flow.record(after)
     except (Rejected, Transient) as error:
-        await _refused(flow, ready.whose, "update", error, seen_source(job, flow, ready))
+        await record_refused(flow, ready.whose, "update", error, seen_source(job, flow, ready))
         return
     if ready.pending:
         await finish(job, flow, ready.task, ready.whose)

@@ -23,7 +23,7 @@ Write = Callable[[Sending], Awaitable[list[Outcome]]]
 # ---- one request -----------------------------------------------------------------------------------------------------
 
 
-async def _send(job: Job, flow: Flow, batch: Sequence[Ready], write: Write) -> list[Outcome | None]:
+async def send(job: Job, flow: Flow, batch: Sequence[Ready], write: Write) -> list[Outcome | None]:
     """Each intent is durable before the first byte leaves. None: the run was asked to end before this one was sent, so
     it is as it was; whatever else comes before an intent is an outcome like any other.
     """
@@ -40,7 +40,7 @@ async def _send(job: Job, flow: Flow, batch: Sequence[Ready], write: Write) -> l
         # surely no effect: nothing is in doubt; of a bulk, a part may have been carried out
         if intended and len(batch) == 1 and isinstance(stop.__cause__, (Rejected, Transient)):
             failure = entries.failure(stop.__cause__, retriable=True)
-            await flow.record(*(_told(job, flow, ready, failure) for ready in batch))
+            await flow.record(*(outcome_entry(job, flow, ready, failure) for ready in batch))
         raise
     if len(outcomes) != len(batch):
         raise RuntimeError(f"{len(batch)} prompts were sent, and the target told what became of {len(outcomes)}")
@@ -54,7 +54,7 @@ def _unsent(flow: Flow, outcome: Outcome) -> bool:
     return flow.dropped(outcome)
 
 
-def _told(job: Job, flow: Flow, ready: Ready, outcome: Outcome) -> Entry:
+def outcome_entry(job: Job, flow: Flow, ready: Ready, outcome: Outcome) -> Entry:
     """What the ledger says of it."""
     seen = seen_source(job, flow, ready)
     return entries.of(ready.whose, ready.draft, outcome, now=flow.clock(), seen=seen, pending=ready.pending)
@@ -63,13 +63,13 @@ def _told(job: Job, flow: Flow, ready: Ready, outcome: Outcome) -> Entry:
 def seen_source(job: Job, flow: Flow, ready: Ready) -> dict[str, Json]:
     """The source, should this fail with it."""
     if job.select.version == "all":
-        return _listed(flow, ready.task)
+        return listed_source(flow, ready.task)
     there, made_from = ready.draft.revision, ready.draft.replica.mark.source_digest
     found = digest(there.before) if job.in_place and there is not None else made_from
     return entries.seen(ready.task.row.updated_at, found, flow.clock())
 
 
-def _listed(flow: Flow, task: Task) -> dict[str, Json]:
+def listed_source(flow: Flow, task: Task) -> dict[str, Json]:
     """The same, where more than the content of one version decides."""
     return entries.seen(task.row.updated_at, None, flow.clock())
 
@@ -79,16 +79,16 @@ def _attempt(flow: Flow, ready: Ready) -> int:
     return record.attempt if record is not None else 0
 
 
-def _revision(draft: Prepared) -> Revision:
+def revision_of(draft: Prepared) -> Revision:
     assert draft.revision is not None  # only updates come here
     return draft.revision
 
 
-def _head_only(revision: Revision) -> bool:
+def is_head_only(revision: Revision) -> bool:
     return revision.fields is not None and revision.fields <= HEAD
 
 
-async def _refused(
+async def record_refused(
     flow: Flow, whose: Mapping[str, Json], stage: str, error: AnswerError, seen: Mapping[str, Json]
 ) -> None:
     if flow.dropped(error):

@@ -122,7 +122,7 @@ async def _select(job: Job, state: State, listed: list[Row], narrowed: Select) -
             return True
         return untold(narrowed, row, collections) and _is_selected(job, state, row)
 
-    found = await told(job.source, listed, silent, version=job.select.speaking, concurrency=job.concurrency)
+    found = await told(listed, silent, job.read_ahead, concurrency=job.concurrency)
     selected = [
         row for row in found.rows if row.id not in ours and (row.id in found.unread or _is_selected(job, state, row))
     ]
@@ -225,7 +225,7 @@ async def _place(job: Job, rows: Sequence[Row]) -> tuple[dict[str, Placement | N
     unread: dict[str, Failed | None] = {}
 
     async def read(row: Row) -> None:
-        prompt = await definition(job.source, row.id, job.select.speaking)
+        prompt = await definition(job.read_ahead(row.id))
         if isinstance(prompt, Prompt):
             done = rewrite(prompt, job.rules, job.ends, job.target.fields).prompt
             placements[row.id] = Placement(name=done.name, collection=done.collection)
@@ -247,7 +247,7 @@ async def _mended(job: Job, state: State, rows: Sequence[Row]) -> set[str]:
 
     async def read(one: tuple[Row, Failure, bool | None]) -> None:
         row, failure, _ = one
-        prompt = await definition(job.source, row.id, job.select.speaking)
+        prompt = await definition(job.read_ahead(row.id))
         if isinstance(prompt, Prompt) and digest_of(prompt) != failure.digest:  # else it would fail again
             mended.add(row.id)
 

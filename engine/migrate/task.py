@@ -32,15 +32,15 @@ class Revision:
     """The prompt that an update changes, as it is before."""
 
     target_id: str
-    base: int | None
+    base: str | None
     """Its newest version."""
-    published: int | None
+    published: str | None
     """Its published version."""
     before: Prompt
     """As it is published."""
     fields: frozenset[str] | None
     """The fields of Prompt that are sent; None: whole."""
-    there: int | None = None
+    there: str | None = None
     """The version that holds what is wanted already: an update whose answer was lost, or whose ledger was."""
 
 

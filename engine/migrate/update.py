@@ -11,92 +11,93 @@ from engine.migrate import entries
 from engine.migrate.context import Flow
 from engine.migrate.entries import UPDATE
 from engine.migrate.job import Job
-from engine.migrate.send import READ_BACK_TRIES, _head_only, _revision, _send, _told, seen_source
+from engine.migrate.send import READ_BACK_TRIES, is_head_only, outcome_entry, revision_of, seen_source, send
 from engine.migrate.task import Ready, Revision
-from engine.model import Entry, Failed, Outcome, Sending, Updated, Version
+from engine.model import Entry, Failed, Outcome, Sending, Updated, Version, ordinal_of
 
 # ---- an update -------------------------------------------------------------------------------------------------------
 
 
-async def _put_and_prove(job: Job, flow: Flow, ready: Ready) -> int | None:
-    """The number of the version that holds what is wanted; None when there is none, and the ledger says why, or the run
+async def put_and_prove(job: Job, flow: Flow, ready: Ready) -> str | None:
+    """The version that holds what is wanted; None when there is none, and the ledger says why, or the run
     was asked to end.
     """
     outcome = await _put(job, flow, ready)
-    partial = _revision(ready.draft).fields is not None
+    partial = revision_of(ready.draft).fields is not None
     if partial and isinstance(outcome, Failed) and outcome.status == 400:  # a back end that does not know `patch`
         ready = _whole(job, ready)
         outcome = await _put(job, flow, ready)
     if not isinstance(outcome, Updated):
         await _not_made(job, flow, ready, outcome)
         return None
-    number, wrong = await _proved(job, flow, ready, outcome)
-    if wrong and _revision(ready.draft).fields is not None and not _head_only(_revision(ready.draft)):
+    made, wrong = await _proved(job, flow, ready, outcome)
+    if wrong and revision_of(ready.draft).fields is not None and not is_head_only(revision_of(ready.draft)):
         # somebody's draft came in between, and the registry filled ours from it
         ready = _whole(job, ready)
         outcome = await _put(job, flow, ready)
         if not isinstance(outcome, Updated):
             await _not_made(job, flow, ready, outcome)
             return None
-        number, wrong = await _proved(job, flow, ready, outcome)
-    if number is None or wrong:
-        await flow.record(_differs(job, flow, ready, number, wrong))
+        made, wrong = await _proved(job, flow, ready, outcome)
+    if made is None or wrong:
+        await flow.record(_differs(job, flow, ready, made, wrong))
         return None
-    return number
+    return made
 
 
 async def _not_made(job: Job, flow: Flow, ready: Ready, outcome: Outcome | None) -> None:
     if outcome is not None:
-        await flow.record(_told(job, flow, ready, outcome))
+        await flow.record(outcome_entry(job, flow, ready, outcome))
 
 
 async def _put(job: Job, flow: Flow, ready: Ready) -> Outcome | None:
     """None: the run was asked to end before it was sent."""
 
     async def write(sending: Sending) -> list[Outcome]:
-        return [await job.target.update(_revision(ready.draft).target_id, ready.draft.body, sending)]
+        return [await job.target.update(revision_of(ready.draft).target_id, ready.draft.body, sending)]
 
-    (outcome,) = await _send(job, flow, [ready], write)
+    (outcome,) = await send(job, flow, [ready], write)
     return outcome
 
 
 def _whole(job: Job, ready: Ready) -> Ready:
-    whole = replace(_revision(ready.draft), fields=None)
+    whole = replace(revision_of(ready.draft), fields=None)
     return replace(ready, draft=ready.draft.revising(whole, job.target))
 
 
-async def _proved(job: Job, flow: Flow, ready: Ready, made: Updated) -> tuple[int | None, Sequence[str]]:
-    """The number that the list of versions gives to what was made, and the fields in which it is not as wanted."""
-    revision, wanted = _revision(ready.draft), ready.draft.replica.prompt
-    number, wrong = None, ["not readable"]
+async def _proved(job: Job, flow: Flow, ready: Ready, made: Updated) -> tuple[str | None, Sequence[str]]:
+    """What the list of versions calls what was made, and the fields in which it is not as wanted."""
+    revision, wanted = revision_of(ready.draft), ready.draft.replica.prompt
+    ref, wrong = None, ["not readable"]
     for attempt in range(READ_BACK_TRIES):
         if attempt:
             await flow.halt.pause(0.1 * 2**attempt)
-        if _head_only(revision):
-            number = revision.published
-        elif number is None:
-            number = _number(await job.target.versions(revision.target_id), made, revision)
-        if number is None:
+        if is_head_only(revision):
+            ref = revision.published
+        elif ref is None:
+            ref = _ref_of(await job.target.versions(revision.target_id), made, revision)
+        if ref is None:
             continue
         try:
-            found = await job.target.fetch(revision.target_id, str(number))
+            found = await job.target.fetch(revision.target_id, ref)
         except Gone:
             continue
         if not (wrong := list(differences(wanted, found))):
             break
-    return number, wrong
+    return ref, wrong
 
 
-def _number(versions: Sequence[Version], made: Updated, revision: Revision) -> int | None:
+def _ref_of(versions: Sequence[Version], made: Updated, revision: Revision) -> str | None:
     """Never the last one plus one: numbers have gaps, and others make versions too."""
+    base = ordinal_of(versions, revision.base)
     for version in reversed(versions):
-        if version.id == made.version_id or (made.version_id is None and version.number > (revision.base or 0)):
-            return version.number
+        if version.id == made.version_id or (made.version_id is None and version.ordinal > base):
+            return version.ref
     return None
 
 
-def _differs(job: Job, flow: Flow, ready: Ready, number: int | None, wrong: Sequence[str]) -> Entry:
-    what = "its new version is not in the list of versions" if number is None else f"version {number} is not as wanted"
+def _differs(job: Job, flow: Flow, ready: Ready, made: str | None, wrong: Sequence[str]) -> Entry:
+    what = "its new version is not in the list of versions" if made is None else f"version {made} is not as wanted"
     message = f"{what} ({', '.join(wrong)}); it was not published"
     failure = Failed(error="differs", message=message)
     return entries.failed(ready.whose, "read_back", failure, seen_source(job, flow, ready), **UPDATE)

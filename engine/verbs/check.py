@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import partial
 
 import anyio
 
@@ -54,7 +55,8 @@ async def examine_ends(job: Job, replicas: Collection[str], known: Collection[st
     def silent(row: Row) -> bool:
         return row.id not in replicas and untold(job.select, row, collections)
 
-    found = await told(job.source, listed, silent, version=job.select.speaking, concurrency=job.concurrency)
+    read = partial(job.source.fetch, version=job.select.speaking)
+    found = await told(listed, silent, read, concurrency=job.concurrency)
     rows = found.rows
     selected = [
         row

@@ -28,7 +28,7 @@ def spread(items: Sequence[tuple[str, str | None]], count: int) -> list[str]:
     return [prompt_id for prompt_id in chain.from_iterable(rounds) if prompt_id is not None][: max(0, count)]
 
 
-async def call(gateway: Gateway, ref: str, version: int | None, variables: Mapping[str, Json]) -> list[Completion]:
+async def call(gateway: Gateway, ref: str, version: str | None, variables: Mapping[str, Json]) -> list[Completion]:
     """Calls a prompt as applications do: plain and streamed, by `@version` (unless None), `@latest` with an override.
 
     `ref`: id or slug without a suffix. One after the other, at most CALLS_EACH; each costs money. Raises Stop.

@@ -14,6 +14,7 @@ from engine.ledger.writes import Made
 from engine.migrate import entries
 from engine.migrate.context import Flow
 from engine.migrate.job import Job
+from engine.model import Json, stored_version, version_ref
 from engine.taskgroup import task_group
 
 RESULTS: Final = ("published", "already", "edited", "not_verified", "failed", "not_started")
@@ -27,8 +28,8 @@ class Published:
     name: str
     target_id: str
     result: str
-    before: int | None
-    version: int | None
+    before: str | None
+    version: str | None
     message: str = ""
 
 
@@ -46,7 +47,12 @@ class CutOver:
 
     def to_json(self) -> dict[str, Any]:
         """The object of `publish --json`."""
-        return asdict(self)
+        prompts = [{**asdict(one), **_stored(one)} for one in self.prompts]
+        return {"prompts": prompts, "counts": self.counts}
+
+
+def _stored(one: Published) -> dict[str, Json]:
+    return {"before": stored_version(one.before), "version": stored_version(one.version)}
 
 
 def staged(pairs: Sequence[Made]) -> list[Made]:
@@ -72,9 +78,9 @@ async def publish(job: Job, flow: Flow, pairs: Sequence[Made], *, verified_only:
 
 
 async def _publish(job: Job, flow: Flow, made: Made, *, verified_only: bool) -> Published:
-    number = made.staged
-    assert number is not None  # only what is staged comes here
-    before: int | None = made.last.get("before_version")
+    version = made.staged
+    assert version is not None  # only what is staged comes here
+    before = version_ref(made.last.get("before_version"))
 
     def says(result: str, message: str = "") -> Published:
         return Published(
@@ -83,7 +89,7 @@ async def _publish(job: Job, flow: Flow, made: Made, *, verified_only: bool) -> 
             target_id=made.target_id,
             result=result,
             before=before,
-            version=number,
+            version=version,
             message=message,
         )
 
@@ -93,13 +99,13 @@ async def _publish(job: Job, flow: Flow, made: Made, *, verified_only: bool) -> 
         return says("not_verified", "its last comparison did not say `same`; run `promptferry verify`")
     try:
         now = (await job.target.fetch(made.target_id)).version
-        if now not in (before, number):
-            await flow.record(entries.published(made.whose, made.target_id, "edited", before=now, version=number))
+        if now not in (before, version):
+            await flow.record(entries.published(made.whose, made.target_id, "edited", before=now, version=version))
             return says("edited", f"version {now} was published since; it stays")
-        if now != number:
-            await job.target.publish(made.target_id, number)
+        if now != version:
+            await job.target.publish(made.target_id, version)
     except (Rejected, Transient) as error:
         return says("not_started" if flow.dropped(error) else "failed", str(error))
-    result = "already" if now == number else "published"
-    await flow.record(entries.published(made.whose, made.target_id, result, before=before, version=number))
+    result = "already" if now == version else "published"
+    await flow.record(entries.published(made.whose, made.target_id, result, before=before, version=version))
     return says(result)

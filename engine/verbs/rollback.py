@@ -10,17 +10,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import anyio
 
 from engine.content.digest import digest, make_replica
 from engine.errors import Gone, Rejected, Transient
-from engine.ledger.writes import Line, Made
+from engine.ledger.writes import FIRST, Line, Made
 from engine.migrate import entries
 from engine.migrate.context import Flow
 from engine.migrate.job import Job
-from engine.model import Failed, Prompt, Updated, Version, no_intent
+from engine.model import Failed, Prompt, Updated, Version, no_intent, ordinal_of, stored_version, version_ref
 from engine.taskgroup import task_group
 
 RESULTS: Final = ("deleted", "restored", "gone", "kept", "failed", "not_started")
@@ -47,7 +48,7 @@ class Undone:
     target_id: str
     action: str
     result: str
-    versions: Sequence[int] = ()
+    versions: Sequence[str] = ()
     message: str = ""
 
 
@@ -71,7 +72,8 @@ class Rollback:
 
     def to_json(self) -> dict[str, Any]:
         """The object of `rollback --json`."""
-        return asdict(self)
+        prompts = [{**asdict(one), "versions": [*map(stored_version, one.versions)]} for one in self.prompts]
+        return {**asdict(self), "prompts": prompts}
 
 
 def undoing(pairs: Sequence[Made], run: str | None) -> list[Undo]:
@@ -115,7 +117,7 @@ class _Undoing:
 
     async def undone(self, *, dry_run: bool) -> Undone:
         made = self.undo.made
-        numbers: list[int] = []
+        left: list[str] = []
         if self.flow.halt.stop is not None:
             return self._says("not_started")
         try:
@@ -127,11 +129,11 @@ class _Undoing:
                 return self._says("kept", "it was edited since; it stays as it is")
             if self.undo.action == "restore" and not self.job.target.can.history:
                 return self._says("kept", NO_HISTORY)
-            numbers = await self._made_here(versions) if self.undo.action == "restore" else []
+            left = await self._made_here(versions) if self.undo.action == "restore" else []
             if not dry_run:
-                await (self._delete() if self.undo.action == "delete" else self._restore(current, versions, numbers))
+                await (self._delete() if self.undo.action == "delete" else self._restore(current, versions, left))
             if self.job.target.can.retracts:
-                numbers = []
+                left = []
             result = "deleted" if self.undo.action == "delete" else "restored"
         except Gone:
             result = "gone"
@@ -139,7 +141,7 @@ class _Undoing:
             return self._says("not_started" if self.flow.dropped(error) else "failed", str(error))
         if not dry_run:
             await self.flow.record(entries.rolled_back(made.whose, made.target_id, result, **self._back_to()))
-        return self._says(result, versions=numbers)
+        return self._says(result, versions=left)
 
     @property
     def _lines(self) -> list[Line]:
@@ -152,45 +154,45 @@ class _Undoing:
         """
         made, found = self.undo.made, digest(current)
         known: Collection[str | None] = {line.get("replica_digest") for line in self._lines}
-        numbers = {line.get(name) for line in self._lines for name in ("before_version", "after_version")}
+        refs = {version_ref(line.get(name)) for line in self._lines for name in ("before_version", "after_version")}
         if self.undo.action == "restore":
-            return found in known or current.version in numbers
-        numbers |= {1, *made.versions.values()}
+            return found in known or current.version in refs
+        refs |= {FIRST, *made.versions.values()}
         copied = current.version in made.versions.values() and current.name == made.last.get("name")
-        return (found in known or copied) and await self._is_known(versions[-1].number, numbers, known)
+        return (found in known or copied) and await self._is_known(versions[-1].ref, refs, known)
 
-    async def _is_known(self, newest: int, numbers: Collection[int | None], known: Collection[str | None]) -> bool:
-        """Of an update in doubt nobody knows the number."""
-        if newest in numbers:
+    async def _is_known(self, version: str, refs: Collection[str | None], known: Collection[str | None]) -> bool:
+        """Of an update in doubt nobody knows the version."""
+        if version in refs:
             return True
-        return digest(await self.job.target.fetch(self.undo.made.target_id, str(newest))) in known
+        return digest(await self.job.target.fetch(self.undo.made.target_id, version)) in known
 
-    async def _made_here(self, versions: Sequence[Version]) -> list[int]:
+    async def _made_here(self, versions: Sequence[Version]) -> list[str]:
         """The versions that stay in the history: those of the writes that are undone, and of an update in doubt."""
         made, count = self.undo.made, self.undo.count
         undone = made.writes[len(made.writes) - count :] if count else []
-        numbers = {
-            line.get("after_version") for line in undone if line.get("after_version") != line.get("before_version")
-        }
+        refs = {line.get("after_version") for line in undone if line.get("after_version") != line.get("before_version")}
+        here = {str(ref) for ref in refs if ref is not None}
         if made.intent is not None:
-            base, wanted = made.intent.get("base_version") or 0, made.intent.get("replica_digest")
+            base, wanted = version_ref(made.intent.get("base_version")), made.intent.get("replica_digest")
             for version in versions:
-                if version.number > base and await self._is_known(version.number, (), (wanted,)):
-                    numbers.add(version.number)
-        return sorted(number for number in numbers if number is not None)
+                later = version.ordinal > ordinal_of(versions, base)
+                if later and await self._is_known(version.ref, (), (wanted,)):
+                    here.add(version.ref)
+        return sorted(here, key=partial(ordinal_of, versions))
 
     async def _delete(self) -> None:
         await self.job.target.delete(self.undo.made.target_id)
 
-    async def _restore(self, current: Prompt, versions: Sequence[Version], made_here: Sequence[int]) -> None:
+    async def _restore(self, current: Prompt, versions: Sequence[Version], made_here: Sequence[str]) -> None:
         first, last, target = self.undo.first, self._lines[-1], self.job.target
-        before = first.get("before_version")
+        before = version_ref(first.get("before_version"))
         if target.can.retracts:
-            for number in reversed(made_here):
-                await target.retract(current.id, number)
+            for version in reversed(made_here):
+                await target.retract(current.id, version)
         elif before is not None and current.version != before:
             await target.publish(current.id, before)
-        version_id = next((version.id for version in versions if version.number == before), None)
+        version_id = next((version.id for version in versions if version.ref == before), None)
         if version_id is not None and not self.job.in_place and target.can.labels:  # in place no label was moved
             for label in first.get("before_labels") or ():
                 await target.label(current.id, version_id, await self.flow.labels.id_of(target, label))
@@ -218,7 +220,7 @@ class _Undoing:
         earlier = {name: left[-1].get(name) for name in names} if left and self.undo.action == "restore" else {}
         return {"undone": self.undo.count, **earlier}
 
-    def _says(self, result: str, message: str = "", *, versions: Sequence[int] = ()) -> Undone:
+    def _says(self, result: str, message: str = "", *, versions: Sequence[str] = ()) -> Undone:
         made = self.undo.made
         return Undone(
             source_id=made.source_id,

@@ -24,7 +24,7 @@ from engine.migrate.job import Job, prepare
 from engine.migrate.listing import rows_of
 from engine.migrate.lookup import look_up
 from engine.migrate.task import Prepared
-from engine.model import Completion, Entry, Failed, Gateway, Json, Mark, Prompt
+from engine.model import Completion, Entry, Failed, Gateway, Json, Mark, Prompt, version_ref
 from engine.taskgroup import task_group
 from engine.verbs import completions, render
 from engine.verbs.cases import Case, cases_for
@@ -181,10 +181,9 @@ class _Pair:
 
     async def _once(self, source: Prompt) -> Verified:
         made, job = self.made, self.job
-        number = made.last.get("after_version") if made.last["kind"] == "updated" else None
         staged = job.in_place or made.staged is not None
         try:
-            replica = await job.target.fetch(made.target_id, str(number) if staged and number else "published")
+            replica = await job.target.fetch(made.target_id, (made.version if staged else None) or "published")
         except Gone:
             return self._says("missing", ["deleted"])
         fields = self._fields(source, replica)
@@ -207,11 +206,11 @@ class _Pair:
 
     async def _against_the_version_copied(self, source: Prompt, replica: Prompt, now: Sequence[str]) -> Verified:
         """The source changed since: the replica is judged by what it was made from, as far as that is still there."""
-        number = self.made.last.get("source_version")
+        version = version_ref(self.made.last.get("source_version"))
         if digest(replica) == self.made.last.get("replica_digest"):
             return self._says("source_changed", now)
         try:
-            before = await self.job.source.fetch(self.made.source_id, str(number)) if number is not None else source
+            before = await self.job.source.fetch(self.made.source_id, version) if version is not None else source
         except Gone:
             before = source
         fields = [name for name in self._fields(before, replica) if name not in self._unknown_by_now(before)]
@@ -229,9 +228,9 @@ class _Pair:
         """Of every version: `string (version 3)`."""
         fields = []
         for source_version, target_version in self.made.versions.items():
-            source = await self.job.source.fetch(self.made.source_id, str(source_version))
+            source = await self.job.source.fetch(self.made.source_id, source_version)
             try:
-                replica = await self.job.target.fetch(self.made.target_id, str(target_version))
+                replica = await self.job.target.fetch(self.made.target_id, target_version)
             except Gone:
                 fields.append(f"deleted (version {source_version})")
                 continue
@@ -274,7 +273,7 @@ class _Pair:
             source = await self._source()
         except Gone:  # that has been said
             return verified
-        replica_ref, number = self._reference()
+        replica_ref = self._reference()
         cases = cases_for(source, checks.cases, checks.variables)
         if checks.render:
             draft = self._draft(source)
@@ -283,15 +282,14 @@ class _Pair:
             rendered = await render.compare(checks.source, checks.target, before, replica_ref, cases, may_differ)
             verified = _with(verified, rendered.fields, rendered.problem)
         if call:
-            done = await completions.call(checks.target, made.target_id, number, cases[0].variables)
+            done = await completions.call(checks.target, made.target_id, made.version, cases[0].variables)
             verified = replace(_with(verified, completions.differs(done), None), completions=done)
         return verified
 
-    def _reference(self) -> tuple[str, int | None]:
-        """How the replica is called, and the number of the version that was written."""
-        number = self.made.last.get("after_version") if self.made.last["kind"] == "updated" else 1
+    def _reference(self) -> str:
+        """How the replica is called in the version that was written."""
         staged = self.made.staged
-        return (f"{self.made.target_id}@{staged}" if staged is not None else self.made.target_id), number
+        return f"{self.made.target_id}@{staged}" if staged is not None else self.made.target_id
 
     def _source_reference(self, source: Prompt) -> str:
         if self.job.in_place and source.version is not None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from engine.content.digest import differences
 from engine.errors import Rejected
 from engine.lossless_json import encode
-from engine.model import MARK_KEY, Json, Prompt, Replica, Row, Version
+from engine.model import MARK_KEY, Json, Prompt, Replica, Row, Version, version_ref
 
 COLLECTION_TAG: Final = "collection"
 """The tag that says where a prompt belongs: there is nothing else like a collection."""
@@ -56,7 +56,7 @@ def prompt_of(item: Json, asked: str | None = None) -> Prompt:
         metadata=metadata,
         description=item.get("description") or None,
         integrations=others,
-        version=item.get("version"),
+        version=version_ref(item.get("version")),
         updated_at=_time(item.get("updateTime")),
         dialect="conductor",
         extra={name: value for name, value in item.items() if name not in _KNOWN and value is not None},
@@ -96,7 +96,7 @@ def version_of(item: Json) -> Version:
     number = item.get("version") if isinstance(item, dict) else None
     if not isinstance(number, int) or isinstance(number, bool):
         raise Rejected("the registry's list of versions has one without a number", error="bad_answer")
-    return Version(number=number, id=str(number))
+    return Version(ref=str(number), ordinal=number, id=str(number))
 
 
 def tags_of(item: Mapping[str, Any]) -> list[Tag]:

@@ -178,13 +178,14 @@ class Conductor:
         """A bulk of one, as the version after the newest."""
         return await outcome(self._update(target_id, body, sending))
 
-    async def publish(self, target_id: str, version: int) -> None:
+    async def publish(self, target_id: str, version: str) -> None:
         """The newest version is the published one. Rejected for an older one: those after it would have to go."""
-        if newer := [one.number for one in await self.versions(target_id) if one.number > version]:
-            numbers = ", ".join(map(str, newer))
-            raise Rejected(f"Conductor serves the newest version: {numbers} would have to be deleted", error="newer")
+        if newer := [one.ref for one in await self.versions(target_id) if one.ordinal > int(version)]:
+            raise Rejected(
+                f"Conductor serves the newest version: {', '.join(newer)} would have to be deleted", error="newer"
+            )
 
-    async def retract(self, target_id: str, version: int) -> None:
+    async def retract(self, target_id: str, version: str) -> None:
         """DELETE /prompts/{name}/versions/{version}."""
         try:
             await self._client.repeatable("delete version", "DELETE", f"{_path(target_id)}/versions/{version}")
@@ -224,7 +225,7 @@ class Conductor:
             async for finding in self._tested(name):
                 yield finding
             await self.post([{**first, "template": "Hello", "version": 2}], no_intent)
-            numbers = [version.number for version in await self.versions(name)]
+            numbers = [version.ordinal for version in await self.versions(name)]
             yield _finding(numbers == [1, 2], "an update makes a version of its own", f"it has the versions {numbers}")
         except (Rejected, Transient, UnknownOutcome) as error:
             yield Finding(level="problem", where="target", text=f"the write test on {name} went wrong: {error}")
@@ -285,13 +286,13 @@ class Conductor:
         known = await self.versions(target_id)
         if not known:
             raise Rejected("the registry's list of versions is empty", error="bad_answer")
-        number = known[-1].number + 1
+        number = known[-1].ordinal + 1
         await self.post([{**item, "version": number}], sending)
         try:
-            made = next((one for one in await self._history(target_id) if version_of(one).number == number), None)
+            made = next((one for one in await self._history(target_id) if version_of(one).ordinal == number), None)
             dropped = dropped_of(item, made) if made is not None else []
             if dropped:
-                await self.retract(target_id, number)
+                await self.retract(target_id, str(number))
             elif made is not None:
                 await self._set_tags(target_id, tags_of(item))
         except (Rejected, Transient) as error:

@@ -389,6 +389,8 @@ def _values(prompt: Prompt, keys: Mapping[str, str]) -> Iterator[tuple[str, Json
             yield key, _of_inputs(value)
         elif field in ("variables", "integrations"):
             yield key, sorted(value)
+        elif field == "version":
+            yield key, stored_version(value)
         else:
             yield key, list(value) if field in _LISTS else value
 
@@ -447,6 +449,6 @@ _CHECKS: Final[Mapping[str, Callable[[Json], bool]]] = {
     **dict.fromkeys(_LISTS, _texts),
     "inputs": _told_inputs,
     "raw": lambda value: isinstance(value, bool),
-    "source_version": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "source_version": lambda value: isinstance(value, int | str) and not isinstance(value, bool) and value != "",
     "dialect": lambda value: value in _DIALECTS,
 }

@@ -118,12 +118,12 @@ class Files:
         if version not in ("published", "latest", _THE_VERSION):
             raise Gone(f"there is no version {version} of {prompt_id}: files keep one", error="gone", status=404)
         prompt = document.prompt
-        return replace(prompt, version=1, slug=prompt.slug or prompt.id, updated_at=updated_at)
+        return replace(prompt, version="1", slug=prompt.slug or prompt.id, updated_at=updated_at)
 
     async def versions(self, prompt_id: str) -> list[Version]:
         """The one that there is."""
         await to_thread.run_sync(self._store.read, prompt_id)
-        return [Version(number=1, id=_THE_VERSION)]
+        return [Version(ref="1", ordinal=1, id=_THE_VERSION)]
 
     async def catalog(self, kinds: Collection[str]) -> Catalog:
         """What prompts refer to are words here. Of a source the collections that there are, since no other one can be
@@ -162,10 +162,10 @@ class Files:
         await sending()
         return await self._changed(target_id, lambda there: _over(there, wanted, told["changed"], ours=told["ours"]))
 
-    async def publish(self, target_id: str, version: int) -> None:
+    async def publish(self, target_id: str, version: str) -> None:
         """Nothing: what is there is published."""
 
-    async def retract(self, target_id: str, version: int) -> None:
+    async def retract(self, target_id: str, version: str) -> None:
         """Refused."""
         raise Rejected("files keep one version of each prompt, which cannot be taken out", error="no_history")
 

@@ -41,6 +41,7 @@ from engine.model import (
     Sending,
     Updated,
     Version,
+    version_ref,
 )
 
 KEY_HEADER: Final = "x-portkey-api-key"
@@ -170,11 +171,11 @@ class Portkey:
         """One PUT, never repeated blindly."""
         return await outcome(self._update(target_id, body, sending))
 
-    async def publish(self, target_id: str, version: int) -> None:
+    async def publish(self, target_id: str, version: str) -> None:
         """PUT /prompts/{id}/makeDefault."""
         await self._put("publish", f"{_path(target_id)}/makeDefault", {"version": version})
 
-    async def retract(self, target_id: str, version: int) -> None:
+    async def retract(self, target_id: str, version: str) -> None:
         """Rejected: a version stays in the history."""
         raise Rejected("Portkey takes no version out of a history", error="kept")
 
@@ -274,7 +275,9 @@ def _version(row: Json) -> Version:
         raise Rejected("the registry's list of versions has one without a number", error="bad_answer")
     several = row.get("prompt_version_labels")
     labels = [label.get("id") for label in _list_of(several) if isinstance(label, dict)] or [row.get("label_id")]
-    return Version(number=number, id=row["id"], labels=tuple(label for label in labels if isinstance(label, str)))
+    return Version(
+        ref=str(number), ordinal=number, id=row["id"], labels=tuple(label for label in labels if isinstance(label, str))
+    )
 
 
 def _row(row: Json) -> Row:
@@ -324,7 +327,7 @@ def _prompt(answer: Json, asked: str) -> Prompt:
         raw=bool(answer.get("is_raw_template")),
         metadata=answer.get("template_metadata") or {},
         description=answer.get("prompt_version_description"),
-        version=answer.get("prompt_version"),
+        version=version_ref(answer.get("prompt_version")),
         updated_at=answer.get("last_updated_at"),
         variables=_variables(answer),
         inputs=_inputs(answer),
