@@ -20,7 +20,7 @@ from engine.connectors.files.yaml import SPLIT_PAIR, Front, Unreadable, read_yam
 from engine.content.digest import digest
 from engine.content.textfile import NotText, decoded, other_encoding, repeated_key
 from engine.lossless_json.numbers import dumps, loads
-from engine.model import MARK_KEY, Dialect, Inputs, Json, Prompt
+from engine.model import MARK_KEY, Dialect, Inputs, Json, Prompt, stored_version, version_ref
 
 __all__ = [
     "Document",
@@ -422,6 +422,8 @@ def _prompt(values: Mapping[str, Json], lines: Mapping[str, int], first_line: in
     fields["variables"] = frozenset({*fields.get("variables", ()), *shown})
     for field in (_LISTS - {"variables"}) & fields.keys():
         fields[field] = tuple(fields[field])
+    if "version" in fields:
+        fields["version"] = version_ref(fields["version"])
     if "inputs" in fields:
         fields["inputs"] = Inputs(**fields["inputs"])
     return Prompt(**fields)
