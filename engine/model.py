@@ -330,6 +330,13 @@ async def no_intent() -> None:
     """The `Sending` of a write that no ledger tells of, because it may be repeated."""
 
 
+Taken = Literal["refuses", "twins", "appends", "overwrites"]
+Publishing = Literal["state", "label", "alias", "tag", "newest"]
+Labels = Literal["none", "read", "written"]
+MarkPlace = Literal["metadata", "tag", "config", "description"]
+"""Metadata, tag and config are `Prompt.metadata` in here, whatever the registry calls it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abilities:
     """What a registry can do, so that no caller asks which one it is."""
@@ -342,20 +349,45 @@ class Abilities:
     """No prompt of another workspace has the id of one of these; else an id is a name, which others may have too."""
     moves: bool = False
     """An id is only where a prompt stands, such as the name of its file: the same prompt may have another one later."""
-    twins: bool = True
-    """Several prompts may have one name."""
-    labels: bool = True
-    """Versions carry labels."""
+    taken: Taken = "twins"
+    """What a create does with a name that is there: it refuses, makes twins (two prompts of one name), appends a
+    version to the prompt that has it, or overwrites that. Before it appends or overwrites, what is there is looked at.
+    """
+    published: Publishing = "state"
+    """What makes a version the published one: a state, a label, alias or tag that stands on it, or being the newest."""
+    labels: Labels = "written"
+    """Versions carry labels: none, read (whose they are is not ours to say), or written."""
     history: bool = True
     """Earlier versions stay readable."""
-    stages: bool = True
-    """A new version is not the published one until somebody says so."""
     retracts: bool = False
     """A version can be taken out of the history."""
     renames: bool = True
     """A prompt that is there can get another name."""
-    marks: bool = True
+    once: frozenset[str] = frozenset({"name", "collection"})
+    """The fields of Prompt that a prompt has once: a change of these alone makes no version."""
+    dated: bool = True
+    """Rows tell when a prompt was changed last; else every run reads all prompts that it has made before. What they tell
+    of model and collection says `Row.whole`.
+    """
+    marks: tuple[MarkPlace, ...] = ("metadata",)
+    """Where a replica carries its mark, and where else, should the first create show that it does not last there."""
+    marked_at_once: bool = True
     """A create carries its mark; else that is a second call, and a replica without mark may be left behind."""
+
+    @property
+    def stages(self) -> bool:
+        """A new version is not the published one until somebody says so."""
+        return self.published != "newest"
+
+    @property
+    def unique(self) -> bool:
+        """No two prompts have one name."""
+        return self.taken != "twins"
+
+    @property
+    def careless(self) -> bool:
+        """A create changes what has its name already."""
+        return self.taken in ("appends", "overwrites")
 
 
 class Source(Protocol):
@@ -394,8 +426,20 @@ class Target(Source, Protocol):
         """The body of its create. Rejected when it cannot be written without loss."""
         ...
 
+    async def named(self, names: Collection[str]) -> Mapping[str, Prompt | None]:
+        """Those of these names that are there by now, as they are published; None: the key may not read it. Asked only
+        where a create appends or overwrites.
+        """
+        ...
+
     async def create(self, bodies: Sequence[bytes], sending: Sending) -> list[Outcome]:
         """One outcome for each body. Raises Stop, nothing else."""
+        ...
+
+    async def complete(self, target_id: str, body: bytes, sending: Sending) -> Outcome:
+        """Brings what a create left undone that was ended before its last call: the prompt is there, and what it has is
+        as wanted. Asked only where a create does not carry its mark. Raises Stop, nothing else.
+        """
         ...
 
     def encode_update(self, replica: Replica, changed: Collection[str] | None) -> bytes:

@@ -11,6 +11,7 @@ from engine.model import (
     Abilities,
     Catalog,
     Created,
+    Failed,
     Finding,
     Outcome,
     Page,
@@ -78,6 +79,10 @@ class Memory:
         """A handle: nothing has to be written to keep a prompt in memory."""
         return self._keep(replica, None)
 
+    async def named(self, names: Collection[str]) -> dict[str, Prompt | None]:
+        """Rejected: a create changes nothing that is there."""
+        raise Rejected("a create changes nothing that is there, so nothing is looked for", error="not_asked")
+
     async def create(self, bodies: Sequence[bytes], sending: Sending) -> list[Outcome]:
         """Puts the prompt there under a new id."""
         (body,) = bodies
@@ -90,6 +95,10 @@ class Memory:
             made, id=target_id, slug=f"pp-{target_id}", version="1", labels=(), updated_at=now
         )
         return [Created(target_id=target_id, target_slug=f"pp-{target_id}", version_id="1")]
+
+    async def complete(self, target_id: str, body: bytes, sending: Sending) -> Outcome:
+        """Failed: a create leaves nothing undone."""
+        return Failed(error="not_asked", message="a create leaves nothing undone")
 
     def encode_update(self, replica: Replica, changed: Collection[str] | None) -> bytes:
         """A handle."""

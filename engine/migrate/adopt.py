@@ -36,9 +36,13 @@ async def is_unfinished(job: Job, row: Row, found: Prompt) -> bool:
     prepared = prepare(job, source, name=found.name) if source is not None else None
     if prepared is None or isinstance(prepared, Failed):
         return False
-    if not _BY_TAGS.issuperset(differences(prepared.replica.prompt, found)):
+    return lacks_tags_only(prepared.replica.prompt, found)
+
+
+def lacks_tags_only(wanted: Prompt, found: Prompt) -> bool:
+    """Whether it is what is wanted, but for tags that are still missing."""
+    if not _BY_TAGS.issuperset(differences(wanted, found)):
         return False
-    wanted = prepared.replica.prompt
     tags = all(wanted.metadata.get(key) == value for key, value in found.metadata.items())
     return tags and found.collection in (None, wanted.collection)
 

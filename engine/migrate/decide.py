@@ -18,7 +18,7 @@ from engine.migrate import entries
 from engine.migrate.entries import UPDATE
 from engine.migrate.job import Job, digest_of, prepare
 from engine.migrate.survey import renamed
-from engine.migrate.task import HEAD, Prepared, Revision, Task
+from engine.migrate.task import Prepared, Revision, Task
 from engine.model import Entry, Failed, Json, Mark, Prompt, Version, ordinal_of
 
 Action = Literal["create", "update", "finish", "unchanged", "skip", "conflict", "failed", "replica"]
@@ -190,7 +190,7 @@ class _Case:
 
     def _notes(self, draft: Prepared) -> tuple[str, ...]:
         labels = draft.replica.source.labels
-        if not labels or self.job.target.can.labels or "labels" in self.job.target.fields:
+        if not labels or self.job.target.can.labels == "written" or "labels" in self.job.target.fields:
             return draft.rewritten.notes
         return (*draft.rewritten.notes, f"the target has no labels; these stay behind: {', '.join(labels)}")
 
@@ -280,16 +280,17 @@ class _Case:
         changed = changed_fields(before, draft.replica.prompt)
         if not self.job.in_place:
             return None
-        if changed <= HEAD:
+        once = self.job.target.can.once
+        if changed <= once:
             return changed
         if (
             newest != before.version
             or source.version != before.version
-            or not _patchable(changed, draft.replica.prompt)
+            or not _patchable(changed, draft.replica.prompt, once)
         ):
             return None
         # alone, a provider would change the published version of an older back end
-        return changed | {"model"} if changed - HEAD == {"provider"} else changed
+        return changed | {"model"} if changed - once == {"provider"} else changed
 
     async def _began_with(self, revision: Revision, source: Prompt) -> Revision:
         """What was published and what it was called before: not what an update in doubt has made of it."""
@@ -377,9 +378,9 @@ class _Case:
         return entries.seen(self.task.row.updated_at, digest_of(source) if source is not None else None, self.now)
 
 
-def _patchable(changed: frozenset[str], wanted: Prompt) -> bool:
+def _patchable(changed: frozenset[str], wanted: Prompt, once: frozenset[str]) -> bool:
     """Whether sending these fields alone makes a version that holds what is wanted: nothing can be emptied that way,
     and a description alone would change the version that is there.
     """
     emptied = [name for name in changed & _NEVER_EMPTIED if not getattr(wanted, name)]
-    return changed <= HEAD or (changed - HEAD != {"description"} and not emptied)
+    return changed <= once or (changed - once != {"description"} and not emptied)

@@ -104,7 +104,7 @@ class _History:
             made = await put_and_prove(self.job, self.flow, ready)
             if made is None:
                 return False
-        if (labels := draft.replica.source.labels) and self.job.target.can.labels:
+        if (labels := draft.replica.source.labels) and self.job.target.can.labels == "written":
             ids = {version.ref: version.id for version in await self.job.target.versions(self.target_id)}
             await label(self.job, self.flow, self.target_id, ids[made], labels)
         await self.flow.record(entries.version(self.whose, self.target_id, source, made))

@@ -68,7 +68,7 @@ class Job:
 
     def labels_follow(self, source: Prompt) -> bool:
         """Whether it has labels that its replica can carry."""
-        return bool(source.labels) and self.target.can.labels
+        return bool(source.labels) and self.target.can.labels == "written"
 
     def is_replica(self, prompt: Prompt) -> bool:
         """Whether this migration made it: then it is no source, whatever it is called by now."""

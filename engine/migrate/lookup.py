@@ -90,7 +90,9 @@ async def _matches(job: Job, candidates: Sequence[Row]) -> dict[str, Match | Non
                 return
             except Transient as error:  # it may be ours, and going on could double it
                 raise down(f"a prompt that may be a replica, {row.id}, could not be read", error) from error
-            mark = read_mark(prompt.metadata, prompt.description) or (None if job.target.can.marks else NO_MARK)
+            mark = read_mark(prompt.metadata, prompt.description) or (
+                None if job.target.can.marked_at_once else NO_MARK
+            )
             kept = prompt if mark == NO_MARK else None
             matches[row.id] = Match(row, mark, digest(prompt), kept) if mark is not None else None
 

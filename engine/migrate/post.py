@@ -7,16 +7,18 @@ somebody's draft.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from engine.errors import Rejected, Transient
+from engine.content.digest import differences
+from engine.errors import AnswerError, Rejected, Transient
 from engine.migrate import entries
+from engine.migrate.adopt import lacks_tags_only
 from engine.migrate.context import Flow
 from engine.migrate.history import finish, label
 from engine.migrate.job import Job
 from engine.migrate.send import (
-    is_head_only,
     listed_source,
+    makes_no_version,
     outcome_entry,
     record_refused,
     revision_of,
@@ -25,23 +27,69 @@ from engine.migrate.send import (
 )
 from engine.migrate.task import Ready
 from engine.migrate.update import put_and_prove
-from engine.model import Created, Outcome
+from engine.model import Created, Failed, Outcome, Prompt, Sending
 
 
 async def post(job: Job, flow: Flow, batch: Sequence[Ready]) -> list[Outcome | None]:
     """Creates replicas; each outcome is durable before this returns. None: as in `send`."""
-    bodies = [ready.draft.body for ready in batch]
-    outcomes = await send(job, flow, batch, lambda sending: job.target.create(bodies, sending))
-    made = [
-        outcome_entry(job, flow, ready, outcome)
-        for ready, outcome in zip(batch, outcomes, strict=True)
-        if outcome is not None
-    ]
-    await flow.record(*made)
-    for ready, outcome in zip(batch, outcomes, strict=True):
+    outcomes = await (_look_and_create(job, flow, batch) if job.target.can.careless else _create(job, flow, batch))
+    told = [(ready, outcome) for ready, outcome in zip(batch, outcomes, strict=True) if outcome is not None]
+    await flow.record(*(outcome_entry(job, flow, ready, outcome) for ready, outcome in told))
+    for ready, outcome in told:
         if ready.pending and isinstance(outcome, Created):
             await _finish_new(job, flow, ready, outcome)
     return outcomes
+
+
+async def _create(job: Job, flow: Flow, batch: Sequence[Ready]) -> list[Outcome | None]:
+    bodies = [ready.draft.body for ready in batch]
+    return await send(job, flow, batch, lambda sending: job.target.create(bodies, sending))
+
+
+# ---- where a create changes what has its name already ----------------------------------------------------------------
+
+
+async def _look_and_create(job: Job, flow: Flow, batch: Sequence[Ready]) -> list[Outcome | None]:
+    """Only what has a free name is sent: a create that landed late, or somebody else's prompt, may be there by now."""
+    try:
+        there = await job.target.named([ready.draft.replica.prompt.name for ready in batch])
+    except (Rejected, Transient) as error:
+        return [None if flow.dropped(error) else _not_looked_up(error) for _ in batch]
+    found = [await _settled(job, flow, ready, there) for ready in batch]
+    free = [ready for ready, (taken, _) in zip(batch, found, strict=True) if not taken]
+    made = iter(await _create(job, flow, free) if free else ())
+    return [outcome if taken else next(made) for taken, outcome in found]
+
+
+async def _settled(
+    job: Job, flow: Flow, ready: Ready, there: Mapping[str, Prompt | None]
+) -> tuple[bool, Outcome | None]:
+    """Whether its name is taken, and what that means for it."""
+    wanted = ready.draft.replica.prompt
+    if wanted.name not in there:
+        return False, None
+    found = there[wanted.name]
+    if found is None:
+        message = "the key may not read the prompt that has this name, so nobody can say whose it is"
+        return True, Failed(error="no_update_permission", message=message, retriable=True)
+    if not lacks_tags_only(wanted, found):
+        message = f"a prompt of that name is there and differs in {', '.join(differences(wanted, found))}"
+        return True, Failed(error="exists", message=message, exists=True)
+    body, target_id = ready.draft.body, found.id
+
+    async def complete(sending: Sending) -> list[Outcome]:
+        return [await job.target.complete(target_id, body, sending)]
+
+    (outcome,) = await send(job, flow, [ready], complete)
+    return True, outcome
+
+
+def _not_looked_up(error: AnswerError) -> Failed:
+    message = f"it was not sent, for nobody could tell whether a prompt of that name is there: {error}"
+    return Failed(error=error.error, message=message, status=error.status, code=error.code, retriable=True)
+
+
+# ---- what follows ----------------------------------------------------------------------------------------------------
 
 
 async def _finish_new(job: Job, flow: Flow, ready: Ready, made: Created) -> None:
@@ -66,7 +114,7 @@ async def revise(job: Job, flow: Flow, ready: Ready) -> None:
             number, how = await put_and_prove(job, flow, ready), "response"
             if number is None:
                 return
-        publish = job.publish and not is_head_only(revision)
+        publish = job.publish and not makes_no_version(job, revision)
         if publish and number != revision.published and job.target.can.stages:
             await job.target.publish(revision.target_id, number)
         after = entries.updated(

@@ -11,7 +11,7 @@ from engine.migrate import entries
 from engine.migrate.context import Flow
 from engine.migrate.entries import UPDATE
 from engine.migrate.job import Job
-from engine.migrate.task import HEAD, Prepared, Ready, Revision, Task
+from engine.migrate.task import Prepared, Ready, Revision, Task
 from engine.model import Entry, Failed, Json, Outcome, Sending
 
 READ_BACK_TRIES: Final = 6
@@ -84,8 +84,9 @@ def revision_of(draft: Prepared) -> Revision:
     return draft.revision
 
 
-def is_head_only(revision: Revision) -> bool:
-    return revision.fields is not None and revision.fields <= HEAD
+def makes_no_version(job: Job, revision: Revision) -> bool:
+    """Whether all that it changes is what a prompt has once."""
+    return revision.fields is not None and revision.fields <= job.target.can.once
 
 
 async def record_refused(

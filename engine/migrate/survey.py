@@ -184,7 +184,7 @@ async def judge(
         state=state,
         found=found,
         there=_by_id(target_rows) if len(pending) < len(rows) else {},
-        clashing=clashes([*placed, *_made(state, rows, target_rows)], twins=job.target.can.twins),
+        clashing=clashes([*placed, *_made(state, rows, target_rows)], twins=not job.target.can.unique),
         taken=_taken(target_rows, placed) if job.on_existing == "rename" else set(),
         unclear=moves.unclear if moves is not None else (),
         now=now,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 from engine.content.rewrite import Rewritten
 from engine.model import (
@@ -119,7 +118,3 @@ class Ready:
     draft: Prepared
     pending: bool = False
     """Labels or the rest of the history follow."""
-
-
-HEAD: Final = frozenset({"name", "collection"})
-"""What a prompt has once, and not each of its versions."""

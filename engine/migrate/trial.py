@@ -98,11 +98,20 @@ async def _learn(job: Job, flow: Flow, draft: Prepared, target_id: str) -> None:
         log.warning("replica.not_readable", target_id=target_id)
         return
     if (mark := read_mark(found.metadata, None)) is None or mark.key != draft.replica.mark.key:
-        flow.mark_in = "description"
-        log.warning("mark.moved", reason="the registry does not keep it in the metadata", to="version description")
-        await _mark_again(job, draft, target_id)
+        await _move_mark(job, flow, draft, target_id)
     if fields := differences(draft.replica.prompt, found):
         log.warning("replica.differs", target_id=target_id, fields=list(fields))
+
+
+async def _move_mark(job: Job, flow: Flow, draft: Prepared, target_id: str) -> None:
+    """From now on marks stand in the description, where the target has one for them."""
+    kept = job.target.can.marks[0]
+    if "description" not in job.target.can.marks:
+        log.warning("mark.lost", reason=f"the registry does not keep it in the {kept}, and there is no other place")
+        return
+    flow.mark_in = "description"
+    log.warning("mark.moved", reason=f"the registry does not keep it in the {kept}", to="version description")
+    await _mark_again(job, draft, target_id)
 
 
 async def _mark_again(job: Job, draft: Prepared, target_id: str) -> None:

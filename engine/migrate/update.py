@@ -11,7 +11,7 @@ from engine.migrate import entries
 from engine.migrate.context import Flow
 from engine.migrate.entries import UPDATE
 from engine.migrate.job import Job
-from engine.migrate.send import READ_BACK_TRIES, is_head_only, outcome_entry, revision_of, seen_source, send
+from engine.migrate.send import READ_BACK_TRIES, makes_no_version, outcome_entry, revision_of, seen_source, send
 from engine.migrate.task import Ready, Revision
 from engine.model import Entry, Failed, Outcome, Sending, Updated, Version, ordinal_of
 
@@ -31,7 +31,7 @@ async def put_and_prove(job: Job, flow: Flow, ready: Ready) -> str | None:
         await _not_made(job, flow, ready, outcome)
         return None
     made, wrong = await _proved(job, flow, ready, outcome)
-    if wrong and revision_of(ready.draft).fields is not None and not is_head_only(revision_of(ready.draft)):
+    if wrong and revision_of(ready.draft).fields is not None and not makes_no_version(job, revision_of(ready.draft)):
         # somebody's draft came in between, and the registry filled ours from it
         ready = _whole(job, ready)
         outcome = await _put(job, flow, ready)
@@ -72,7 +72,7 @@ async def _proved(job: Job, flow: Flow, ready: Ready, made: Updated) -> tuple[st
     for attempt in range(READ_BACK_TRIES):
         if attempt:
             await flow.halt.pause(0.1 * 2**attempt)
-        if is_head_only(revision):
+        if makes_no_version(job, revision):
             ref = revision.published
         elif ref is None:
             ref = _ref_of(await job.target.versions(revision.target_id), made, revision)

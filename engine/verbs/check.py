@@ -69,6 +69,9 @@ async def examine_ends(job: Job, replicas: Collection[str], known: Collection[st
             level="ok" if selected else "note", where="select", text=f"takes {len(selected)} of {len(rows)} prompts"
         ),
     ]
+    if not job.source.can.dated:
+        text = "its listing has no times of change, so each later run reads all prompts again to compare them"
+        findings.append(Finding(level="note", where="source", text=text))
     notes = [*told_by_definitions(found.read), *glob_readings(job.select, job.rules, rows, collections)]
     findings += [Finding(level="note", where="select", text=note) for note in notes]
     if not job.ends.same:

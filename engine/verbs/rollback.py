@@ -193,7 +193,9 @@ class _Undoing:
         elif before is not None and current.version != before:
             await target.publish(current.id, before)
         version_id = next((version.id for version in versions if version.ref == before), None)
-        if version_id is not None and not self.job.in_place and target.can.labels:  # in place no label was moved
+        if (
+            version_id is not None and not self.job.in_place and target.can.labels == "written"
+        ):  # in place no label was moved
             for label in first.get("before_labels") or ():
                 await target.label(current.id, version_id, await self.flow.labels.id_of(target, label))
         wanted = current

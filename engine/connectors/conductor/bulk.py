@@ -26,7 +26,7 @@ class BulkStore(Protocol):
 
 
 class Bulk:
-    """Some prompts, none of which is to be there yet: a bulk overwrites, so this is looked at right before it."""
+    """Some prompts, none of which is there yet: a bulk would overwrite it."""
 
     def __init__(self, store: BulkStore, items: Sequence[Item], sending: Sending) -> None:
         self._store, self._items, self._sending = store, items, sending
@@ -38,23 +38,11 @@ class Bulk:
 
     async def carry_out(self) -> list[Outcome]:
         """One outcome for each item. Raises Stop, nothing else."""
-        waiting: list[Sequence[int]] = [await self._new()]
+        waiting: list[Sequence[int]] = [range(len(self._items))]
         while waiting:
             if numbers := waiting.pop():
                 waiting += reversed(await self._send(numbers))
         return [self._outcomes[number] for number in range(len(self._items))]
-
-    async def _new(self) -> list[int]:
-        """Settles what is there already: a create that landed late, or somebody else's prompt. Returns the others."""
-        numbers = range(len(self._items))
-        try:
-            found = await self._store.found(self._names(numbers), surely=False)
-        except (Rejected, Transient) as unread:  # nothing is sent, so there is no intent either
-            self._all(numbers, _not_looked_up(unread))
-            return []
-        if found:
-            await self._intend()
-        return await self._settle_all(numbers, found, written=False)
 
     async def _send(self, numbers: Sequence[int]) -> list[Sequence[int]]:
         """One bulk, and what it did. Returns those that are to be sent again, in this order."""
@@ -96,9 +84,9 @@ class Bulk:
         """Settles those that are there; returns the others, in the order of the bulk."""
         try:
             found = await self._store.found(self._names(numbers), surely=error is None)
-            absent = await self._settle_all(numbers, found, written=True)
+            absent = await self._settle_all(numbers, found)
             while absent and isinstance(error, Rejected) and (late := await self._look_again(absent[0])):
-                absent = await self._settle_all(absent, late, written=True)
+                absent = await self._settle_all(absent, late)
         except (Rejected, Transient) as unread:
             self._all([number for number in numbers if number not in self._outcomes], _unknown(unread))
             return []
@@ -111,18 +99,16 @@ class Bulk:
     def _names(self, numbers: Sequence[int]) -> list[str]:
         return [self._items[number]["name"] for number in numbers]
 
-    async def _settle_all(
-        self, numbers: Sequence[int], found: Mapping[str, Item | None], *, written: bool
-    ) -> list[int]:
-        """Returns the numbers of those that are not there. `written`: by us, just now."""
+    async def _settle_all(self, numbers: Sequence[int], found: Mapping[str, Item | None]) -> list[int]:
+        """Returns the numbers of those that are not there."""
         names = {number: self._items[number]["name"] for number in numbers}
         async with task_group() as group:
             for number, name in names.items():
                 if name in found:
-                    group.start_soon(self._settle, number, found[name], written)
+                    group.start_soon(self._settle, number, found[name])
         return [number for number, name in names.items() if name not in found]
 
-    async def _settle(self, number: int, found: Item | None, written: bool) -> None:
+    async def _settle(self, number: int, found: Item | None) -> None:
         item = self._items[number]
         name = item["name"]
         if found is None:  # it is there, and the key may not read it
@@ -130,7 +116,7 @@ class Bulk:
             return
         try:
             fields = differences_of(item, found)
-            if written and dropped_of(item, found) and item.get("version") == found.get("version"):
+            if dropped_of(item, found) and item.get("version") == found.get("version"):
                 await self._store.delete(name)
                 self._outcomes[number] = Failed(error="loss", message=dropped_says(fields), retriable=True)
             elif fields:
@@ -158,11 +144,6 @@ def _failed(error: AnswerError) -> Failed:
         return Failed(error="forbidden", message=message, status=403, code=error.code, retriable=True)
     retriable = isinstance(error, Transient)
     return Failed(error=error.error, message=str(error), status=error.status, code=error.code, retriable=retriable)
-
-
-def _not_looked_up(error: AnswerError) -> Failed:
-    message = f"it was not sent, for nobody could tell whether a prompt of that name is there: {error}"
-    return Failed(error=error.error, message=message, status=error.status, code=error.code, retriable=True)
 
 
 def _left_out() -> Failed:

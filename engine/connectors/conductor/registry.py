@@ -40,6 +40,7 @@ from engine.model import (
     MARK_KEY,
     Abilities,
     Catalog,
+    Created,
     Failed,
     Finding,
     Outcome,
@@ -115,12 +116,14 @@ class Conductor:
     can = Abilities(
         dialects=frozenset({"conductor"}),
         own_ids=False,
-        twins=False,
-        labels=False,
-        stages=False,
+        taken="overwrites",
+        published="newest",
+        labels="none",
         retracts=True,
         renames=False,
-        marks=False,
+        once=frozenset(),
+        marks=("tag",),
+        marked_at_once=False,
     )
     fields: Collection[str] = frozenset(
         "name text collection model provider parameters metadata description integrations".split()
@@ -149,7 +152,7 @@ class Conductor:
 
     async def versions(self, prompt_id: str) -> list[Version]:
         """The history, oldest first."""
-        return sorted(map(version_of, await self._history(prompt_id)), key=attrgetter("number"))
+        return sorted(map(version_of, await self._history(prompt_id)), key=attrgetter("ordinal"))
 
     async def catalog(self, kinds: Collection[str]) -> Catalog:
         """The integrations that this key may use and that are enabled; one call."""
@@ -165,10 +168,19 @@ class Conductor:
         """One prompt of a bulk, as its first version."""
         return _numbered(body_of(replica), FIRST_VERSION)
 
+    async def named(self, names: Collection[str]) -> dict[str, Prompt | None]:
+        """Those that are there, by one listing or by name."""
+        found = await self.found([*names], surely=False)
+        return {name: prompt_of(item, name) if item is not None else None for name, item in found.items()}
+
     async def create(self, bodies: Sequence[bytes], sending: Sending) -> list[Outcome]:
         """A bulk, read back; what it left undone is sent again without the prompt at fault."""
         bulk = Bulk(self, [decode(body) for body in bodies], sending)
         return await bulk.carry_out()
+
+    async def complete(self, target_id: str, body: bytes, sending: Sending) -> Outcome:
+        """The tags that are missing."""
+        return await outcome(self._complete(target_id, tags_of(decode(body)), sending))
 
     def encode_update(self, replica: Replica, changed: Collection[str] | None) -> bytes:
         """The whole prompt, whatever changed: a bulk knows nothing less."""
@@ -276,6 +288,14 @@ class Conductor:
                 group.start_soon(one, name)
         return found
 
+    async def _complete(self, name: str, wanted: Sequence[Tag], sending: Sending) -> Created:
+        await sending()
+        try:
+            await self._add_tags(name, wanted)
+        except (Rejected, Transient) as error:
+            raise UnknownOutcome(str(error), error=error.error) from error
+        return Created(target_id=name)
+
     # ---- an update ---------------------------------------------------------------------------------------------------
 
     async def _update(self, target_id: str, body: bytes, sending: Sending) -> Updated | Failed:
@@ -309,10 +329,15 @@ class Conductor:
             raise Rejected("the registry's answer is not a list of versions", error="bad_answer")
         return items
 
-    async def _set_tags(self, name: str, wanted: Sequence[Tag]) -> None:
+    async def _add_tags(self, name: str, wanted: Sequence[Tag]) -> Sequence[Tag]:
+        """Those that were there before."""
         there = tags_of(_tagged(await self._client.read("tags", f"{_path(name)}/tags")))
         if missing := set(wanted) - set(there):
             await self.tag(name, missing)
+        return there
+
+    async def _set_tags(self, name: str, wanted: Sequence[Tag]) -> None:
+        there = await self._add_tags(name, wanted)
         if surplus := set(there) - set(wanted):
             await self._untag(name, surplus)
 

@@ -95,9 +95,9 @@ class Files:
         dialects=frozenset({"portkey", "conductor"}),
         asked=False,
         own_ids=False,
-        labels=False,
+        labels="none",
         history=False,
-        stages=False,
+        published="newest",
         moves=True,
     )
     fields: Collection[str] = frozenset({*CONTENT, "extra", "labels"})
@@ -139,6 +139,10 @@ class Files:
         """Whose it is, in a line; then the file or the line itself."""
         return self._body(replica, {})
 
+    async def named(self, names: Collection[str]) -> dict[str, Prompt | None]:
+        """Rejected: a create changes nothing that is there."""
+        raise Rejected("a create changes nothing that is there, so nothing is looked for", error="not_asked")
+
     async def create(self, bodies: Sequence[bytes], sending: Sending) -> list[Outcome]:
         """All of them, or Stop. One whose mark is there already takes the place of that."""
         several = [_written(body)[0] for body in bodies]
@@ -148,6 +152,10 @@ class Files:
             Created(target_id=target_id, target_slug=one.slug or target_id, version_id=_THE_VERSION)
             for target_id, one in zip(ids, several, strict=True)
         ]
+
+    async def complete(self, target_id: str, body: bytes, sending: Sending) -> Outcome:
+        """Failed: a create leaves nothing undone."""
+        return Failed(error="not_asked", message="a create leaves nothing undone")
 
     def encode_update(self, replica: Replica, changed: Collection[str] | None) -> bytes:
         """The same, and which fields of it count."""

@@ -29,6 +29,7 @@ from engine.model import (
     Abilities,
     Catalog,
     Created,
+    Failed,
     Finding,
     Inputs,
     Json,
@@ -110,7 +111,7 @@ async def connect(end: PortkeyEndpoint, opening: Opening) -> AsyncIterator[Portk
 class Portkey:
     """One workspace of Portkey."""
 
-    can = Abilities()
+    can = Abilities(marks=("metadata", "description"))
     batch = 1
     fields: Collection[str] = frozenset(
         "name text collection model provider parameters functions tools tool_choice raw metadata description".split()
@@ -153,10 +154,18 @@ class Portkey:
         """The body of POST /prompts with every field it takes and no nulls."""
         return _body(replica.prompt, self._workspace)
 
+    async def named(self, names: Collection[str]) -> dict[str, Prompt | None]:
+        """Rejected: a create changes nothing that is there."""
+        raise Rejected("a create changes nothing that is there, so nothing is looked for", error="not_asked")
+
     async def create(self, bodies: Sequence[bytes], sending: Sending) -> list[Outcome]:
         """One POST, never repeated blindly."""
         (body,) = bodies
         return [await outcome(self._create(body, sending))]
+
+    async def complete(self, target_id: str, body: bytes, sending: Sending) -> Outcome:
+        """Failed: a create leaves nothing undone."""
+        return Failed(error="not_asked", message="a create leaves nothing undone")
 
     def encode_update(self, replica: Replica, changed: Collection[str] | None) -> bytes:
         """The body of PUT /prompts/{id}: these fields with `patch`, or every version field without it."""
