@@ -366,8 +366,8 @@ class Abilities:
     once: frozenset[str] = frozenset({"name", "collection"})
     """The fields of Prompt that a prompt has once: a change of these alone makes no version."""
     dated: bool = True
-    """Rows tell when a prompt was changed last; else every run reads all prompts that it has made before. What they tell
-    of model and collection says `Row.whole`.
+    """Rows tell when a prompt was changed last; else every run reads all prompts that it made before. What they tell of
+    model and collection says `Row.whole`.
     """
     marks: tuple[MarkPlace, ...] = ("metadata",)
     """Where a replica carries its mark, and where else, should the first create show that it does not last there."""
