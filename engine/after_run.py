@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import anyio
-
 from engine.config import Migration
 from engine.connect import open_ends, open_job
 from engine.content.filter import Chosen
@@ -23,7 +21,7 @@ from engine.migrate.reconcile import settle
 from engine.migrate.survey import judge
 from engine.model import Row
 from engine.session import VerbOptions, resumed
-from engine.taskgroup import task_group
+from engine.taskgroup import for_each
 from engine.verbs.cases import Case, read_cases, skeleton
 from engine.verbs.completions import CALLS_EACH
 from engine.verbs.publish import CutOver, publish, staged
@@ -73,18 +71,14 @@ async def case_lines(migration: Migration, options: VerbOptions) -> list[bytes]:
     lines: dict[str, bytes] = {}
     async with open_ends(migration, rate=options.rate) as ends:
         job = await open_job(migration, ends)
-        limiter = anyio.CapacityLimiter(job.concurrency)
 
         async def one(made: Made) -> None:
-            async with limiter:
-                try:
-                    lines[made.source_id] = skeleton(await job.source.fetch(made.source_id))
-                except (Rejected, Transient) as error:
-                    raise ConfigError(f"{made.name}: its variables could not be read: {error}") from error
+            try:
+                lines[made.source_id] = skeleton(await job.source.fetch(made.source_id))
+            except (Rejected, Transient) as error:
+                raise ConfigError(f"{made.name}: its variables could not be read: {error}") from error
 
-        async with task_group() as group:
-            for made in pairs:
-                group.start_soon(one, made)
+        await for_each(pairs, one, limit=job.concurrency)
     return [lines[made.source_id] for made in pairs]
 
 

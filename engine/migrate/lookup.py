@@ -8,15 +8,13 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import anyio
-
 from engine.content.digest import digest, read_mark
 from engine.errors import Gone, Rejected, Transient
 from engine.migrate.job import Job
 from engine.migrate.listing import down
 from engine.migrate.task import Match
 from engine.model import Mark, Row
-from engine.taskgroup import task_group
+from engine.taskgroup import for_each
 
 NO_MARK: Final = Mark(migration="", key="", source_id="")
 _NUMBERED = re.compile(r"(.+)-\d+")
@@ -77,26 +75,20 @@ def numbered(name: str) -> str | None:
 async def _matches(job: Job, candidates: Sequence[Row]) -> dict[str, Match | None]:
     """Row id -> the replica that it is, None for a prompt without a mark; rows that are gone by now are left out."""
     matches: dict[str, Match | None] = {}
-    limiter = anyio.CapacityLimiter(job.concurrency)
 
     async def read(row: Row) -> None:
-        async with limiter:
-            try:
-                prompt = await job.target.fetch(row.id)
-            except Gone:
-                return
-            except Rejected:  # it is there, but nobody can say whose it is: not ours to take
-                matches[row.id] = None
-                return
-            except Transient as error:  # it may be ours, and going on could double it
-                raise down(f"a prompt that may be a replica, {row.id}, could not be read", error) from error
-            mark = read_mark(prompt.metadata, prompt.description) or (
-                None if job.target.can.marked_at_once else NO_MARK
-            )
-            kept = prompt if mark == NO_MARK else None
-            matches[row.id] = Match(row, mark, digest(prompt), kept) if mark is not None else None
+        try:
+            prompt = await job.target.fetch(row.id)
+        except Gone:
+            return
+        except Rejected:  # it is there, but nobody can say whose it is: not ours to take
+            matches[row.id] = None
+            return
+        except Transient as error:  # it may be ours, and going on could double it
+            raise down(f"a prompt that may be a replica, {row.id}, could not be read", error) from error
+        mark = read_mark(prompt.metadata, prompt.description) or (None if job.target.can.marked_at_once else NO_MARK)
+        kept = prompt if mark == NO_MARK else None
+        matches[row.id] = Match(row, mark, digest(prompt), kept) if mark is not None else None
 
-    async with task_group() as group:
-        for row in candidates:
-            group.start_soon(read, row)
+    await for_each(candidates, read, limit=job.concurrency)
     return matches

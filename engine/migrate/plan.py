@@ -8,8 +8,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
-import anyio
-
 from engine.content.digest import changed_fields, user_name
 from engine.content.rewrite import Change, Rewritten, rewrite
 from engine.content.selection import find
@@ -21,7 +19,7 @@ from engine.migrate.job import Job
 from engine.migrate.survey import Survey
 from engine.migrate.task import Prepared, Task
 from engine.model import Dialect, Failed, Json
-from engine.taskgroup import task_group
+from engine.taskgroup import for_each
 
 _NOT_REWRITTEN: Final = frozenset({"functions", "tools", "tool_choice", "raw", "metadata"})
 """What no rule changes, so that only an update may."""
@@ -116,15 +114,11 @@ async def plan(
     listing_requests = asked()
     tasks = [task for task in survey.tasks if chosen is None or task.row.id in chosen]
     planned: dict[str, Planned | None] = {}
-    limiter = anyio.CapacityLimiter(job.concurrency)
 
     async def one(task: Task) -> None:
-        async with limiter:
-            planned[task.row.id] = await _planned(job, task, state.records.get(task.row.id), now)
+        planned[task.row.id] = await _planned(job, task, state.records.get(task.row.id), now)
 
-    async with task_group() as group:
-        for task in tasks:
-            group.start_soon(one, task)
+    await for_each(tasks, one, limit=job.concurrency)
     prompts = [prompt for task in tasks if (prompt := planned[task.row.id]) is not None]
     counts = Counter(prompt.action for prompt in prompts)
     requests = listing_requests + sum(prompt.requests for prompt in prompts)

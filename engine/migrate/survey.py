@@ -11,8 +11,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-import anyio
-
 from engine.content.rewrite import Placement, clashes, free_name, place, rewrite
 from engine.content.selection import glob_readings, selects, untold
 from engine.ledger.state import Failure, Record, State
@@ -22,9 +20,9 @@ from engine.migrate.entries import EXISTS
 from engine.migrate.job import Job, digest_of
 from engine.migrate.listing import Told, definition, listings, told, told_by_definitions
 from engine.migrate.lookup import Found, look_up, numbered
-from engine.migrate.task import Match, Task
+from engine.migrate.task import Task
 from engine.model import Entry, Failed, Prompt, Row, Select
-from engine.taskgroup import for_each, task_group
+from engine.taskgroup import for_each
 
 UNFINISHED: Final = "a prompt equal to it is there already, without a mark: it is taken over"
 EVERYTHING: Final = Select()
@@ -390,21 +388,19 @@ async def _adopted(
     job, found = judgement.job, judgement.found
     unmarked = {match.row.id: match for match in found.unmarked.values()}
     examined: dict[str, Task] = {}
-    limiter = anyio.CapacityLimiter(job.concurrency)
 
-    async def one(task: Task, matches: Sequence[Match]) -> None:
-        row, prompt = task.row, matches[0].prompt
+    async def one(task: Task) -> None:
+        row = task.row
+        matches = found.ours.get(job.key(row.id)) or [unmarked[task.target_id or ""]]
+        prompt = matches[0].prompt
         if prompt is not None:
-            async with limiter:
-                unfinished = await is_unfinished(job, row, prompt)
-            if unfinished:
+            if await is_unfinished(job, row, prompt):
                 examined[row.id] = Task(row=row, action="create", note=UNFINISHED)
             else:
                 record = judgement.state.records.get(row.id)
                 examined[row.id] = judgement.beside(row, record, placements.get(row.id), matches[0].row)
             return
-        async with limiter:
-            adoption = await examine(job, row, matches[0])
+        adoption = await examine(job, row, matches[0])
         if adoption is None:
             examined[row.id] = replace(task, action="conflict", reason="edited")
             return
@@ -412,10 +408,7 @@ async def _adopted(
         more = [f"has more than one replica; the oldest was taken, these are left alone: {rest}"] if rest else []
         examined[row.id] = replace(task, adopt=adoption, note="; ".join([*more, *adoption.notes]) or None)
 
-    async with task_group() as group:
-        for task in tasks:
-            if task.action == "adopt":
-                group.start_soon(one, task, found.ours.get(job.key(task.row.id)) or [unmarked[task.target_id or ""]])
+    await for_each((task for task in tasks if task.action == "adopt"), one, limit=job.concurrency)
     return [examined.get(task.row.id, task) for task in tasks]
 
 

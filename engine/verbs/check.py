@@ -6,15 +6,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 
-import anyio
-
 from engine.content.rewrite import rewrite
 from engine.content.selection import find, glob_readings, selects, unknown_collections, untold
 from engine.errors import Rejected, Stop, Transient
 from engine.migrate.job import Job
 from engine.migrate.listing import listings, told, told_by_definitions
 from engine.model import Choice, Finding, Named, Row
-from engine.taskgroup import task_group
+from engine.taskgroup import for_each
 
 
 def named_in_file(job: Job) -> Iterator[Finding]:
@@ -105,20 +103,16 @@ async def _read(job: Job, rows: Sequence[Row]) -> list[Finding]:
     """Reads definitions; says whether that is allowed, and all that they refer to and is missing at the target."""
     missing: Counter[str] = Counter()
     refused: Counter[str] = Counter()
-    limiter = anyio.CapacityLimiter(job.concurrency)
 
     async def one(row: Row) -> None:
-        async with limiter:
-            try:
-                prompt = await job.source.fetch(row.id, job.select.speaking)
-            except (Rejected, Transient) as error:
-                refused[str(error)] += 1
-                return
-            missing.update(rewrite(prompt, job.rules, job.ends, job.target.fields).missing)
+        try:
+            prompt = await job.source.fetch(row.id, job.select.speaking)
+        except (Rejected, Transient) as error:
+            refused[str(error)] += 1
+            return
+        missing.update(rewrite(prompt, job.rules, job.ends, job.target.fields).missing)
 
-    async with task_group() as group:
-        for row in rows:
-            group.start_soon(one, row)
+    await for_each(rows, one, limit=job.concurrency)
     read = len(rows) - refused.total()
     findings = [Finding(level="ok", where="source", text=f"its key reads prompts: {read} read")] if read else []
     for text, count in (refused + missing).most_common():

@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-import anyio
-
 from engine.errors import Rejected, Transient
 from engine.ledger.writes import Made
 from engine.migrate import entries
 from engine.migrate.context import Flow
 from engine.migrate.job import Job
 from engine.model import Json, stored_version, version_ref
-from engine.taskgroup import task_group
+from engine.taskgroup import for_each
 
 RESULTS: Final = ("published", "already", "edited", "not_verified", "failed", "not_started")
 
@@ -63,15 +61,11 @@ def staged(pairs: Sequence[Made]) -> list[Made]:
 async def publish(job: Job, flow: Flow, pairs: Sequence[Made], *, verified_only: bool) -> CutOver:
     """Publishes what is staged; every result is in the ledger when it returns. Raises Stop."""
     found: dict[str, Published] = {}
-    limiter = anyio.CapacityLimiter(job.concurrency)
 
     async def one(made: Made) -> None:
-        async with limiter:
-            found[made.source_id] = await _publish(job, flow, made, verified_only=verified_only)
+        found[made.source_id] = await _publish(job, flow, made, verified_only=verified_only)
 
-    async with task_group() as group:
-        for made in pairs:
-            group.start_soon(one, made)
+    await for_each(pairs, one, limit=job.concurrency)
     prompts = [found[made.source_id] for made in pairs]
     counts = Counter(one.result for one in prompts)
     return CutOver(prompts=prompts, counts={name: counts[name] for name in RESULTS})

@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-import anyio
-
 from engine.content.digest import digest, make_replica
 from engine.errors import Gone, Rejected, Transient
 from engine.ledger.writes import FIRST, Line, Made
@@ -22,7 +20,7 @@ from engine.migrate import entries
 from engine.migrate.context import Flow
 from engine.migrate.job import Job
 from engine.model import Failed, Prompt, Updated, Version, no_intent, ordinal_of, stored_version, version_ref
-from engine.taskgroup import task_group
+from engine.taskgroup import for_each
 
 RESULTS: Final = ("deleted", "restored", "gone", "kept", "failed", "not_started")
 NO_HISTORY: Final = "no earlier version is kept there; as it was before, it is in the ledger's .before.jsonl file"
@@ -95,15 +93,11 @@ def undoing(pairs: Sequence[Made], run: str | None) -> list[Undo]:
 async def rollback(job: Job, flow: Flow, undos: Sequence[Undo], *, dry_run: bool) -> Rollback:
     """Takes each back; every result is in the ledger when it returns. Raises Stop."""
     found: dict[str, Undone] = {}
-    limiter = anyio.CapacityLimiter(job.concurrency)
 
     async def one(undo: Undo) -> None:
-        async with limiter:
-            found[undo.made.source_id] = await _Undoing(job, flow, undo).undone(dry_run=dry_run)
+        found[undo.made.source_id] = await _Undoing(job, flow, undo).undone(dry_run=dry_run)
 
-    async with task_group() as group:
-        for undo in undos:
-            group.start_soon(one, undo)
+    await for_each(undos, one, limit=job.concurrency)
     prompts = [found[undo.made.source_id] for undo in undos]
     counts = Counter(one.result for one in prompts)
     return Rollback(prompts=prompts, counts={name: counts[name] for name in RESULTS}, dry_run=dry_run)

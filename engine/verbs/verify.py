@@ -25,7 +25,7 @@ from engine.migrate.listing import rows_of
 from engine.migrate.lookup import look_up
 from engine.migrate.task import Prepared
 from engine.model import Completion, Entry, Failed, Gateway, Json, Mark, Prompt, version_ref
-from engine.taskgroup import task_group
+from engine.taskgroup import for_each
 from engine.verbs import completions, render
 from engine.verbs.cases import Case, cases_for
 
@@ -86,18 +86,14 @@ async def verify(
     called = _called(pairs, checks)
     doubled = await _doubled(job, pairs, flow)
     found: dict[str, Verified] = {}
-    limiter = anyio.CapacityLimiter(job.concurrency)
 
     async def one(made: Made) -> None:
-        async with limiter:
-            case = _Pair(job, made, checks, clock)
-            verified = await case.verified(call=made.target_id in called, second=doubled.get(made.source_id, ()))
-            found[made.source_id] = verified
-            await flow.record(_entry(made, verified))
+        case = _Pair(job, made, checks, clock)
+        verified = await case.verified(call=made.target_id in called, second=doubled.get(made.source_id, ()))
+        found[made.source_id] = verified
+        await flow.record(_entry(made, verified))
 
-    async with task_group() as group:
-        for made in pairs:
-            group.start_soon(one, made)
+    await for_each(pairs, one, limit=job.concurrency)
     prompts = [found[made.source_id] for made in pairs]
     counts = Counter(one.result for one in prompts)
     return Verification(prompts=prompts, counts={name: counts[name] for name in RESULTS}, notes=_notes(prompts))
