@@ -31,7 +31,7 @@ class Memory:
     prompt that has more than one; `creates` and `updates` count what it has carried out.
     """
 
-    can = Abilities()
+    can = Abilities(marks=("metadata", "description"))
     batch = 1
     fields: Collection[str] = frozenset(
         "name text collection model provider parameters functions tools tool_choice raw metadata description".split()
