@@ -475,6 +475,8 @@ async def test_what_a_bulk_has_done_is_read_by_listings_and_not_one_by_one() -> 
         await rows_of(target)
         sandbox.requests.clear()
         await made(target, [prompt_at(number) for number in range(50)])
+        assert calls(sandbox) == {"GET /prompts": 1, "POST /prompts/": 1}
+        assert len(await target.named([f"prompt {number}" for number in range(60)])) == 50
         assert calls(sandbox) == {"GET /prompts": 2, "POST /prompts/": 1}
 
 
@@ -574,13 +576,16 @@ async def test_a_number_is_sent_as_it_is_written_and_read_as_the_server_writes_i
         assert b'"temperature":0.1000000000000000055511151231257827,"topP":1e-400' in server.received[-1].body
 
 
-async def test_what_is_there_as_it_would_be_written_is_adopted() -> None:
-    async with cluster() as (sandbox, target):
+@pytest.mark.parametrize("tags_in_prompt", [True, False])
+async def test_what_a_killed_create_left_gets_the_tags_that_it_lacks(tags_in_prompt: bool) -> None:
+    async with cluster(tags_in_prompt=tags_in_prompt) as (sandbox, target):
         source = prompt_at()
-        sandbox.add_conductor_prompt(source.name, source.text, integrations=[PAIR], description="")
-        assert await made(target, [source]) == [Created(target_id="prompt 1", version_id="1")]
+        sandbox.add_conductor_prompt(source.name, source.text, integrations=[PAIR], description="", tags={"team": "a"})
+        body = target.encode(make_replica(source, source, migration="m", registry=REGISTRY))
+        assert await target.complete("prompt 1", body, nothing) == Created(target_id="prompt 1")
         assert calls(sandbox)["POST /prompts/"] == 0
         assert marked(sandbox) == {"prompt 1"}
+        assert (await target.fetch("prompt 1")).metadata["team"] == "a"
 
 
 @pytest.mark.parametrize(
@@ -606,24 +611,23 @@ async def test_a_bulk_that_arrives_twice_writes_the_same_version_twice() -> None
         assert len(sandbox.conductor_versions("prompt 1")) == 1
 
 
-async def test_prompts_that_are_there_already_are_not_sent_again() -> None:
-    async with cluster() as (sandbox, target):
-        sources = [prompt_at(number) for number in range(3)]
-        first = await made(target, sources)
-        before = sandbox.conductor_prompts()
-        assert await made(target, sources) == first
-        assert sandbox.conductor_prompts() == before
-        assert [len(sandbox.conductor_versions(source.name)) for source in sources] == [1, 1, 1]
-
-
 async def test_a_name_that_the_key_may_not_read_is_taken_and_stops_no_other() -> None:
     other = await encoded(2)
     refused = says({"message": "no READ permission on the prompt", "error": "FORBIDDEN"}, 403)
-    async with answering(says([]), says([]), answer(200, b""), says([other]), refused) as (target, _):
+    async with answering(says([]), answer(200, b""), says([other]), refused) as (target, _):
         await rows_of(target)
         taken, created = await made(target, [prompt_at(1), prompt_at(2)])
         assert isinstance(taken, Failed)
         assert isinstance(created, Created)
+
+
+async def test_a_name_whose_prompt_cannot_be_read_is_taken() -> None:
+    refused = says({"message": "no READ permission on the prompt", "error": "FORBIDDEN"}, 403)
+    async with answering(refused) as (target, _):
+        assert await target.named(["prompt 1"]) == {"prompt 1": None}
+    async with answering(says([]), says([{"name": "prompt 1", "template": 7}])) as (target, _):
+        await rows_of(target)
+        assert await target.named(["prompt 1", "prompt 2"]) == {"prompt 1": None}
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ class Conductor:
     async def named(self, names: Collection[str]) -> dict[str, Prompt | None]:
         """Those that are there, by one listing or by name."""
         found = await self.found([*names], surely=False)
-        return {name: prompt_of(item, name) if item is not None else None for name, item in found.items()}
+        return {name: _readable(item, name) for name, item in found.items()}
 
     async def create(self, bodies: Sequence[bytes], sending: Sending) -> list[Outcome]:
         """A bulk, read back; what it left undone is sent again without the prompt at fault."""
@@ -366,6 +366,13 @@ class Conductor:
             yield _finding(MARK_KEY in found.metadata, "tags are set by a second call", "tags are not kept")
         else:
             yield Finding(level="ok", where="target", text="a bulk stores tags")
+
+
+def _readable(item: Item | None, name: str) -> Prompt | None:
+    try:
+        return prompt_of(item, name) if item is not None else None
+    except Rejected:  # it has the name, whatever else it is
+        return None
 
 
 def _item(answer: Any) -> Item:

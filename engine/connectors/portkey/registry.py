@@ -138,7 +138,7 @@ class Portkey:
         """The history, oldest first."""
         path = f"{_path(prompt_id)}/versions"
         rows = await walk_raw(lambda page: self._list("list versions", path, page), "versions")
-        return sorted((_version(row) for row in rows), key=attrgetter("number"))
+        return sorted((_version(row) for row in rows), key=attrgetter("ordinal"))
 
     async def catalog(self, kinds: Collection[str]) -> Catalog:
         """What prompts refer to; None for what this key may not list."""
