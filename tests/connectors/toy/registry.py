@@ -33,7 +33,7 @@ from engine.model import (
     Version,
 )
 
-KEPT: Final = ("text", "model", "provider", "parameters", "metadata", "description")
+HELD: Final = ("text", "collection", "model", "provider", "parameters", "metadata", "description")
 PUBLISHED: Final = "production"
 
 
@@ -62,7 +62,7 @@ class Toy:
 
     can = Abilities(own_ids=False, taken="appends", published="label", dated=False, once=frozenset())
     batch = 1
-    fields: Collection[str] = frozenset({"name", *KEPT})
+    fields: Collection[str] = frozenset({"name", *HELD})
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -79,7 +79,7 @@ class Toy:
         ref = {"published": self._published(there), "latest": there["versions"][-1]["ref"]}.get(version, version)
         for one in there["versions"]:
             if one["ref"] == ref:
-                kept = {name: value for name, value in one.items() if name in KEPT}
+                kept = {name: value for name, value in one.items() if name in HELD}
                 on_it = tuple(sorted(label for label, stands_on in labels.items() if stands_on == ref))
                 return Prompt(id=prompt_id, name=prompt_id, **kept, version=ref, labels=on_it)
         raise Gone(f"there is no version {version} of {prompt_id}", error="gone", status=404)
@@ -99,7 +99,7 @@ class Toy:
 
     def encode(self, replica: Replica) -> bytes:
         """What is kept."""
-        values = {name: getattr(replica.prompt, name) for name in KEPT}
+        values = {name: getattr(replica.prompt, name) for name in HELD}
         return encode({"name": replica.prompt.name, **values})
 
     async def named(self, names: Collection[str]) -> dict[str, Prompt | None]:
