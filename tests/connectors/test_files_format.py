@@ -218,7 +218,7 @@ def test_a_template_stands_in_the_file_as_it_is() -> None:
         "Hello {{name}}\r\n---\nno end ",
         model="gpt-4o",
         parameters={"top_p": 1.0, "max_tokens": 5},
-        version=3,
+        version="3",
         labels=("prod",),
         updated_at="2026-01-01T00:00:00.000Z",
     )

@@ -149,7 +149,7 @@ class Conductor:
 
     async def versions(self, prompt_id: str) -> list[Version]:
         """The history, oldest first."""
-        return sorted(map(version_of, await self._history(prompt_id)), key=attrgetter("number"))
+        return sorted(map(version_of, await self._history(prompt_id)), key=attrgetter("ordinal"))
 
     async def catalog(self, kinds: Collection[str]) -> Catalog:
         """The integrations that this key may use and that are enabled; one call."""

@@ -41,6 +41,7 @@ from engine.model import (
     Sending,
     Updated,
     Version,
+    stored_version,
     version_ref,
 )
 
@@ -137,7 +138,7 @@ class Portkey:
         """The history, oldest first."""
         path = f"{_path(prompt_id)}/versions"
         rows = await walk_raw(lambda page: self._list("list versions", path, page), "versions")
-        return sorted((_version(row) for row in rows), key=attrgetter("number"))
+        return sorted((_version(row) for row in rows), key=attrgetter("ordinal"))
 
     async def catalog(self, kinds: Collection[str]) -> Catalog:
         """What prompts refer to; None for what this key may not list."""
@@ -173,7 +174,7 @@ class Portkey:
 
     async def publish(self, target_id: str, version: str) -> None:
         """PUT /prompts/{id}/makeDefault."""
-        await self._put("publish", f"{_path(target_id)}/makeDefault", {"version": version})
+        await self._put("publish", f"{_path(target_id)}/makeDefault", {"version": stored_version(version)})
 
     async def retract(self, target_id: str, version: str) -> None:
         """Rejected: a version stays in the history."""
