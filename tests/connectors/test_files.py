@@ -101,7 +101,7 @@ WHOLE: dict[str, Any] = {
     "dialect": "conductor",
     "extra": {"unknown": [1, {"a": None}]},
     "labels": ("prod",),
-    "version": 7,
+    "version": "7",
     "updated_at": "2020-01-01T00:00:00.000Z",
 }
 

@@ -136,8 +136,8 @@ async def test_a_replica_that_is_gone_is_left_gone(ledger: Path) -> None:
 async def test_a_source_that_is_gone_is_skipped(ledger: Path) -> None:
     there = memory(prompt("a"))
     record = await made(there, ledger, rules=rules())
-    job = job_of(there, rules=rules())
-    task = Task(row=(await survey(job, State(), now=NOW)).rows[-1], action="update")
+    listed = await survey(job_of(there, rules=rules()), State(), now=NOW)
+    job, task = job_of(there, rules=rules()), Task(row=listed.rows[-1], action="update")
     assert task.row.id == "a"
     del there.prompts["a"]
     assert (await decide(job, task, record, now=NOW)).action == "skip"
@@ -268,11 +268,8 @@ async def test_only_what_changes_is_sent(rule: Rule, draft: bool, fields: set[st
     revision = decision.draft.revision
     assert revision is not None
     assert revision.fields == fields
-    assert (revision.base, revision.published, revision.before.text) == (
-        "2" if draft else "1",
-        "1",
-        there.prompts["a"].text,
-    )
+    newest = "2" if draft else "1"
+    assert (revision.base, revision.published, revision.before.text) == (newest, "1", there.prompts["a"].text)
     assert any("newer draft" in note for note in decision.notes) is draft
 
 
