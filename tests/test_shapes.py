@@ -103,8 +103,8 @@ async def every_call(target: Target) -> None:
         assert outcome
         assert await target.update(asked, body, no_intent)
         for work in (
-            target.publish(asked, 1),
-            target.retract(asked, 1),
+            target.publish(asked, "1"),
+            target.retract(asked, "1"),
             target.label(asked, "v1", "l1"),
             target.create_label("l"),
             target.describe(asked, "d"),

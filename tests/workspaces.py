@@ -130,10 +130,10 @@ class Wrapped:
             return await self.inner.update(target_id, body, sending)
         return await self.on_update(target_id, partial(self.inner.update, target_id, body, sending), sending)
 
-    async def publish(self, target_id: str, version: int) -> None:
+    async def publish(self, target_id: str, version: str) -> None:
         await self.inner.publish(target_id, version)
 
-    async def retract(self, target_id: str, version: int) -> None:
+    async def retract(self, target_id: str, version: str) -> None:
         await self.inner.retract(target_id, version)
 
     async def label(self, target_id: str, version_id: str, label_id: str) -> None:

@@ -53,8 +53,8 @@ async def open_memory() -> AsyncIterator[End]:
         return prompt.id
 
     def draft(prompt_id: str, text: str) -> None:
-        first = replace(inner.prompts[prompt_id], version=1)
-        inner.history[prompt_id] = [first, replace(first, version=2, text=text)]
+        first = replace(inner.prompts[prompt_id], version="1")
+        inner.history[prompt_id] = [first, replace(first, version="2", text=text)]
 
     async def count() -> int:
         return len(inner.prompts)

@@ -262,8 +262,12 @@ async def test_every_version_is_read_by_its_number_and_the_newest_is_the_one_in_
     async with cluster() as (sandbox, target):
         for number in (1, 10, 9):
             sandbox.add_conductor_prompt("a", f"text {number}", version=number)
-        assert [(one.number, one.id) for one in await target.versions("a")] == [(1, "1"), (9, "9"), (10, "10")]
-        assert [(await target.fetch("a", asked)).version for asked in ("published", "latest", "9")] == [10, 10, 9]
+        assert [(one.ordinal, one.ref, one.id) for one in await target.versions("a")] == [
+            (1, "1", "1"),
+            (9, "9", "9"),
+            (10, "10", "10"),
+        ]
+        assert [(await target.fetch("a", asked)).version for asked in ("published", "latest", "9")] == ["10", "10", "9"]
         with pytest.raises(Gone):
             await target.fetch("a", "2")
         with pytest.raises(Gone):
@@ -339,7 +343,7 @@ async def test_every_field_ends_somewhere() -> None:
         parameters={"temperature": 0, "topP": 0.9, "responseFormat": "json", "stopWords": ["#"]},
         metadata={"team": ["ops", "risk"], "owner": "me"},
         description="says hello",
-        version=3,
+        version="3",
         updated_at="2023-11-14T22:13:20.123Z",
         dialect="conductor",
     )
@@ -399,7 +403,7 @@ async def test_a_name_that_no_path_can_hold_is_read_from_the_listing(name: str) 
 async def test_a_slash_in_a_name_is_encoded_for_a_server_that_takes_it() -> None:
     async with cluster(encoded_slash=True) as (sandbox, target):
         sandbox.add_conductor_prompt("a/b")
-        assert [one.number for one in await target.versions("a/b")] == [1]
+        assert [one.ref for one in await target.versions("a/b")] == ["1"]
         await target.delete("a/b")
         assert sandbox.conductor_prompts() == []
 
@@ -440,7 +444,7 @@ async def test_a_name_stands_in_every_path(name: str) -> None:
         assert await changed(target, name, changes) == Updated(version_id="2")
         assert differences(changes, await target.fetch(name)) == ()
         await target.describe(name, "described")
-        await target.retract(name, 1)
+        await target.retract(name, "1")
         assert [one["version"] for one in sandbox.conductor_versions(name)] == [2]
         assert kept(sandbox, name, "description") == ["described"]
         await target.delete(name)
@@ -795,18 +799,18 @@ async def test_a_version_is_taken_out_and_once_more_without_harm() -> None:
         for version in (1, 2, 3):
             sandbox.add_conductor_prompt("a", version=version)
         for _ in range(2):
-            await target.retract("a", 3)
+            await target.retract("a", "3")
         assert [one["version"] for one in sandbox.conductor_versions("a")] == [1, 2]
-        await target.retract("not there", 1)
+        await target.retract("not there", "1")
 
 
 async def test_the_newest_version_is_published_and_no_other_can_be() -> None:
     async with cluster() as (sandbox, target):
         for version in (1, 2):
             sandbox.add_conductor_prompt("a", version=version)
-        await target.publish("a", 2)
+        await target.publish("a", "2")
         with pytest.raises(Rejected, match="2"):
-            await target.publish("a", 1)
+            await target.publish("a", "1")
         assert len(sandbox.conductor_versions("a")) == 2
 
 

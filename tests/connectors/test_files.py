@@ -101,7 +101,7 @@ WHOLE: dict[str, Any] = {
     "dialect": "conductor",
     "extra": {"unknown": [1, {"a": None}]},
     "labels": ("prod",),
-    "version": 7,
+    "version": "7",
     "updated_at": "2020-01-01T00:00:00.000Z",
 }
 
@@ -112,14 +112,14 @@ async def test_a_prompt_comes_back_with_its_mark_as_version_one(tmp_path: Path, 
     (target_id,) = await export(tmp_path / where, source)
     async with open_files(tmp_path / where, name="source", writes=False) as files:
         found = await files.fetch(target_id)
-        assert [version.number for version in await files.versions(target_id)] == [1]
+        assert [(one.ref, one.ordinal) for one in await files.versions(target_id)] == [("1", 1)]
         assert await files.fetch(target_id, "1") == await files.fetch(target_id, "latest") == found
         with pytest.raises(Gone):
             await files.fetch(target_id, "7")
         assert (await rows(files))[0].updated_at == found.updated_at
     mark = read_mark(found.metadata, None)
     assert mark is not None
-    assert (mark.source_id, found.version, found.slug, found.extra) == ("p1", 1, "pp-1", source.extra)
+    assert (mark.source_id, found.version, found.slug, found.extra) == ("p1", "1", "pp-1", source.extra)
     assert differences(source, found) == ()
     assert (found.integrations, found.dialect, found.labels) == (source.integrations, "conductor", ("prod",))
 
@@ -153,7 +153,7 @@ async def test_an_update_replaces_and_what_is_the_same_stays_untouched(tmp_path:
         assert await files.fetch(target_id) == before
         assert await files.update(target_id, seen[1], nothing) == Updated(version_id="1")
         found = await files.fetch(target_id, "1")
-        assert (found.text, found.tools, found.version) == ("new", None, 1)
+        assert (found.text, found.tools, found.version) == ("new", None, "1")
         outcome = await files.update("nobody", seen[0], nothing)
         assert isinstance(outcome, Failed)
         assert outcome.status == 404
@@ -234,8 +234,8 @@ async def test_only_one_run_writes(tmp_path: Path, where: str) -> None:
 async def test_labels_are_refused_and_publishing_is_nothing(tmp_path: Path, where: str) -> None:
     async with open_files(tmp_path / where, name="target", writes=True) as files:
         (target_id,) = await put(files, prompt())
-        await files.publish(target_id, 1)
-        for call in (files.label(target_id, "1", "l"), files.create_label("prod"), files.retract(target_id, 1)):
+        await files.publish(target_id, "1")
+        for call in (files.label(target_id, "1", "l"), files.create_label("prod"), files.retract(target_id, "1")):
             with pytest.raises(Rejected, match="files"):
                 await call
         assert (await files.catalog({"collections"})).words == {"collections", "providers", "partials"}

@@ -162,7 +162,7 @@ prompts = st.builds(
     tools=st.none() | st.lists(maps, min_size=1, max_size=2),
     tool_choice=st.none() | any_text.filter(bool),
     labels=st.lists(any_text, max_size=2).map(tuple),
-    version=st.none() | st.integers(1, 9),
+    version=st.none() | st.integers(0, 99).map(str) | st.sampled_from(["pv-7f3a", "007", "v 1: #a", "true", "-1"]),
     extra=maps,
     metadata=maps,
 )
@@ -218,7 +218,7 @@ def test_a_template_stands_in_the_file_as_it_is() -> None:
         "Hello {{name}}\r\n---\nno end ",
         model="gpt-4o",
         parameters={"top_p": 1.0, "max_tokens": 5},
-        version=3,
+        version="3",
         labels=("prod",),
         updated_at="2026-01-01T00:00:00.000Z",
     )

@@ -137,7 +137,7 @@ def test_every_recorded_key_is_spoken_for() -> None:
 
 async def test_the_recorded_prompt_is_read_whole() -> None:
     found = await fetched()
-    assert (found.id, found.slug, found.version) == (RECORDED["id"], RECORDED["slug"], 3)
+    assert (found.id, found.slug, found.version) == (RECORDED["id"], RECORDED["slug"], "3")
     assert found.updated_at == RECORDED["last_updated_at"]
     assert found.parameters == {"max_tokens": 1024, "question": "a default"}
     assert "question" in found.variables

@@ -25,7 +25,7 @@ PROMPT = Prompt(
     tools=[{"name": "find", "default": None}],
     metadata={"team": "a"},
     description="First",
-    version=3,
+    version="3",
     updated_at="2026-01-01T00:00:00Z",
 )
 MARKED = "[promptferry:0123456789abcdef]"

@@ -70,14 +70,14 @@ def others() -> list[Entry]:
     called = Completion(how="plain", answered=True, seconds=0.1)
     return [
         entries.adopted(whose, row, Prompt(id="p", name="p", text="t"), row, mark, now=now, pending=True),
-        entries.version(whose, "t", 1, 2),
+        entries.version(whose, "t", "1", "2"),
         entries.finished(whose, "t", None, now=now),
         entries.unchanged(whose, source_updated_at=None, target_updated_at=None, mark=mark, edited=True),
         entries.skipped(whose, "gone", op="update"),
         entries.conflict(whose, "exists", "t", op="update"),
         entries.failed(whose, "fetch", Failed(error="e", message="m"), entries.seen(None, None, now), op="update"),
         entries.verified(whose, "t", "differs", ["string"], completions=[asdict(called)]),
-        entries.published(whose, "t", "published", before=1, version=2),
+        entries.published(whose, "t", "published", before="1", version="2"),
         entries.rolled_back(
             whose, "t", "restored", undone=1, source_digest="", replica_digest="", source_updated_at=None
         ),

@@ -22,12 +22,12 @@ def replica_of(workspace: Memory, name: str) -> str:
 
 
 async def test_edits_of_replicas_and_sources_are_known_from_the_marks(ledger: Path) -> None:
-    source, target = memory(*(prompt(f"p{number}", version=3) for number in range(5))), memory()
+    source, target = memory(*(prompt(f"p{number}", version="3") for number in range(5))), memory()
     job = job_of(source, target)
     await run(job, ledger)
     ledger.unlink()
     edit(target, replica_of(target, source.prompts["p1"].name), text="edited by hand")
-    edit(source, "p2", text="changed since", version=4)
+    edit(source, "p2", text="changed since", version="4")
 
     ran = await run(job, ledger)
     assert set(ran.statuses.values()) == {"created"}

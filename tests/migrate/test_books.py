@@ -327,7 +327,7 @@ async def test_the_second_try_of_an_update_says_what_became_of_it(
             self.history[target_id] = [*earlier, prompt("a", text="a draft", version=newest.version)]
             return outcome
 
-    there = Drafted([prompt("a", version=1)])
+    there = Drafted([prompt("a", version="1")])
     monkeypatch.setattr(update, "READ_BACK_TRIES", 1)
     rules = (Rule(model=(("*", "claude-4"),)),)
     await run(job_of(there, in_place=True, publish=False, rules=rules), ledger)

@@ -46,9 +46,13 @@ async def decided(job: Job, record: Record | None) -> Decision:
 def edited(there: Memory, prompt_id: str, **fields: Any) -> None:
     """Somebody makes a new version and publishes it."""
     was = there.prompts[prompt_id]
-    number = (there._history(prompt_id)[-1].version or 1) + 1
-    there.history[prompt_id] = [*there._history(prompt_id), replace(was, version=number, labels=(), **fields)]
-    there.prompts[prompt_id] = replace(was, version=number, labels=(), updated_at=there._now(), **fields)
+    version = after(there._history(prompt_id)[-1])
+    there.history[prompt_id] = [*there._history(prompt_id), replace(was, version=version, labels=(), **fields)]
+    there.prompts[prompt_id] = replace(was, version=version, labels=(), updated_at=there._now(), **fields)
+
+
+def after(newest: Prompt) -> str:
+    return str(int(newest.version or "1") + 1)
 
 
 # ---- replicas --------------------------------------------------------------------------------------------------------
@@ -132,8 +136,8 @@ async def test_a_replica_that_is_gone_is_left_gone(ledger: Path) -> None:
 async def test_a_source_that_is_gone_is_skipped(ledger: Path) -> None:
     there = memory(prompt("a"))
     record = await made(there, ledger, rules=rules())
-    job = job_of(there, rules=rules())
-    task = Task(row=(await survey(job, State(), now=NOW)).rows[-1], action="update")
+    listed = await survey(job_of(there, rules=rules()), State(), now=NOW)
+    job, task = job_of(there, rules=rules()), Task(row=listed.rows[-1], action="update")
     assert task.row.id == "a"
     del there.prompts["a"]
     assert (await decide(job, task, record, now=NOW)).action == "skip"
@@ -154,13 +158,13 @@ async def test_an_update_in_doubt_is_looked_for_before_it_is_sent_again(
         newest = there._history("memory-1")[-1]
         there.history["memory-1"] = [
             *there._history("memory-1"),
-            replace(newest, version=(newest.version or 1) + 1, text="somebody's draft"),
+            replace(newest, version=after(newest), text="somebody's draft"),
         ]
     decision = await decided(job_of(there, rules=rules()), record)
     assert decision.action == "update"
     assert decision.draft is not None
     assert decision.draft.revision is not None
-    assert decision.draft.revision.there == (2 if landed else None)
+    assert decision.draft.revision.there == ("2" if landed else None)
 
 
 def lost(there: Memory, *, landed: bool) -> Wrapped:
@@ -219,7 +223,7 @@ async def test_what_is_done_in_place(
     name: str,
     ledger: Path,
 ) -> None:
-    there = memory(prompt("a", text="as it was", version=1))
+    there = memory(prompt("a", text="as it was", version="1"))
     record = await in_place(there, ledger, state, rules=rules(name=name), rewrites="first")
     if since:
         edited(there, "a", **since)
@@ -256,35 +260,36 @@ FIELDS = {
 
 @pytest.mark.parametrize(("rule", "draft", "fields"), FIELDS.values(), ids=FIELDS)
 async def test_only_what_changes_is_sent(rule: Rule, draft: bool, fields: set[str] | None) -> None:
-    there = memory(prompt("a", version=1))
+    there = memory(prompt("a", version="1"))
     if draft:
-        there.history["a"] = [there.prompts["a"], replace(there.prompts["a"], version=2, text="a draft")]
+        there.history["a"] = [there.prompts["a"], replace(there.prompts["a"], version="2", text="a draft")]
     decision = await decided(job_of(there, in_place=True, publish=False, rules=(rule,)), None)
     assert decision.draft is not None
     revision = decision.draft.revision
     assert revision is not None
     assert revision.fields == fields
-    assert (revision.base, revision.published, revision.before.text) == (1 + draft, 1, there.prompts["a"].text)
+    newest = "2" if draft else "1"
+    assert (revision.base, revision.published, revision.before.text) == (newest, "1", there.prompts["a"].text)
     assert any("newer draft" in note for note in decision.notes) is draft
 
 
 async def test_a_draft_that_carries_on_is_not_what_was_published_before() -> None:
-    there = memory(prompt("a", version=1))
-    there.history["a"] = [there.prompts["a"], replace(there.prompts["a"], version=2, text="a draft")]
+    there = memory(prompt("a", version="1"))
+    there.history["a"] = [there.prompts["a"], replace(there.prompts["a"], version="2", text="a draft")]
     job = job_of(there, in_place=True, publish=False, rules=rules(name="{name}"), select=Select(version="latest"))
     decision = await decided(job, None)
     assert decision.draft is not None
     revision = decision.draft.revision
     assert revision is not None
     assert decision.draft.replica.prompt.text == "a draft"
-    assert (revision.base, revision.published) == (2, 1)
+    assert (revision.base, revision.published) == ("2", "1")
     assert revision.fields == frozenset({"model"})
 
 
 @pytest.mark.parametrize("landed", [False, True])
 @pytest.mark.parametrize("name", ["{name}", "{name} (new)"], ids=["", "with a new name"])
 async def test_an_update_in_place_in_doubt(landed: bool, name: str, ledger: Path) -> None:
-    there = memory(prompt("a", version=1))
+    there = memory(prompt("a", version="1"))
     fields: dict[str, Any] = {"in_place": True, "publish": False, "rules": rules(name=name)}
     record = record_of(await run(job_of(lost(there, landed=landed), attempts=0, **fields), ledger))
     assert record.doubtful
@@ -292,18 +297,18 @@ async def test_an_update_in_place_in_doubt(landed: bool, name: str, ledger: Path
     assert decision.action == "update"
     assert decision.draft is not None
     assert decision.draft.revision is not None
-    assert decision.draft.revision.there == (2 if landed else None)
+    assert decision.draft.revision.there == ("2" if landed else None)
     assert decision.draft.replica.prompt.name == name.format(name="a")
 
 
 async def test_a_lost_ledger_finds_what_was_staged(ledger: Path) -> None:
-    there = memory(prompt("a", version=1))
+    there = memory(prompt("a", version="1"))
     fields: dict[str, Any] = {"in_place": True, "publish": False, "rules": rules(name="{name}")}
     await made(there, ledger, **fields)
     decision = await decided(job_of(there, **fields), None)
     assert decision.draft is not None
     assert decision.draft.revision is not None
-    assert (decision.draft.revision.there, decision.draft.revision.published) == (2, 1)
+    assert (decision.draft.revision.there, decision.draft.revision.published) == ("2", "1")
 
 
 async def test_what_a_rule_would_not_change_is_unchanged() -> None:
@@ -317,9 +322,9 @@ async def test_what_a_rule_would_not_change_is_unchanged() -> None:
 
 
 def grown(count: int) -> Memory:
-    first = prompt("a", version=1, text="text 1")
+    first = prompt("a", version="1", text="text 1")
     there = memory(first)
-    there.history["a"] = [replace(first, version=number, text=f"text {number}") for number in range(1, count + 1)]
+    there.history["a"] = [replace(first, version=str(number), text=f"text {number}") for number in range(1, count + 1)]
     there.prompts["a"] = there.history["a"][-1]
     return there
 
@@ -333,13 +338,13 @@ async def test_what_is_done_with_a_history(since: str, action: str, publish: boo
     there = grown(3)
     job = job_of(there, rules=rules(), select=Select(ids=("a",), version="all"), publish=publish)
     record = record_of(await run(job, ledger))
-    assert record.rare.versions == {1: 1, 2: 2, 3: 3}
+    assert record.rare.versions == {"1": "1", "2": "2", "3": "3"}
     if since in ("source", "both"):
         edited(there, "a", text="new")
     if since in ("replica", "both"):
         edited(there, "memory-1", text="by hand")
     if since == "moved":
-        await there.publish("a", 1)
+        await there.publish("a", "1")
     if since == "moved" and not publish:
         action = "unchanged"  # which version applications get is not this migration's to say
     decision = await decided(job, record)
@@ -354,5 +359,5 @@ async def test_a_history_is_copied_in_order(ledger: Path) -> None:
     there = grown(5)
     await run(job_of(there, rules=rules(), select=Select(ids=("a",), version="all")), ledger)
     assert [one.text for one in there.history["memory-1"]] == [f"text {number}" for number in range(1, 6)]
-    assert there.prompts["memory-1"].version == 5
+    assert there.prompts["memory-1"].version == "5"
     assert newest(there, "memory-1").model == NEW

@@ -304,7 +304,7 @@ async def test_an_intent_is_on_the_disk_before_anything_is_stored_and_one_create
 
 
 async def test_a_create_line_says_what_was_read_and_what_was_made(ledger: Path) -> None:
-    there = memory(prompt("a", slug="pp-a", version=3, updated_at="then"))
+    there = memory(prompt("a", slug="pp-a", version="3", updated_at="then"))
     await run(job_of(there), ledger)
     intent, created = [line for line in entries(ledger) if line["kind"] in ("intent", "created")]
     assert (intent["op"], intent["name"], intent["attempt"], intent["base_version"]) == ("create", "a-replica", 1, None)

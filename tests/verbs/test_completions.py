@@ -38,7 +38,7 @@ class Answers:
 
 async def test_the_four_ways_of_a_call() -> None:
     gateway = Answers()
-    found = await call(gateway, "t1", 3, {"a": 1})
+    found = await call(gateway, "t1", "3", {"a": 1})
     assert gateway.calls == [
         ("t1", {"a": 1}, False, {}),
         ("t1", {"a": 1}, True, {}),
@@ -56,14 +56,14 @@ async def test_a_prompt_without_a_known_version_is_called_in_three_ways() -> Non
 
 
 async def test_what_was_not_answered_is_told_by_how_it_was_asked() -> None:
-    assert differs(await call(Answers(1, 4), "t1", 3, {})) == ("completions.plain", "completions.streamed @latest")
-    assert differs(await call(Answers(2, 3), "t1", 3, {})) == ("completions.streamed", "completions.plain @3")
+    assert differs(await call(Answers(1, 4), "t1", "3", {})) == ("completions.plain", "completions.streamed @latest")
+    assert differs(await call(Answers(2, 3), "t1", "3", {})) == ("completions.streamed", "completions.plain @3")
 
 
 async def test_a_stop_ends_the_calls() -> None:
     gateway = Answers(stop=Stop("quota", "No.", next="Pay."))
     with pytest.raises(Stop):
-        await call(gateway, "t1", 3, {})
+        await call(gateway, "t1", "3", {})
     assert len(gateway.calls) == 1
 
 

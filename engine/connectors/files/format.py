@@ -446,11 +446,18 @@ def _told_inputs(value: Json) -> bool:
     return inside and _texts(value.get("variables", [])) and _texts(value.get("partials", []))
 
 
+def _is_version(value: Json) -> bool:
+    """As `stored_version` writes it: a number, or a text that is none."""
+    if isinstance(value, str):
+        return value != "" and stored_version(value) == value
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 _CHECKS: Final[Mapping[str, Callable[[Json], bool]]] = {
     **dict.fromkeys(("parameters", "metadata", "extra"), lambda value: isinstance(value, dict)),
     **dict.fromkeys(_LISTS, _texts),
     "inputs": _told_inputs,
     "raw": lambda value: isinstance(value, bool),
-    "source_version": lambda value: isinstance(value, int | str) and not isinstance(value, bool) and value != "",
+    "source_version": _is_version,
     "dialect": lambda value: value in _DIALECTS,
 }

@@ -42,6 +42,7 @@ from engine.model import (
     Sending,
     Updated,
     Version,
+    stored_version,
     version_ref,
 )
 
@@ -182,7 +183,7 @@ class Portkey:
 
     async def publish(self, target_id: str, version: str) -> None:
         """PUT /prompts/{id}/makeDefault."""
-        await self._put("publish", f"{_path(target_id)}/makeDefault", {"version": version})
+        await self._put("publish", f"{_path(target_id)}/makeDefault", {"version": stored_version(version)})
 
     async def retract(self, target_id: str, version: str) -> None:
         """Rejected: a version stays in the history."""
