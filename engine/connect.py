@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 from engine.config import Migration
-from engine.connectors import REGISTRIES
+from engine.connectors import DIALECTS, REGISTRIES
 from engine.connectors.endpoint import Address, Endpoint, Opening
 from engine.content.rewrite import Ends, kinds_needed
 from engine.errors import ConfigError, Stop
@@ -73,6 +73,7 @@ async def open_ends(
                 limits=_limits(migration),
                 writes=writes and written is migration.ends[1],
                 batch=migration.limits.batch,
+                dialects=DIALECTS,
             )
             used.append(opening.gate)
             opened.append(await stack.enter_async_context(REGISTRIES[end.kind].connect(end, opening)))
@@ -107,13 +108,13 @@ async def open_job(migration: Migration, ends: Workspaces, *, also: Collection[s
         source = target = await catalog_of(ends.source, kinds)
     else:
         source, target = await both(catalog_of(ends.source, kinds), catalog_of(ends.target, kinds))
-    limits = migration.limits
+    limits, can = migration.limits, ends.target.can
     return Job(
         migration=migration.name,
         registry=migration.source.identity,
         source=ends.source,
         target=ends.target,
-        ends=Ends(same=ends.same, source=source, target=target, dialects=ends.target.can.dialects),
+        ends=Ends(ends.same, source, target, dialects=DIALECTS, dialect=can.dialect, names=can.names),
         select=select,
         rules=rules,
         allow_loss=frozenset(migration.allow_loss),

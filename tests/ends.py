@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from engine.connectors import DIALECTS
 from engine.connectors.conductor.endpoint import ConductorEndpoint
 from engine.connectors.endpoint import Opening
 from engine.connectors.portkey.endpoint import PortkeyEndpoint
@@ -16,7 +17,7 @@ from engine.http.limiter import RateLimiter
 def opening(*, name: str = "target", attempts: int = 3, concurrency: int = 16, **more: Any) -> Opening:
     """As the core opens an end, but as fast as it goes."""
     gate, limits = RateLimiter(rate=5_000, concurrency=concurrency), RequestLimits(timeout=20, attempts=attempts)
-    known: dict[str, Any] = {"name": name, "gate": gate, "limits": limits, "batch": 50}
+    known: dict[str, Any] = {"name": name, "gate": gate, "limits": limits, "batch": 50, "dialects": DIALECTS}
     return Opening(**known | more)
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.config import json_schema
-from engine.connectors import REGISTRIES
-from engine.content.translate import TABLE
-from engine.model import Abilities
+from engine.connectors import DIALECTS, REGISTRIES
+from engine.content.translate import described
+from engine.model import Abilities, Dialect, NameRule
 from tests.test_layers import ALLOWED
 
 ROOT: Final = Path(__file__).parents[1]
@@ -222,16 +222,26 @@ def _joined(text: str) -> str:
 
 
 def _word(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return ", ".join(sorted(map(str, value))) if isinstance(value, frozenset) else str(value)
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case None:
+            return "-"
+        case Dialect():
+            return value.name
+        case NameRule():
+            return value.says
+    return str(value)
 
 
-def translations() -> Iterator[str]:
-    """What becomes of everything on its way from one dialect to the other."""
-    for (source, target), rows in TABLE.items():
-        yield from ("", _row(source.capitalize(), target.capitalize()), "|---|---|")
-        yield from (_row(what, becomes) for what, becomes in rows)
+def dialects() -> Iterator[str]:
+    """What each dialect says of itself; a prompt goes from any of them to any other one."""
+    told = {one.registry: described(one) for one in DIALECTS.values()}
+    neutral = {known.neutral for one in DIALECTS.values() for known in one.parameters.known.values()}
+    yield _row("", *told)
+    yield f"|---|{'---|' * len(told)}"
+    for what in dict.fromkeys(what for says in told.values() for what in says):
+        yield _row(what, *(says.get(what, what if what in neutral else "-") for says in told.values()))
 
 
 # ---- the pages -------------------------------------------------------------------------------------------------------
@@ -239,7 +249,7 @@ def translations() -> Iterator[str]:
 PAGES: Final[Mapping[str, Mapping[str, Callable[[], Iterator[str]]]]] = {
     "configs/README.md": {"keys": keys},
     "engine/README.md": {"arrows": arrows},
-    "engine/connectors/README.md": {"promises": promises, "abilities": abilities, "translations": translations},
+    "engine/connectors/README.md": {"promises": promises, "abilities": abilities, "dialects": dialects},
 }
 
 

@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from engine.connectors.files.format import from_line, from_markdown
+from engine.connectors import DIALECTS
+from engine.connectors.files.format import Document, from_line, from_markdown
 from engine.sandbox import Sandbox
 from tests.e2e import Ended, Served, promptferry, write_migration
 
@@ -143,6 +144,10 @@ def _once(pairs: Any) -> dict[str, Prompt]:
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
+def _read(path: Path) -> Document:
+    return from_markdown(path.read_bytes(), "", DIALECTS)
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder beside the migration file, with a file for each prompt."""
@@ -155,7 +160,7 @@ class Folder:
 
     def files(self) -> dict[str, Path]:
         """Name of the prompt -> its file."""
-        several = [(from_markdown(path.read_bytes(), "").prompt.name, path) for path in self.path.glob("*.md")]
+        several = [(_read(path).prompt.name, path) for path in self.path.glob("*.md")]
         found = dict(several)
         assert len(found) == len(several), "a name is there twice"
         return found
@@ -168,14 +173,14 @@ class Folder:
 
     def edit(self, name: str, text: str) -> None:
         path = self.files()[name]
-        document = from_markdown(path.read_bytes(), "")
+        document = _read(path)
         written = dollars(text) if document.prompt.dialect == "conductor" else mustache(text)
         path.write_text(path.read_text().removesuffix(document.prompt.text) + written)
 
     def texts(self) -> dict[str, str]:
         if not self.path.exists():
             return {}
-        return {name: shown(from_markdown(path.read_bytes(), "").prompt.text) for name, path in self.files().items()}
+        return {name: shown(_read(path).prompt.text) for name, path in self.files().items()}
 
     def contents(self) -> dict[str, bytes]:
         """File name -> its bytes, of every file that is there."""
@@ -204,7 +209,7 @@ class Lines:
         self._write(lines)
 
     def texts(self) -> dict[str, str]:
-        read = [from_line(line, 1).prompt for line in self._raw()]
+        read = [from_line(line, 1, DIALECTS).prompt for line in self._raw()]
         found = {prompt.name: shown(prompt.text) for prompt in read}
         assert len(found) == len(read), "a name is there twice"
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -112,6 +112,12 @@ class Wrapped:
         body = self.inner.encode(replica)
         self._replicas[body] = replica.prompt
         return body
+
+    async def named(self, names: Collection[str]) -> Mapping[str, Prompt | None]:
+        return await self.inner.named(names)
+
+    async def complete(self, target_id: str, body: bytes, sending: Sending) -> Outcome:
+        return await self.inner.complete(target_id, body, sending)
 
     async def create(self, bodies: Sequence[bytes], sending: Sending) -> list[Outcome]:
         put = partial(self._put, bodies, sending)

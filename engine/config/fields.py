@@ -24,6 +24,7 @@ _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
 _LONGEST: Final = 1e9
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _PLACEHOLDERS: Final = ("name", "id", "slug", "model", "collection")
+_FILTERS: Final = ("slug",)
 
 
 # ---- times and paths -------------------------------------------------------------------------------------------------
@@ -120,15 +121,19 @@ LedgerPath = Annotated[Path, BeforeValidator(_ledger), WithJsonSchema({"type": "
 
 def _name_template(text: str) -> str:
     found = _PLACEHOLDER.findall(plain(text))
-    unknown = [name for name in found if name not in _PLACEHOLDERS]
-    if unknown or set(_PLACEHOLDER.sub("", text)) & {"{", "}"}:
-        named = f"{{{unknown[0]}}}" if unknown else "a lone brace"
-        raise ValueError(f"{named} cannot be filled in; known are {{{'} {'.join(_PLACEHOLDERS)}}}")
+    for one in found:
+        name, bar, how = one.partition("|")
+        if name not in _PLACEHOLDERS:
+            raise ValueError(f"{{{name}}} cannot be filled in; known are {{{'} {'.join(_PLACEHOLDERS)}}}")
+        if bar and how not in _FILTERS:
+            raise ValueError(f"{{{one}}} has a filter that is not known; there is {{{name}|{'} {'.join(_FILTERS)}}}")
+    if set(_PLACEHOLDER.sub("", text)) & {"{", "}"}:
+        raise ValueError(f"a lone brace cannot be filled in; known are {{{'} {'.join(_PLACEHOLDERS)}}}")
     return text
 
 
 NameTemplate = Annotated[str, AfterValidator(_name_template)]
-"""The name of a replica; {name} {id} {slug} {model} {collection} are the source's."""
+"""The name of a replica; {name} {id} {slug} {model} {collection} are the source's, {name|slug} fit for the target."""
 
 
 def _parameter_path(path: str) -> str:

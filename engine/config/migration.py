@@ -41,6 +41,10 @@ from engine.connectors.fields import Text
 from engine.lossless_json.numbers import Number, dumps_plainly
 from engine.model import Clamp, Json, ParameterRules, Rule, Select, When
 
+_REPLICA_NAME: Final = (
+    "Name of the replica: {name} {id} {slug} {model} {collection}; {name|slug}: in lower case, what the target does "
+    "not take in a name becomes -"
+)
 _BRACKETS: Final = "[ab] is one of these characters, or itself as it is written; [[] is a bracket alone."
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _DECIDES_CONTENT: Final = {"rewrite", "allow_loss"}
@@ -162,9 +166,7 @@ class Condition(Part):
 class Changes(Part):
     """What is changed in a prompt; what is left out is kept."""
 
-    name: NameTemplate | None = Field(
-        default=None, description="Name of the replica: {name} {id} {slug} {model} {collection}."
-    )
+    name: NameTemplate | None = Field(default=None, description=f"{_REPLICA_NAME}.")
     model: Choices = Field(
         default={}, description=f"New model: one for all, or by globs of the old; first match wins. {_BRACKETS}"
     )
@@ -195,8 +197,7 @@ class Rewrite(Changes):
 
     name: NameTemplate | None = Field(
         default=None,
-        description="Name of the replica: {name} {id} {slug} {model} {collection}; left out: {name}-replica, and in "
-        "mode update {name}.",
+        description=f"{_REPLICA_NAME}; left out: {{name}}-replica, and in mode update {{name}}.",
     )
     rules: tuple[RewriteRule, ...] = Field(
         default=(), description="Changes for some prompts, in order, after the general ones."

@@ -17,6 +17,7 @@ from engine.connectors.files.endpoint import FilesEndpoint
 from engine.connectors.portkey import gateway
 from engine.connectors.portkey import registry as portkey
 from engine.connectors.portkey.endpoint import PortkeyEndpoint
+from engine.model import Dialect
 
 TABLE: Final = (
     Registry(
@@ -27,3 +28,7 @@ TABLE: Final = (
 )
 REGISTRIES: Final[Mapping[str, Registry]] = {registry.kind: registry for registry in TABLE}
 """By the word that stands for it in a migration file; the first is meant where none stands there."""
+DIALECTS: Final[Mapping[str, Dialect]] = {
+    registry.can.dialect.name: registry.can.dialect for registry in TABLE if registry.can.dialect is not None
+}
+"""By the word that stands for it in files."""

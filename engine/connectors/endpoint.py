@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, fi
 from engine.connectors.fields import is_sandbox
 from engine.http.client import Auth, Client, RequestLimits
 from engine.http.limiter import RateLimiter
+from engine.http.responses import Special
 from engine.http.session import open_client
-from engine.model import Abilities, Gateway, Json, Target
+from engine.model import Abilities, Dialect, Gateway, Json, Target
 
 
 class Part(BaseModel):
@@ -115,7 +116,8 @@ class Endpoint(Part):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
     """What the core gives a connector to open an end with. `name`: source or target, for errors; `writes`: into it;
-    `batch`: prompts of one call, where a registry takes bulks.
+    `batch`: prompts of one call, where a registry takes bulks; `dialects`: of all registries, by name, for those that
+    keep prompts as they come.
     """
 
     name: str
@@ -123,12 +125,15 @@ class Opening:
     limits: RequestLimits
     writes: bool = False
     batch: int = 1
+    dialects: Mapping[str, Dialect] = field(default_factory=dict)
 
     def client(
-        self, address: Address, auth: Auth, *, secrets: Collection[str] = ()
+        self, address: Address, auth: Auth, *, secrets: Collection[str] = (), errors: Sequence[Special] = ()
     ) -> AbstractAsyncContextManager[Client]:
-        """A client of this end; no message holds any of `secrets`, nor what `auth` signs with."""
-        more: dict[str, Any] = {"name": self.name, "address": address.called, "secrets": secrets}
+        """A client of this end; no message holds any of `secrets`, nor what `auth` signs with. `errors`: the answers
+        that this registry means otherwise than their status says.
+        """
+        more: dict[str, Any] = {"name": self.name, "address": address.called, "secrets": secrets, "errors": errors}
         return open_client(address.url, auth, self.gate, self.limits, **more)
 
 

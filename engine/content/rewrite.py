@@ -16,25 +16,29 @@ from engine.content.digest import changed, changed_inside, filled, short_digest,
 from engine.content.parameters import change_parameters, copied
 from engine.content.selection import find, takes
 from engine.content.translate import translate
-from engine.model import Catalog, Choice, Dialect, Json, Named, ParameterRules, Prompt, Row, Rule, When
+from engine.model import Catalog, Choice, Dialect, Json, Named, NameRule, ParameterRules, Prompt, Row, Rule, When
 
 ALWAYS: Final = Rule().when
 NO_CHANGE: Final = ParameterRules()
 _BLANK: Final = Prompt(id="", name="", text="")
-_PLACEHOLDER: Final = re.compile(r"\{(name|id|slug|model|collection)\}")
+_PLACEHOLDER: Final = re.compile(r"\{(name|id|slug|model|collection)(\|slug)?\}")
+_ANY_NAME: Final = NameRule(says="every name is taken", takes=lambda name: True)
 _PARTIAL_TAG: Final = re.compile(r"(\{\{\s*>\s*)([^\s{}>@]+)((?:\s*@[^\s{}]*)?\s*\}\})")  # not {{>>Private}}
 
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """Both workspaces and what is in them. `same`: they are one, so what is kept needs no mapping. `dialects`: what
-    the target's prompts may be written in.
+    """Both workspaces and what is in them. `same`: they are one, so what is kept needs no mapping. `dialects`: those
+    that prompts of the source may be written in, by name; `dialect`: the target's, None: they go as they come; `names`:
+    which it takes, None: any.
     """
 
     same: bool
     source: Catalog
     target: Catalog
-    dialects: frozenset[Dialect] = frozenset({"portkey"})
+    dialects: Mapping[str, Dialect] = field(default_factory=dict)
+    dialect: Dialect | None = None
+    names: NameRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,8 @@ class Rewritten:
 
     `losses`: names of what has a value and no place at the target. `missing`: sentences on what it refers to that is
     not there; such a prompt must not be written, and the reference is as it was at the source. `notes`: sentences
-    that fail nothing, those of the source prompt first. `refused`: what the target's dialect cannot say.
+    that fail nothing, those of the source prompt first. `refused`: sentences on what cannot be said or
+    called so there; such a prompt must not be written either.
     """
 
     source: Prompt = field(repr=False)
@@ -106,8 +111,10 @@ def rewrite(prompt: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collectio
         notes=tuple(dict.fromkeys((*prompt.notes, *(one.note for one in references if one.note), *pinned, *notes))),
         missing=(*(one.missing for one in references if one.missing), *_absent_integrations(after, ends)),
     )
-    if prompt.dialect not in ends.dialects:
-        done = _translated(done, _last(rule.messages for rule in applied) or "refuse", ends)
+    if ends.dialect is not None and prompt.dialect != ends.dialect.name:
+        done = _translated(done, ends.dialects[prompt.dialect], ends.dialect, applied)
+    if ends.names is not None and (why := ends.names.refuses(name)) is not None:
+        done = replace(done, refused=(why, *done.refused))
     return replace(done, losses=_losses(done, fields), prompt=_placed_in(done.prompt, fields))
 
 
@@ -129,7 +136,7 @@ def _asks(rule: Rule, untold: Collection[str]) -> bool:
     """Whether what this rule makes of name and collection hangs on one of these parts."""
     asked = (
         getattr(rule.when, part) != "*"
-        or f"{{{part}}}" in (rule.name or "")
+        or any(one[1] == part for one in _PLACEHOLDER.finditer(rule.name or ""))
         or (part == "collection" and any(glob != "*" for glob, _ in rule.collection))
         for part in untold
     )
@@ -162,10 +169,10 @@ def _placed_in(prompt: Prompt, fields: Collection[str]) -> Prompt:
     return replace(prompt, **lost) if lost else prompt
 
 
-def _translated(done: Rewritten, messages: str, ends: Ends) -> Rewritten:
-    """The same in a dialect of the target. That a chat becomes one text, as the file says, is no loss, but a note."""
-    (to,) = ends.dialects
-    translated = translate(done.prompt, to, messages=messages)
+def _translated(done: Rewritten, source: Dialect, target: Dialect, applied: Sequence[Rule]) -> Rewritten:
+    """The same in the dialect of the target. That a chat becomes one text, as the file says, is no loss, but a note."""
+    messages = _last(rule.messages for rule in applied) or "refuse"
+    translated = translate(done.prompt, source, target, messages=messages)
     return replace(
         done,
         prompt=translated.prompt,
@@ -222,7 +229,8 @@ def _filled(template: str, prompt: Prompt | Row, ends: Ends) -> str:
         "collection": home.slug if home else prompt.collection,
     }
     # one pass, so that braces in a value are never read as a placeholder
-    return _PLACEHOLDER.sub(lambda match: values[match[1]] or "", template)
+    slug = (ends.names or _ANY_NAME).slug
+    return _PLACEHOLDER.sub(lambda one: slug(values[one[1]] or "") if one[2] else values[one[1]] or "", template)
 
 
 def _integrations(prompt: Prompt, applied: Sequence[Rule]) -> tuple[str, ...]:

@@ -1,20 +1,47 @@
-"""A prompt of one dialect written in the other: template, messages, parameters, metadata. Pure.
+"""A prompt of one dialect written in another: template, messages, parameters, metadata. Pure.
 
-A text is cut into literals and variables by the grammar that it is in, written in the other one, and cut again: what
-does not come out the same is refused by name. Nothing is repaired, and what has no place is returned as a loss.
+A text is cut into tokens by the grammar that it is in, written in the other one, and cut again: what does not come out
+the same is refused by name. Parameters go by their neutral names, chats by their one form. So each dialect says what it
+is itself, and nothing here knows two of them. Nothing is repaired, and what has no place is returned as a loss.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import zip_longest
 from typing import Final
 
-from engine.lossless_json.numbers import Number
-from engine.model import MARK_KEY, Dialect, Inputs, Json, Prompt
+from engine.content.digest import CONTENT, user_name
+from engine.content.templates import (
+    AMPERSAND,
+    BARE,
+    BRACE,
+    BRACKET,
+    DIGITS,
+    DOT,
+    FORMATTED,
+    INVERTED,
+    PARTIAL,
+    PRIVATE_PARTIAL,
+    SECTION,
+    SECTION_END,
+    SIGN,
+    SPACE,
+    TEXT,
+    TRIPLE,
+    UNCLOSED,
+    VARIABLE,
+    joined,
+    literal,
+    names_in,
+)
+from engine.lossless_json.numbers import dumps, loads
+from engine.model import MARK_KEY, Dialect, Grammar, Inputs, Json, ParameterNames, Prompt, Token
+
+Message = dict[str, Json]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,254 +59,185 @@ class Translated:
     notes: tuple[str, ...] = ()
 
 
-TABLE: Final[Mapping[tuple[Dialect, Dialect], Sequence[tuple[str, str]]]] = {
-    ("portkey", "conductor"): (
-        ("{{name}}, {{ name }}", "${name}"),
-        ("sections {{#x}}, inverted sections {{^x}}", "refused"),
-        ("partials {{>x}}, private partials {{>>x}}", "refused: put their text in"),
-        ("comments {{! }}, other delimiters {{= =}}", "refused"),
-        ("{{{name}}}, {{&name}}", "refused: write {{name}}"),
-        ("names with dots, whitespace, or one of { } # ^ / > ! & =", "refused: rename the variable"),
-        ("literal ${name}", "refused: it would become a variable, and there is no escape"),
-        ("messages", "rewrite.messages: refuse | system-only | transcript; a loss when roles or messages go"),
-        ("images, tool calls and other parts that are no text", "refused"),
-        ("raw template that is no list of messages", "refused"),
-        ("temperature", "temperature"),
-        ("top_p", "topP"),
-        ("stop, a list of texts", "stopWords"),
-        ("stop, a single text", "a loss: make it a list of one with rewrite.parameters"),
-        ('response_format {"type": "text"}, {"type": "json_object"}', 'responseFormat "text", "json"'),
-        ("other parameters, default values of variables", "a loss"),
-        ("metadata: a text, or a sorted list of different texts", "tags"),
-        ("other metadata", "a loss"),
-        ("functions, tools, tool_choice, raw", "a loss"),
-    ),
-    ("conductor", "portkey"): (
-        ("${name}", "{{name}}"),
-        ("names with dots, whitespace, or one of { # ^ / > ! & =", "refused: rename the variable"),
-        ("literal {{", "refused: it would become a tag"),
-        ("{ before a variable", "refused: it would become {{{name}}}"),
-        ("a text that is a JSON list of messages", "refused: it would become a chat"),
-        # \\uXXXX is the usual notation of such an escape
-        ('a text with \\n, \\" or \\uXXXX written out', "copied as it is, with a note"),
-        ("temperature", "temperature"),
-        ("topP", "top_p"),
-        ("stopWords", "stop"),
-        ('responseFormat "text", "json"', 'response_format {"type": "text"}, {"type": "json_object"}'),
-        ("other parameters, and one whose new name is a variable of the text", "a loss"),
-        ("tags", "metadata: a text, or a sorted list of texts where a key has several"),
-        ("integrations besides that of provider and model", "a loss"),
-    ),
-}
-"""Per direction: field or construct, and what becomes of it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Way:
+    """From one dialect to another."""
+
+    source: Dialect
+    target: Dialect
+
+    @property
+    def same_grammar(self) -> bool:
+        return self.source.grammar == self.target.grammar
 
 
-def translate(prompt: Prompt, to: Dialect, *, messages: str = "refuse") -> Translated:
-    """The prompt as it is to be written where `to` is spoken; as it is when it is in that already.
+def translate(prompt: Prompt, source: Dialect, target: Dialect, *, messages: str = "refuse") -> Translated:
+    """The prompt, which is in `source`, as it is to be written where `target` is spoken.
 
     `messages`, for a chat that goes where one text is kept: `system-only` keeps the text of the system messages,
     `transcript` every message as `role: text`; anything else refuses. Functions, tools, raw, integrations and extra
     stay on the prompt.
     """
-    if prompt.dialect == to:
+    if source.name == target.name:
         return Translated(prompt=prompt)
-    taken = _chat_as_text(prompt, messages) if to == "conductor" else _Taken(_TOKENS[prompt.dialect](prompt.text))
-    refused = taken.refused or _refusals(taken.tokens, prompt, to)
-    parameters, lost_parameters = _parameters(prompt, to)
-    metadata, lost_metadata = _tags(prompt.metadata) if to == "conductor" else (prompt.metadata, [])
-    after = replace(prompt, dialect=to, parameters=parameters, metadata=metadata)
-    if not refused:
-        names = tuple(_names(taken.tokens))
-        text = _written(taken.tokens, to)
-        after = replace(after, text=text, variables=frozenset(names), inputs=Inputs(variables=names))
+    way = _Way(source=source, target=target)
+    told = _told(prompt, way, messages)
+    parameters, lost_parameters = _parameters(prompt, way)
+    metadata, lost_metadata = _metadata(prompt.metadata, target)
+    after = replace(prompt, dialect=target.name, parameters=parameters, metadata=metadata)
+    if not told.refused:
+        after = replace(after, text=told.text, variables=frozenset(told.names), inputs=Inputs(variables=told.names))
     return Translated(
         prompt=after,
-        losses=tuple(sorted({*taken.losses, *lost_parameters, *lost_metadata})),
-        refused=_few(refused),
-        notes=(*taken.notes, *_escaped(prompt)),
+        losses=tuple(sorted({*told.losses, *lost_parameters, *lost_metadata})),
+        refused=_few(told.refused),
+        notes=(*told.notes, *(_escaped(prompt.text) if source.escaped else ())),
     )
 
 
-def variables_of(text: str, dialect: Dialect) -> frozenset[str]:
-    """The names of the variables that a registry of that dialect finds in the text; none when it is not mustache."""
-    return frozenset(_names(_TOKENS[dialect](text)))
+def variables_of(text: str, grammar: Grammar) -> frozenset[str]:
+    """The names of the variables that are found in the text; none when it is not well formed."""
+    return frozenset(names_in(grammar.tokens(text)))
 
 
-# ---- tokens ----------------------------------------------------------------------------------------------------------
-
-_TEXT: Final = "text"
-_VARIABLE: Final = "variable"
-_UNCLOSED: Final = "tag that is not closed"
-_SIGILS: Final = {
-    "#": "section",
-    "^": "inverted section",
-    "/": "end of a section",
-    ">": "partial",
-    "!": "comment",
-    "=": "change of delimiters",
-    "{": "triple mustache",
-    "&": "variable with &",
-}
-_RAW: Final = (_SIGILS["{"], _SIGILS["&"])
-_OPENING: Final = {word: sigil for sigil, word in _SIGILS.items()}
-_BARE: Final = (_SIGILS["!"], _SIGILS["="], _UNCLOSED)
-"""Tags without a name: what stands in them is text of the template."""
-_DOLLAR_TAG: Final = re.compile("\\$\\{([^\n\r\x85\u2028\u2029]*?)\\}")
-"""On one line, as Java counts lines."""
-_TAG: Final[Mapping[Dialect, tuple[str, str]]] = {"portkey": ("{{", "}}"), "conductor": ("${", "}")}
-_REGISTRY: Final[Mapping[Dialect, str]] = {"portkey": "Portkey", "conductor": "Conductor"}
-_LONGEST: Final = 60
-"""Characters of a name that a sentence quotes."""
-_MOST: Final = 4
-"""Sentences on one prompt."""
+# ---- the text --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class _Token:
-    """A literal, or a tag: what kind it is and what stands in it."""
+class _Told:
+    """What a text becomes, the names of its variables, and what there is to say about that."""
 
-    kind: str
-    body: str = field(repr=False)
-
-
-Tokens = list[_Token]
-
-
-def _mustache(text: str) -> Tokens:
-    """Literals and tags. A tag that is not closed is the last token, and then the text is no mustache."""
-    tokens: Tokens = []
-    start, end = _TAG["portkey"]
-    here = 0
-    while (tag := text.find(start, here)) >= 0:
-        tokens += _literal(text[here:tag])
-        inner = tag + len(start)
-        sigil = text[inner : inner + 1] if text[inner : inner + 1] in _SIGILS else ""
-        closing = {"{": f"}}{end}", "=": f"={end}"}.get(sigil, end)
-        close = text.find(closing, inner + len(sigil))
-        body = text[inner + len(sigil) : close].strip()
-        if close < 0 or (sigil == "=" and len(body.split()) != 2):
-            return [*tokens, _Token(_UNCLOSED, "")]
-        tokens.append(_Token(_SIGILS.get(sigil, _VARIABLE), body))
-        here = close + len(closing)
-        if sigil == "=":
-            start, end = body.split()
-    return tokens + _literal(text[here:])
+    text: str = ""
+    names: tuple[str, ...] = ()
+    refused: Sequence[str] = ()
+    losses: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
-def _dollars(text: str) -> Tokens:
-    """Literals and variables; a blank name is text, and nothing escapes."""
-    tokens: Tokens = []
-    here = 0
-    for tag in _DOLLAR_TAG.finditer(text):
-        if tag[1].strip():
-            tokens += [*_literal(text[here : tag.start()]), _Token(_VARIABLE, tag[1])]
-            here = tag.end()
-    return tokens + _literal(text[here:])
+def _told(prompt: Prompt, way: _Way, how: str) -> _Told:
+    messages = _messages(prompt.text) if way.source.chat.messages else None
+    if messages is None:
+        return _text(prompt, way)
+    return _chat(prompt, messages, way) if way.target.chat.messages else _one_text(prompt, messages, way, how)
 
 
-_TOKENS: Final[Mapping[Dialect, Callable[[str], Tokens]]] = {"portkey": _mustache, "conductor": _dollars}
+def _text(prompt: Prompt, way: _Way) -> _Told:
+    if prompt.raw:
+        unmade = "it is a raw template, which is a list of messages only when it is rendered: leave it out"
+        return _Told(refused=[unmade])
+    tokens = way.source.grammar.tokens(prompt.text)
+    if refused := [*_refusals(tokens, way), *_read_otherwise(prompt, way.source, [])]:
+        return _Told(refused=refused)
+    text = prompt.text if way.same_grammar else way.target.grammar.text(tokens)
+    names = tuple(names_in(tokens))
+    if way.target.chat.text:
+        return _Told(text, names, list(_like_messages(text, tokens, way)))
+    chat = dumps([{"role": "user", "content": text}], ensure_ascii=False)
+    return _Told(chat, names, notes=[f"its text became the message of a user: {way.target.registry} keeps chats alone"])
 
 
-def _literal(text: str) -> Tokens:
-    return [_Token(_TEXT, text)] if text else []
-
-
-def _names(tokens: Sequence[_Token]) -> list[str]:
-    """Of the variables, each once, in order."""
-    if any(token.kind == _UNCLOSED for token in tokens):
-        return []
-    return list(dict.fromkeys(token.body for token in tokens if token.kind == _VARIABLE or token.kind in _RAW))
-
-
-def _written(tokens: Iterable[_Token], dialect: Dialect) -> str:
-    start, end = _TAG[dialect]
-    return "".join(token.body if token.kind == _TEXT else f"{start}{token.body}{end}" for token in tokens)
-
-
-def _joined(texts: Iterable[Tokens], between: str) -> Tokens:
-    """One list of tokens in which no literal stands beside another."""
-    joined: Tokens = []
-    for number, tokens in enumerate(texts):
-        for token in (_literal(between) if number else []) + tokens:
-            if joined and token.kind == _TEXT == joined[-1].kind:
-                joined[-1] = _Token(_TEXT, joined[-1].body + token.body)
-            else:
-                joined.append(token)
-    return joined
+def _like_messages(text: str, tokens: Sequence[Token], way: _Way) -> Iterator[str]:
+    """Whether a text that is no chat would be read as one, there or when it comes back."""
+    back = text if way.same_grammar else way.source.grammar.text(tokens)
+    for one, written in ((way.target, text), (way.source, back)):
+        if one.chat.messages and _messages(written) is not None:
+            yield f"the text is a JSON list with roles, which {one.registry} reads as messages: reword it at the source"
+            return
 
 
 # ---- what cannot be said in the other dialect ------------------------------------------------------------------------
 
-_ONLY_HERE: Final = (
-    (re.compile(r"\A\Z"), "has no name"),
-    (re.compile(r"\."), "has a dot in its name, which is a path in Portkey and a plain name in Conductor"),
-    (re.compile(r"\s"), "has whitespace in its name, which the registries do not read alike"),
-    (re.compile(r"[{}]"), "has a brace in its name, which the registries do not read alike"),
-    (re.compile(r"[#^/>!&=]"), "has one of # ^ / > ! & = in its name, which is a sign of its own in mustache"),
+_LONGEST: Final = 60
+"""Characters of a name that a sentence quotes."""
+_MOST: Final = 4
+"""Sentences on one prompt."""
+_NAMES: Final = (
+    (DOT, re.compile(r"\."), "has a dot in its name, which is {readings}"),
+    (SPACE, re.compile(r"\s"), "has whitespace in its name, which the registries do not read alike"),
+    (BRACE, re.compile(r"[{}]"), "has a brace in its name, which the registries do not read alike"),
+    (SIGN, re.compile(r"[#^/>!&=]"), "has one of # ^ / > ! & = in its name, which is a sign of its own in mustache"),
+    (BRACKET, re.compile(r"[\[\]]"), "has a bracket in its name, which is {readings}"),
+    (DIGITS, re.compile(r"\A\d+\Z"), "has a number for a name, which is {readings}"),
 )
-"""Names that only one of the registries takes for what it is, and why."""
+"""Kinds of name that grammars may read otherwise, and why such a variable is refused."""
+_AS_IT_STANDS: Final = "a plain name"
 _INSTEAD: Final = {
-    "partial": "put the text of the partial in at the source",
-    "private partial": "put the text of the partial in at the source",
-    "triple mustache": "write it with two braces at the source",
-    "variable with &": "write it without & at the source",
+    PARTIAL: "put the text of the partial in at the source",
+    PRIVATE_PARTIAL: "put the text of the partial in at the source",
+    TRIPLE: "write it with two braces at the source",
+    AMPERSAND: "write it without & at the source",
+    FORMATTED: "write it without a format at the source",
 }
 
 
-def _refusals(tokens: Tokens, prompt: Prompt, to: Dialect) -> list[str]:
-    """Why these tokens cannot be a text in that dialect, each reason once, in order."""
-    refused = [*_constructs(tokens, prompt.dialect), *_bad_names(tokens, prompt.dialect)]
-    return refused or [*_changed(tokens, to), *_read_otherwise(prompt)]
+def _refusals(tokens: Sequence[Token], way: _Way) -> list[str]:
+    """Why these tokens cannot be a text in the other dialect, each reason once, in order."""
+    if way.same_grammar:
+        return []
+    return [*_constructs(tokens, way), *_bad_names(tokens, way)] or [*_changed(tokens, way)]
 
 
-def _constructs(tokens: Tokens, dialect: Dialect) -> Iterator[str]:
-    sections = any(token.kind in ("section", "inverted section") for token in tokens)
+def _constructs(tokens: Sequence[Token], way: _Way) -> Iterator[str]:
+    sections = any(token.kind in (SECTION, INVERTED) for token in tokens)
+    grammar = way.source.grammar
+    known = {TEXT, VARIABLE, *(way.target.grammar.kinds & grammar.kinds)}
     for token in tokens:
-        kind = "private partial" if token.kind == "partial" and token.body.startswith(">") else token.kind
-        if kind == _UNCLOSED:
-            yield "{{ is not closed or not well formed, so the text is no mustache: mend it at the source"
-        elif kind not in (_TEXT, _VARIABLE) and not (sections and kind == "end of a section"):
-            instead = _INSTEAD.get(kind, "take it out at the source")
-            yield f"{_shown(token, dialect)} ({kind}) has no counterpart in Conductor: {instead}"
+        if token.kind == UNCLOSED:
+            yield (
+                f"{grammar.opening} is not closed or not well formed, so the text is no {grammar.name}: "
+                "mend it at the source"
+            )
+        elif token.kind not in known and not (sections and token.kind == SECTION_END):
+            instead = _INSTEAD.get(token.kind, "take it out at the source")
+            yield f"{_shown(token, grammar)} ({token.kind}) has no counterpart in {way.target.registry}: {instead}"
 
 
-def _bad_names(tokens: Tokens, dialect: Dialect) -> Iterator[str]:
+def _bad_names(tokens: Sequence[Token], way: _Way) -> Iterator[str]:
     for token in tokens:
-        reason = next((reason for only, reason in _ONLY_HERE if only.search(token.body)), None)
-        if token.kind == _VARIABLE and reason:
-            yield f"{_shown(token, dialect)} {reason}: rename the variable at the source"
+        if token.kind == VARIABLE and (reason := _bad_name(token.body, way)):
+            yield f"{_shown(token, way.source.grammar)} {reason}: rename the variable at the source"
 
 
-def _changed(tokens: Tokens, to: Dialect) -> Iterator[str]:
+def _bad_name(name: str, way: _Way) -> str | None:
+    if not name:
+        return "has no name"
+    kind, sentence = next(((kind, why) for kind, only, why in _odd(way) if only.search(name)), ("", ""))
+    # sorted, so that both ways there say it alike
+    both = (way.source, way.target)
+    readings = sorted(f"{one.grammar.names.get(kind, _AS_IT_STANDS)} in {one.registry}" for one in both)
+    return sentence.format(readings=" and ".join(readings)) or None
+
+
+def _odd(way: _Way) -> Iterator[tuple[str, re.Pattern[str], str]]:
+    """The kinds of name that the two do not read alike."""
+    here, there = way.source.grammar.names, way.target.grammar.names
+    return ((kind, only, why) for kind, only, why in _NAMES if here.get(kind) != there.get(kind))
+
+
+def _changed(tokens: Sequence[Token], way: _Way) -> Iterator[str]:
     """The first tag that the target would read out of the text though it is none, or another one."""
-    found = _TOKENS[to](_written(tokens, to))
+    grammar = way.target.grammar
+    found = grammar.tokens(grammar.text(tokens))
     at = next((at for at, (one, other) in enumerate(zip_longest(tokens, found)) if one != other), None)
     if at is not None:
-        tag = next(token for token in found[at:] if token.kind != _TEXT)
-        there = f"{_REGISTRY[to]} would read {_shown(tag, to)} ({tag.kind}) in the text"
+        tag = next(token for token in found[at:] if token.kind != TEXT)
+        there = f"{way.target.registry} would read {_shown(tag, grammar)} ({tag.kind}) in the text"
         yield f"{there}, which is no such tag here and cannot be escaped there: reword it at the source"
-    elif _messages(_written(tokens, "portkey")) is not None:
-        yield "the text is a JSON list with roles, which Portkey reads as messages: reword it at the source"
 
 
-def _read_otherwise(prompt: Prompt) -> Iterator[str]:
+def _read_otherwise(prompt: Prompt, source: Dialect, messages: Sequence[Message]) -> Iterator[str]:
     """Where the registry itself found other variables, its grammar is not the one known here."""
     own = frozenset(prompt.inputs.variables)
-    known = variables_of(prompt.text, prompt.dialect)
-    strings = _strings(_messages(prompt.text)) if prompt.dialect == "portkey" else ()
-    inside = frozenset[str]().union(*(variables_of(text, prompt.dialect) for text in strings))
+    known = variables_of(prompt.text, source.grammar)
+    inside = frozenset[str]().union(*(variables_of(text, source.grammar) for text in _strings(list(messages))))
     if own and own not in (known, inside):
         others = ", ".join(_cut(name) for name in sorted(own ^ known)[:_MOST])
         yield f"its registry finds other variables in it: {others}; save it again at the source, or leave it out"
 
 
-def _shown(token: _Token, dialect: Dialect) -> str:
+def _shown(token: Token, grammar: Grammar) -> str:
     """The tag as a user would look for it, cut; never what is text of the template."""
-    start, end = _TAG[dialect]
-    if token.kind in _BARE:
-        return start + {_SIGILS["!"]: f"! {end}", _SIGILS["="]: f"= ={end}"}.get(token.kind, "")
-    extra = "}" if token.kind == "triple mustache" else ""
-    return f"{start}{_OPENING.get(token.kind, '')}{_cut(token.body)}{extra}{end}"
+    return grammar.text([Token(token.kind, " " if token.kind in BARE else _cut(token.body))])
 
 
 def _cut(name: str) -> str:
@@ -292,14 +250,12 @@ def _few(sentences: Iterable[str]) -> tuple[str, ...]:
     return each if len(each) <= _MOST else (*each[:_MOST], f"and {len(each) - _MOST} more reasons of this sort")
 
 
-def _escaped(prompt: Prompt) -> Iterator[str]:
-    """Some clients of Conductor write newlines, quotes and other characters out when they save a text."""
-    if prompt.dialect != "conductor":
-        return
-    signs = [r"\n"] if r"\n" in prompt.text and "\n" not in prompt.text else []
-    signs += [r"\""] if r"\"" in prompt.text else []
-    # the notation of the table above, whatever the digits are
-    signs += [r"\uXXXX"] if re.search(r"\\u[0-9a-fA-F]{4}", prompt.text) else []
+def _escaped(text: str) -> Iterator[str]:
+    """Some clients write newlines, quotes and other characters out when they save a text."""
+    signs = [r"\n"] if r"\n" in text and "\n" not in text else []
+    signs += [r"\""] if r"\"" in text else []
+    # the usual notation of such an escape, whatever the digits are
+    signs += [r"\uXXXX"] if re.search(r"\\u[0-9a-fA-F]{4}", text) else []
     if signs:
         yield f"the text holds {', '.join(signs)} written out, as some clients store it: copied as it is, check it"
 
@@ -308,24 +264,15 @@ def _escaped(prompt: Prompt) -> Iterator[str]:
 
 _SYSTEM: Final = ("system", "developer")
 _CALLS: Final = ("tool_calls", "function_call", "tool_call_id")
+_ADVICE: Final = "leave the prompt out, or change it at the source"
 
 
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """The tokens that a text is made of, and what there is to say about that."""
-
-    tokens: Tokens
-    refused: Sequence[str] = ()
-    losses: Sequence[str] = ()
-    notes: Sequence[str] = ()
-
-
-def _messages(text: str) -> list[dict[str, Json]] | None:
-    """The messages, where Portkey reads the text as such; else None."""
+def _messages(text: str) -> list[Message] | None:
+    """The messages, where the text is a chat; else None."""
     if not text.lstrip().startswith("["):
         return None
     try:
-        value = json.loads(text)
+        value = loads(text)
     except (ValueError, RecursionError):
         return None
     return value if all(isinstance(one, dict) and "role" in one for one in value) else None
@@ -340,119 +287,311 @@ def _strings(value: Json) -> Iterator[str]:
             yield from _strings(inner)
 
 
-def _chat_as_text(prompt: Prompt, how: str) -> _Taken:
-    """One text of what Portkey keeps, a text or messages."""
-    messages = _messages(prompt.text)
-    if messages is None:
-        unmade = "it is a raw template, which is a list of messages only when it is rendered: leave it out"
-        return _Taken(_mustache(prompt.text), [unmade] if prompt.raw else [])
+def _one_text(prompt: Prompt, messages: Sequence[Message], way: _Way, how: str) -> _Told:
+    """One text of a chat."""
     if how not in ("system-only", "transcript"):
         count = f"{len(messages)} message{'' if len(messages) == 1 else 's'}"
         advice = "set rewrite.messages to system-only or transcript"
-        return _Taken([], [f"it is a chat of {count} and Conductor keeps one text: {advice}"])
+        return _Told(refused=[f"it is a chat of {count} and {way.target.registry} keeps one text: {advice}"])
     numbered = [(at, one) for at, one in enumerate(messages, 1) if how == "transcript" or one["role"] in _SYSTEM]
-    refused = [reason for at, one in numbered for reason in _no_text(at, one)]
-    if refused:
-        return _Taken([], refused)
-    tokens = _joined((_message(one, how) for _, one in numbered), "\n\n")
-    empty = f"it is a chat without {'system' if how == 'system-only' else 'any'} messages"
-    whole = how == "system-only" and len(numbered) == len(messages) and all(_plain(one) for one in messages)
-    return _Taken(
-        tokens,
-        [] if tokens else [f"{empty} that have a text: leave it out, or change rewrite.messages"],
+    if refused := [reason for at, one in numbered for reason in _no_text(at, one, way.target)]:
+        return _Told(refused=refused)
+    tokens = joined((_message(one, how, way.source.grammar) for _, one in numbered), "\n\n")
+    if not tokens:
+        empty = f"it is a chat without {'system' if how == 'system-only' else 'any'} messages"
+        return _Told(refused=[f"{empty} that have a text: leave it out, or change rewrite.messages"])
+    whole = how == "system-only" and len(numbered) == len(messages) and all(_is_plain(one) for one in messages)
+    text = way.target.grammar.text(tokens)
+    refused = [*_refusals(tokens, way), *_read_otherwise(prompt, way.source, messages)]
+    return _Told(
+        text,
+        tuple(names_in(tokens)),
+        refused or [*_like_messages(text, tokens, way)],
         [] if whole else ["messages"],
         [f"{len(numbered)} of its {len(messages)} messages became one text (rewrite.messages: {how})"],
     )
 
 
-def _no_text(at: int, message: Mapping[str, Json]) -> Iterator[str]:
+def _no_text(at: int, message: Message, target: Dialect) -> Iterator[str]:
     """What of a message cannot stand in a text."""
-    advice = "leave the prompt out, or change it at the source"
     if not isinstance(message["role"], str):
-        yield f"message {at} has a role that is no text: {advice}"
+        yield f"message {at} has a role that is no text: {_ADVICE}"
     for name in _CALLS:
         if message.get(name):
-            yield f"message {at} has {name}, and Conductor keeps text alone: {advice}"
+            yield f"message {at} has {name}, and {target.registry} keeps text alone: {_ADVICE}"
+    yield from _no_text_parts(at, message, target)
+
+
+def _no_text_parts(at: int, message: Message, target: Dialect) -> Iterator[str]:
     content = message.get("content")
     if not isinstance(content, str | list | None):
-        yield f"message {at} has a content that is no text: {advice}"
+        yield f"message {at} has a content that is no text: {_ADVICE}"
     for part in content if isinstance(content, list) else ():
-        if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
-            kind = part.get("type") if isinstance(part, dict) else None
-            named = f"a part {_cut(kind)!r}" if isinstance(kind, str) and kind != "text" else "a part that is no text"
-            yield f"message {at} has {named}, and Conductor keeps text alone: {advice}"
+        if not _is_text(part):
+            yield f"message {at} has {_part_named(part)}, and {target.registry} keeps text alone: {_ADVICE}"
 
 
-def _message(message: Mapping[str, Json], how: str) -> Tokens:
+def _is_text(part: Json) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+
+
+def _part_named(part: Json) -> str:
+    kind = part.get("type") if isinstance(part, dict) else None
+    return f"a part {_cut(kind)!r}" if isinstance(kind, str) and kind != "text" else "a part that is no text"
+
+
+def _message(message: Message, how: str, grammar: Grammar) -> list[Token]:
     """Every string by itself: a tag cannot begin in one and end in another."""
     content = message.get("content") or ""
     parts = [content] if isinstance(content, str) else [part["text"] for part in content]
-    text = _joined(map(_mustache, parts), "\n")
-    return text if how == "system-only" else _joined([_mustache(message["role"]), _literal(": "), text], "")
+    text = joined(map(grammar.tokens, parts), "\n")
+    return text if how == "system-only" else joined([grammar.tokens(message["role"]), literal(": "), text])
 
 
-def _plain(message: Mapping[str, Json]) -> bool:
+def _is_plain(message: Message) -> bool:
     """Whether role and text are all there is to it."""
     parts = content if isinstance(content := message.get("content"), list) else []
     return message.keys() <= {"role", "content"} and all(part.keys() <= {"type", "text"} for part in parts)
 
 
+# ---- a chat that stays one -------------------------------------------------------------------------------------------
+
+
+def _chat(prompt: Prompt, messages: Sequence[Message], way: _Way) -> _Told:
+    """The messages in the other grammar; byte for byte where nothing of them changes."""
+    refused = [reason for at, one in enumerate(messages, 1) for reason in _no_message(at, one, way.target)]
+    kept = [_kept(one, way.target) for one in messages]
+    tokens = [way.source.grammar.tokens(text) for text in _strings(kept)]
+    refused += [reason for each in tokens for reason in _refusals(each, way)]
+    refused += _read_otherwise(prompt, way.source, messages)
+    if refused:
+        return _Told(refused=refused)
+    written = kept if way.same_grammar else _mapped(kept, partial(_rewritten, way=way))
+    return _Told(
+        prompt.text if written == messages else dumps(written, ensure_ascii=False),
+        tuple(dict.fromkeys(name for each in tokens for name in names_in(each))),
+        losses=[f"messages.{key}" for key in {key for one in messages for key in _lost(one, way.target)}],
+        notes=_lines_note(messages, way.target),
+    )
+
+
+def _no_message(at: int, message: Message, target: Dialect) -> Iterator[str]:
+    """What of a message cannot be one there."""
+    parts, content = target.chat.parts, message.get("content")
+    if parts is None:
+        return
+    if not parts:
+        yield from _no_text_parts(at, message, target)
+        return
+    for part in content if isinstance(content, list) else ():
+        if not isinstance(part, dict) or part.get("type") not in parts:
+            yield f"message {at} has {_part_named(part)}, which {target.registry} does not keep: {_ADVICE}"
+
+
+def _lost(message: Message, target: Dialect) -> list[str]:
+    """The keys of a message that have a value and no place there; those inside of its parts with them."""
+    keys = target.chat.keys
+    lost = [] if keys is None else [key for key, value in message.items() if key not in keys and value]
+    if target.chat.parts is None or target.chat.parts:
+        return lost
+    parts = content if isinstance(content := message.get("content"), list) else []
+    return lost + [f"content.{key}" for part in parts if isinstance(part, dict) for key in part.keys() - _TEXT_PART]
+
+
+_TEXT_PART: Final = {"type", "text"}
+
+
+def _kept(message: Message, target: Dialect) -> Message:
+    """What of a message has a place there; text parts in lines, where a content is one text."""
+    keys = target.chat.keys
+    kept = {key: value for key, value in message.items() if keys is None or key in keys}
+    content = kept.get("content")
+    if target.chat.parts is not None and not target.chat.parts and isinstance(content, list):
+        kept["content"] = "\n".join(part["text"] for part in content if _is_text(part))
+    return kept
+
+
+def _lines_note(messages: Sequence[Message], target: Dialect) -> list[str]:
+    several = target.chat.parts is not None and not target.chat.parts
+    if not several or not any(isinstance(one.get("content"), list) for one in messages):
+        return []
+    return [f"the text parts of a message became lines of one text: {target.registry} keeps no parts"]
+
+
+def _mapped(value: Json, change: Callable[[str], str]) -> Json:
+    """The same value with every string in it changed, but the keys."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _mapped(inner, change) for key, inner in value.items()}
+    return [_mapped(inner, change) for inner in value] if isinstance(value, list) else value
+
+
+def _rewritten(text: str, *, way: _Way) -> str:
+    return way.target.grammar.text(way.source.grammar.tokens(text))
+
+
 # ---- parameters and metadata -----------------------------------------------------------------------------------------
 
 
-def _number(value: Json) -> Json:
-    return value if isinstance(value, int | float | Number) and not isinstance(value, bool) else None
-
-
-def _texts(value: Json) -> Json:
-    return value if isinstance(value, list) and value and all(isinstance(one, str) for one in value) else None
-
-
-def _format(value: Json) -> Json:
-    return next((word for whole, word in _FORMATS if whole == value), None)
-
-
-def _whole_format(value: Json) -> Json:
-    return next((dict(whole) for whole, word in _FORMATS if word == value), None)
-
-
-_FORMATS: Final = (({"type": "text"}, "text"), ({"type": "json_object"}, "json"))
-_SHARED: Final[Sequence[tuple[str, str, Callable[[Json], Json], Callable[[Json], Json]]]] = (
-    ("temperature", "temperature", _number, _number),
-    ("top_p", "topP", _number, _number),
-    ("stop", "stopWords", _texts, _texts),
-    ("response_format", "responseFormat", _format, _whole_format),
-)
-"""Portkey's name and Conductor's, and the value there and back; None: it has no place."""
-_TO_CONDUCTOR: Final = {own: (other, there) for own, other, there, _ in _SHARED}
-_TO_PORTKEY: Final = {other: (own, back) for own, other, _, back in _SHARED}
-
-
-def _parameters(prompt: Prompt, to: Dialect) -> tuple[dict[str, Json], list[str]]:
+def _parameters(prompt: Prompt, way: _Way) -> tuple[dict[str, Json], list[str]]:
     """The parameters by their new names, and the losses. Null is as good as nothing."""
-    names = _TO_CONDUCTOR if to == "conductor" else _TO_PORTKEY
-    variables = variables_of(prompt.text, prompt.dialect).union(prompt.variables)
+    variables = variables_of(prompt.text, way.source.grammar).union(prompt.variables)
     kept: dict[str, Json] = {}
     losses = []
     for name, value in prompt.parameters.items():
-        other, change = names.get(name, (name, None))
-        # Portkey keeps the default value of a variable among the parameters, under its name
-        default = (name if to == "conductor" else other) in variables
-        if change and not default and (changed := change(value)) is not None:
+        other, changed = _parameter(name, value, variables, way)
+        if other is not None and changed is not None:
             kept[other] = changed
         elif value is not None:
             losses.append(f"parameters.{name}")
     return kept, losses
 
 
-def _tags(metadata: Mapping[str, Json]) -> tuple[dict[str, Json], list[str]]:
-    """What can be tags, and the losses; the mark is left to the connector."""
-    kept = {key: value for key, value in metadata.items() if key == MARK_KEY or _is_tag(value)}
+def _parameter(name: str, value: Json, variables: Collection[str], way: _Way) -> tuple[str | None, Json]:
+    """Its name and value there; None: it has no place."""
+    source, target = way.source.parameters, way.target.parameters
+    if source.defaults and name in variables:  # the default value of a variable, and no parameter
+        return (name, value) if target.defaults else (None, None)
+    neutral, between = _neutral(name, value, source)
+    there = _own(neutral, target) if neutral is not None else None
+    if neutral is None or there is None or (target.defaults and there in variables):
+        return None, None
+    known = target.known.get(there)
+    return there, known.write(between) if known is not None and between is not None else between
+
+
+def _neutral(name: str, value: Json, names: ParameterNames) -> tuple[str | None, Json]:
+    if (known := names.known.get(name)) is not None:
+        return known.neutral, None if value is None else known.read(value)
+    taken = any(one.neutral == name for one in names.known.values())
+    return (name, value) if names.open and not taken else (None, None)
+
+
+def _own(neutral: str, names: ParameterNames) -> str | None:
+    """What a parameter is called there; None: it has no place."""
+    own = next((own for own, one in names.known.items() if one.neutral == neutral), None)
+    return own or (neutral if names.open and neutral not in names.known else None)
+
+
+def _metadata(metadata: Mapping[str, Json], target: Dialect) -> tuple[dict[str, Json], list[str]]:
+    """What is kept there, and the losses; the mark is left to the connector."""
+    keeps = target.metadata.keeps
+    kept = {key: value for key, value in metadata.items() if keeps is None or key == MARK_KEY or keeps(value)}
     return kept, [f"metadata.{key}" for key, value in metadata.items() if key not in kept and value is not None]
 
 
-def _is_tag(value: Json) -> bool:
-    if isinstance(value, list):
-        texts = [one for one in value if isinstance(one, str)]
-        return len(value) > 1 and value == sorted(set(texts))
-    return isinstance(value, str)
+# ---- what to tell of it ----------------------------------------------------------------------------------------------
+
+
+def table(source: Dialect, target: Dialect, fields: Collection[str]) -> list[tuple[str, str]]:
+    """Construct or field of the one, and what becomes of it in the other, whose prompts have these `fields`."""
+    way = _Way(source=source, target=target)
+    lost = [user_name(name) for name in CONTENT if name not in fields]
+    return [
+        *([("templates", "as they are")] if way.same_grammar else _grammar_rows(way)),
+        *_chat_rows(way),
+        *_parameter_rows(way),
+        *_metadata_rows(way),
+        *([(", ".join(lost), "a loss")] if lost else []),
+    ]
+
+
+def _grammar_rows(way: _Way) -> Iterator[tuple[str, str]]:
+    source, target = way.source.grammar, way.target.grammar
+    yield source.variable, target.variable
+    for one in source.constructs:
+        other = next((there.words for there in target.constructs if one.kinds <= there.kinds), None)
+        yield one.words, other or one.otherwise
+    if odd := [_KIND_WORDS[kind] for kind, _, _ in _odd(way)]:
+        yield f"names with {', '.join(odd)}", "refused: rename the variable"
+    yield from ((what, f"refused: {becomes}") for what, becomes in target.literal)
+
+
+_KIND_WORDS: Final = {
+    DOT: "dots",
+    SPACE: "whitespace",
+    BRACE: "braces",
+    SIGN: "one of # ^ / > ! & =",
+    BRACKET: "brackets",
+    DIGITS: "digits alone",
+}
+
+
+def _chat_rows(way: _Way) -> Iterator[tuple[str, str]]:
+    source, target = way.source.chat, way.target.chat
+    if source.messages and not target.messages:
+        yield "messages", "rewrite.messages: refuse | system-only | transcript; a loss when roles or messages go"
+        yield "images, tool calls and other parts that are no text", "refused"
+    elif source.messages:
+        yield "messages", "messages"
+        if target.keys is not None:
+            yield f"keys of a message besides {', '.join(sorted(target.keys))}", "a loss"
+        if target.parts is not None:
+            yield f"parts of a message besides {', '.join(sorted(target.parts | {'text'}))}", "refused"
+    if source.messages:
+        yield "raw template that is no list of messages", "refused"
+    elif target.messages and target.text:
+        yield "a text that is a JSON list of messages", "refused: it would become a chat"
+    if not target.text:
+        yield "a text", "the message of a user"
+    if way.source.escaped:
+        # \\uXXXX is the usual notation of such an escape
+        yield 'a text with \\n, \\" or \\uXXXX written out', "copied as it is, with a note"
+
+
+def _parameter_rows(way: _Way) -> Iterator[tuple[str, str]]:
+    source, target = way.source.parameters, way.target.parameters
+    for neutral in dict.fromkeys(one.neutral for names in (source, target) for one in names.known.values()):
+        if (here := _parameter_words(neutral, source, target)) is not None:
+            yield here, _parameter_words(neutral, target, source) or "a loss"
+    for one in target.known.values():
+        if one.advice:
+            yield f"{one.neutral}, other values", f"a loss: {one.advice}"
+    if not (source.open and target.open):
+        also = ", default values of variables" if source.defaults and not target.defaults else ""
+        also += ", and one whose new name is a variable of the text" if target.defaults else ""
+        yield f"other parameters{also}", "a loss"
+
+
+def _parameter_words(neutral: str, names: ParameterNames, others: ParameterNames) -> str | None:
+    """What a dialect calls a parameter, and which values of it the other one knows too."""
+    own = _own(neutral, names)
+    if own is None or (known := names.known.get(own)) is None:
+        values = next((one.values for one in others.known.values() if one.neutral == neutral), "")
+        return own and f"{own}{values}"
+    return f"{own}{known.own}"
+
+
+def _metadata_rows(way: _Way) -> Iterator[tuple[str, str]]:
+    yield way.source.metadata.says, way.target.metadata.says
+    if way.target.metadata.keeps is not None:
+        yield "other metadata", "a loss"
+
+
+def described(dialect: Dialect) -> dict[str, str]:
+    """Everything that a dialect says of itself, by what it is about."""
+    grammar, chat, parameters = dialect.grammar, dialect.chat, dialect.parameters
+    return {
+        "variable": grammar.variable,
+        **{one.name: one.words for one in grammar.constructs},
+        **{f"names with {words}": grammar.names.get(kind, _AS_IT_STANDS) for kind, words in _KIND_WORDS.items()},
+        "text taken for a tag": "; ".join(what for what, _ in grammar.literal) or "none, it is escaped",
+        "messages": "kept" if chat.messages else "one text",
+        "a text": "kept" if chat.text else "the message of a user",
+        **_message_words(dialect),
+        **{one.neutral: f"{own}{one.own or one.values}" for own, one in parameters.known.items()},
+        "other parameters": "kept" if parameters.open else "a loss",
+        "default values of variables": "among the parameters" if parameters.defaults else "a loss",
+        "metadata": dialect.metadata.says,
+    }
+
+
+def _message_words(dialect: Dialect) -> dict[str, str]:
+    keys, parts = dialect.chat.keys, dialect.chat.parts
+    if not dialect.chat.messages:
+        return {}
+    return {
+        "keys of a message": "all" if keys is None else ", ".join(sorted(keys)),
+        "parts of a content": "all" if parts is None else ", ".join(sorted(parts)) or "one text",
+    }

@@ -20,6 +20,7 @@ from engine.http.responses import (
     Fate,
     Request,
     Run,
+    Special,
     Verdict,
     Whole,
     backoff,
@@ -113,6 +114,7 @@ class Client:
         end: str,
         address: str,
         secrets: Collection[str],
+        errors: Sequence[Special] = (),
         timing: Timing,
     ) -> None:
         self.limits: Final = limits
@@ -122,6 +124,7 @@ class Client:
         self._gate = gate
         self._end = end
         self._secrets = secrets
+        self._errors = errors
         self._timing = timing
         self._health = CircuitBreaker(end, limits.attempts, address=address, clock=timing.clock, now=timing.now)
         self._refreshing = asyncio.Lock()
@@ -252,7 +255,7 @@ class Client:
             self._health.sending()
             progress.headers = self._auth.headers()  # now: a token may have expired while this waited for its turn
             answer = await self._send(request, progress.headers)
-        verdict = read_answer(request, answer)
+        verdict = read_answer(request, answer, self._errors)
         if verdict.outcome != 401 and answer.status is not None and progress.headers not in self._accepted:
             self._accepted.append(progress.headers)
         if answer.status is not None:

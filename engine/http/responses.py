@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -23,9 +23,8 @@ LONGEST_PAUSE: Final = 10 * 60.0
 CODE_LENGTH: Final = 64
 NETWORK_LOGIN: Final = 511
 """RFC 6585, section 6: sent by a network in between, never by the registry."""
-TOKEN_CODES: Final = frozenset({"EXPIRED_TOKEN", "INVALID_TOKEN"})
-"""Codes of a 403 that says what others say with 401."""
 _CODE: Final = re.compile(rf"[A-Za-z0-9_.-]{{1,{CODE_LENGTH}}}")
+_SURELY_CODE: Final = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
 
 
 class Fate(Enum):
@@ -124,12 +123,33 @@ def error_body(body: bytes) -> ErrorBody | None:
     error = root.get("error")
     places = [place for place in (error, root.get("data"), root) if isinstance(place, dict)]
     message = _first(place.get("message") for place in places)
-    code = _first(place.get(key) for place in places for key in ("errorCode", "code"))
+    code = _first(place.get(key) for place in places for key in ("errorCode", "error_code", "code"))
     if isinstance(error, str):
-        # {"error": "EXPIRED_TOKEN", "message": ..., "code": "403"} and {"error": "what went wrong"}
-        own = error if error in TOKEN_CODES else code or (error if message else None)
+        # {"error": "NO_SUCH_THING", "message": ..., "code": "403"} and {"error": "what went wrong"}
+        own = error if _SURELY_CODE.fullmatch(error) else code or (error if message else None)
         return ErrorBody(message or error, own)
     return ErrorBody(message or "", code)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Special:
+    """An answer that one registry means otherwise than its status says; of several rows the first that takes it counts.
+
+    It takes those of this status whose code is one of `codes` and whose message, or whole text where it is no JSON,
+    holds `text`, whatever its case; empty: any. `read_as`: the status that says what it means, None: its own;
+    `says`: what people are told in the place of its message.
+    """
+
+    status: int
+    codes: frozenset[str] = frozenset()
+    text: str = ""
+    read_as: int | None = None
+    says: str = ""
+
+    def takes(self, status: int, said: ErrorBody) -> bool:
+        """Whether the row is for this answer."""
+        coded = not self.codes or said.code in self.codes
+        return status == self.status and coded and self.text.lower() in said.message.lower()
 
 
 def _first(values: Iterable[Json]) -> str | None:
@@ -220,15 +240,13 @@ class Verdict:
         return "firewall" if self.firewalled else self.meaning.error
 
 
-def read_answer(request: Request, answer: Answer) -> Verdict:
-    """Judges by the status, by whether the request left, and by the body."""
+def read_answer(request: Request, answer: Answer, errors: Sequence[Special] = ()) -> Verdict:
+    """Judges by the status, by whether the request left, and by the body; `errors`: the registry's own rows."""
     # these three are values like all others; only that they are not frozen, which would double what they cost
     if answer.status is None:
         return Verdict(request=request, answer=answer, outcome=NoStatus.CUT_OFF if answer.left else NoStatus.NOT_SENT)
     if meaning_of(answer.status).read is not Fate.DONE:
-        said = _hushed(error_body(answer.body)) if request.hushed else error_body(answer.body)
-        token = answer.status == 403 and said is not None and said.code in TOKEN_CODES
-        return Verdict(request=request, answer=answer, outcome=401 if token else answer.status, said=said)
+        return _refusal(request, answer, answer.status, errors)
     if answer.fault:
         return Verdict(request=request, answer=answer, outcome=NoStatus.BAD_BODY)
     if request.blank and not answer.body.strip():
@@ -241,6 +259,20 @@ def read_answer(request: Request, answer: Answer) -> Verdict:
         return Verdict(request=request, answer=answer, outcome=NoStatus.NOT_KEPT)
     except ValueError:
         return Verdict(request=request, answer=answer, outcome=NoStatus.BAD_BODY)
+
+
+def _refusal(request: Request, answer: Answer, status: int, errors: Sequence[Special]) -> Verdict:
+    said = error_body(answer.body)
+    whole = said or ErrorBody(answer.body.decode(errors="replace").strip(), None)
+    row = next((row for row in errors if row.takes(status, whole)), None)
+    if row is not None:
+        said = whole  # known to be the registry's own, though it may be no JSON
+    if request.hushed:
+        said = _hushed(said)
+    if said is not None and row is not None and row.says:
+        said = said._replace(message=row.says)
+    outcome = status if row is None or row.read_as is None else row.read_as
+    return Verdict(request=request, answer=answer, outcome=outcome, said=said)
 
 
 def _whole(answer: Answer) -> Whole:

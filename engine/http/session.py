@@ -10,7 +10,7 @@ import functools
 import io
 import os
 import ssl
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from yarl import URL
 from engine.errors import ConfigError
 from engine.http.client import Auth, Client, RequestLimits, Timing
 from engine.http.limiter import RateLimiter
-from engine.http.responses import Answer, Request
+from engine.http.responses import Answer, Request, Special
 from engine.version import __version__
 
 __all__ = ["Auth", "Client", "KeyAuth", "RequestLimits", "Timing", "open_client"]
@@ -64,11 +64,13 @@ async def open_client(
     name: str,
     address: str = "base_url",
     secrets: Collection[str] = (),
+    errors: Sequence[Special] = (),
     timing: Timing | None = None,
 ) -> AsyncIterator[Client]:
     """A Client of the registry at `base_url`, the source or target (`name`); no message holds any of `secrets`.
 
     `address`: the key of the migration file that holds `base_url`, for what messages advise.
+    `errors`: what this registry means otherwise than the table of responses says.
     """
     url = URL(base_url)
     async with _open_session(url, limits) as session:
@@ -81,6 +83,7 @@ async def open_client(
             end=f"{name} ({url.host})",
             address=address,
             secrets=secrets,
+            errors=errors,
             timing=timing or Timing(),
         )
 

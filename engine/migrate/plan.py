@@ -11,14 +11,14 @@ from typing import Any, Final
 from engine.content.digest import changed_fields, user_name
 from engine.content.rewrite import Change, Rewritten, rewrite
 from engine.content.selection import find
-from engine.content.translate import TABLE
+from engine.content.translate import table
 from engine.errors import Rejected, Transient
 from engine.ledger.state import Record, State
 from engine.migrate.decide import Decision, decide
 from engine.migrate.job import Job
 from engine.migrate.survey import Survey
 from engine.migrate.task import Prepared, Task
-from engine.model import Dialect, Failed, Json
+from engine.model import Failed, Json
 from engine.taskgroup import for_each
 
 _NOT_REWRITTEN: Final = frozenset({"functions", "tools", "tool_choice", "raw", "metadata"})
@@ -61,7 +61,7 @@ class Planned:
     """Of the source as it is, and of the replica as it would be; for `plan --out`."""
     requests: int = 0
     """What a run would send for it."""
-    dialect: Dialect | None = None
+    dialect: str | None = None
     """What its source is written in."""
 
     def to_json(self) -> dict[str, Any]:
@@ -133,12 +133,11 @@ async def plan(
     )
 
 
-def _translation(job: Job, dialects: Collection[Dialect | None]) -> list[tuple[str, str]]:
+def _translation(job: Job, dialects: Collection[str | None]) -> list[tuple[str, str]]:
     """The table of each direction that these prompts go."""
-    there = job.target.can.dialects
-    return [
-        row for (one, to), rows in TABLE.items() if one in dialects and one not in there and to in there for row in rows
-    ]
+    there, fields = job.ends.dialect, job.target.fields
+    ways = [one for word, one in job.ends.dialects.items() if word in dialects]
+    return [row for one in ways if there is not None and one.name != there.name for row in table(one, there, fields)]
 
 
 async def _planned(job: Job, task: Task, record: Record | None, now: float) -> Planned | None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.connectors import REGISTRIES
+from engine.connectors import DIALECTS, REGISTRIES
 from engine.connectors.conductor.registry import Conductor
 from engine.connectors.files.registry import Files, open_files
 from engine.connectors.memory import Memory
@@ -125,7 +125,7 @@ async def open_conductor() -> AsyncIterator[End]:
 @asynccontextmanager
 async def open_place(where: str) -> AsyncIterator[End]:
     with TemporaryDirectory() as folder:
-        async with open_files(Path(folder, where), name="target", writes=True) as target:
+        async with open_files(Path(folder, where), name="target", writes=True, dialects=DIALECTS) as target:
 
             async def count() -> int:
                 return sum([len(page.rows) async for page in target.pages()])

@@ -496,3 +496,32 @@ def test_a_plan_groups_what_changes_alike_whatever_the_texts(tmp_path: Path, reg
     assert "create 5: p4, p3, p2 and 2 more" in shown
     assert "string: changed" in shown
     assert "{{name}}, {{ name }}" in shown  # the table of the way
+
+
+def test_a_name_that_conductor_does_not_take_fails_in_the_plan_and_a_slug_mends_it(
+    tmp_path: Path, registry: Served
+) -> None:
+    source, target = Portkey(registry), Conductor(registry)
+    for name in ("Team/Reply", "fine"):
+        source.add(name, "Hello <who>")
+    way = route(tmp_path, registry, source, target)
+    planned = {one["name"]: one["problem"] for one in way.ask("plan", "--json").json["prompts"]}
+    assert planned["fine"] is None
+    assert "'Team/Reply' cannot be used" in planned["Team/Reply"]
+    assert "{name|slug}" in planned["Team/Reply"]
+    assert did(way.run()) == {"created": 1, "failed": 1}
+    assert failures(way)["Team/Reply"][0] == "untranslatable"
+
+    way = route(tmp_path, registry, source, target, rewrite={"name": "{name|slug}"})
+    assert did(way.run()) == {"created": 1, "unchanged": 1}
+    assert set(target.prompts()) == {"fine", "team-reply"}
+
+
+def test_prompts_that_meet_under_one_slug_are_a_clash(tmp_path: Path, registry: Served) -> None:
+    source = Portkey(registry)
+    for name in ("Team/Reply", "team-reply", "alone"):
+        source.add(name, "Hello <who>")
+    way = route(tmp_path, registry, source, Conductor(registry), rewrite={"name": "{name|slug}"})
+    assert did(way.run()) == {"created": 1, "conflicts": 2}
+    assert {line["reason"] for line in lines(way.ledger) if line["kind"] == "conflict"} == {"name_clash"}
+    assert set(Conductor(registry).prompts()) == {"alone"}

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from engine.connectors import DIALECTS
 from engine.connectors.files import folder as files_folder
 from engine.connectors.files.format import Document, to_line, to_markdown
 from engine.connectors.files.registry import Files, open_files
@@ -54,18 +55,18 @@ async def rows(files: Files) -> list[Row]:
 
 
 async def ids(path: Path) -> list[str]:
-    async with open_files(path, name="source", writes=False) as files:
+    async with open_files(path, name="source", writes=False, dialects=DIALECTS) as files:
         return [row.id for row in await rows(files)]
 
 
 async def export(path: Path, *sources: Prompt, migration: str = "m") -> list[str]:
-    async with open_files(path, name="target", writes=True) as files:
+    async with open_files(path, name="target", writes=True, dialects=DIALECTS) as files:
         return await put(files, *sources, migration=migration)
 
 
 async def problems(path: Path, *, writes: bool = False, name: str = "target") -> str:
     with pytest.raises(ConfigError) as caught:
-        async with open_files(path, name=name, writes=writes):
+        async with open_files(path, name=name, writes=writes, dialects=DIALECTS):
             pass
     return str(caught.value)
 
@@ -73,7 +74,7 @@ async def problems(path: Path, *, writes: bool = False, name: str = "target") ->
 async def failing(path: Path, *, writes: bool = False) -> dict[str, str]:
     """Name -> what is wrong with it, of the prompts of a source that cannot be read."""
     found = {}
-    async with open_files(path, name="source", writes=writes) as files:
+    async with open_files(path, name="source", writes=writes, dialects=DIALECTS) as files:
         for row in await rows(files):
             try:
                 await files.fetch(row.id)
@@ -110,7 +111,7 @@ WHOLE: dict[str, Any] = {
 async def test_a_prompt_comes_back_with_its_mark_as_version_one(tmp_path: Path, where: str) -> None:
     source = prompt(**WHOLE)
     (target_id,) = await export(tmp_path / where, source)
-    async with open_files(tmp_path / where, name="source", writes=False) as files:
+    async with open_files(tmp_path / where, name="source", writes=False, dialects=DIALECTS) as files:
         found = await files.fetch(target_id)
         assert [(one.ref, one.ordinal) for one in await files.versions(target_id)] == [("1", 1)]
         assert await files.fetch(target_id, "1") == await files.fetch(target_id, "latest") == found
@@ -145,7 +146,7 @@ async def test_what_is_not_there_is_made_only_to_be_written(tmp_path: Path, wher
 @BOTH
 async def test_an_update_replaces_and_what_is_the_same_stays_untouched(tmp_path: Path, where: str) -> None:
     path, source = tmp_path / where, prompt(**WHOLE)
-    async with open_files(path, name="target", writes=True) as files:
+    async with open_files(path, name="target", writes=True, dialects=DIALECTS) as files:
         (target_id,) = await put(files, source)
         seen = [files.encode_update(replica_of(one), None) for one in (source, replace(source, text="new", tools=None))]
         before = await files.fetch(target_id)
@@ -162,7 +163,7 @@ async def test_an_update_replaces_and_what_is_the_same_stays_untouched(tmp_path:
 
 @BOTH
 async def test_an_update_of_some_fields_keeps_the_others(tmp_path: Path, where: str) -> None:
-    async with open_files(tmp_path / where, name="target", writes=True) as files:
+    async with open_files(tmp_path / where, name="target", writes=True, dialects=DIALECTS) as files:
         (target_id,) = await put(files, prompt(text="kept", model="old"))
         wanted = make_replica(
             prompt(), prompt(model="new", text="not sent"), migration="m", registry=REGISTRY, mark_in="nowhere"
@@ -182,7 +183,7 @@ async def test_what_is_changed_in_place_keeps_where_it_came_from(tmp_path: Path,
     (file,) = [path] if path.is_file() else path.iterdir()
     before = file.read_bytes()
     for text in ("changed", "Hello {{name}}"):
-        async with open_files(path, name="target", writes=True) as files:
+        async with open_files(path, name="target", writes=True, dialects=DIALECTS) as files:
             (row,) = await rows(files)
             there = await files.fetch(row.id)
             wanted = make_replica(
@@ -194,7 +195,7 @@ async def test_what_is_changed_in_place_keeps_where_it_came_from(tmp_path: Path,
 
 @BOTH
 async def test_what_is_deleted_is_gone_now_and_later(tmp_path: Path, where: str) -> None:
-    async with open_files(tmp_path / where, name="target", writes=True) as files:
+    async with open_files(tmp_path / where, name="target", writes=True, dialects=DIALECTS) as files:
         first, second = await put(files, prompt("a"), prompt("b"))
         await files.delete(first)
         with pytest.raises(Gone):
@@ -221,9 +222,9 @@ async def test_what_belongs_to_another_migration_is_not_replaced(tmp_path: Path,
 
 @BOTH
 async def test_only_one_run_writes(tmp_path: Path, where: str) -> None:
-    async with open_files(tmp_path / where, name="target", writes=True):
+    async with open_files(tmp_path / where, name="target", writes=True, dialects=DIALECTS):
         with pytest.raises(Stop, match="another run") as caught:
-            async with open_files(tmp_path / where, name="target", writes=True):
+            async with open_files(tmp_path / where, name="target", writes=True, dialects=DIALECTS):
                 pass
         assert caught.value.exit_code == 75
         assert await ids(tmp_path / where) == []
@@ -232,7 +233,7 @@ async def test_only_one_run_writes(tmp_path: Path, where: str) -> None:
 
 @BOTH
 async def test_labels_are_refused_and_publishing_is_nothing(tmp_path: Path, where: str) -> None:
-    async with open_files(tmp_path / where, name="target", writes=True) as files:
+    async with open_files(tmp_path / where, name="target", writes=True, dialects=DIALECTS) as files:
         (target_id,) = await put(files, prompt())
         await files.publish(target_id, "1")
         for call in (files.label(target_id, "1", "l"), files.create_label("prod"), files.retract(target_id, "1")):
@@ -243,7 +244,7 @@ async def test_labels_are_refused_and_publishing_is_nothing(tmp_path: Path, wher
 
 @BOTH
 async def test_the_write_test_leaves_nothing(tmp_path: Path, where: str) -> None:
-    async with open_files(tmp_path / where, name="target", writes=True) as files:
+    async with open_files(tmp_path / where, name="target", writes=True, dialects=DIALECTS) as files:
         assert [finding.level async for finding in files.write_test("c1")] == ["ok"]
         assert await rows(files) == []
 
@@ -252,7 +253,7 @@ async def test_the_write_test_leaves_nothing(tmp_path: Path, where: str) -> None
 async def test_a_prompt_that_files_cannot_hold_is_refused_before_anything_is_written(
     tmp_path: Path, where: str
 ) -> None:
-    async with open_files(tmp_path / where, name="target", writes=True) as files:
+    async with open_files(tmp_path / where, name="target", writes=True, dialects=DIALECTS) as files:
         with pytest.raises(Rejected, match="without loss") as caught:
             files.encode(replica_of(prompt(text="secret \ud83d\ude00", parameters={"secret": float("inf")})))
     assert "secret" not in str(caught.value)
@@ -264,7 +265,7 @@ async def test_a_whole_run_and_a_second_one_that_has_nothing_to_do(tmp_path: Pat
     source = memory(*(prompt(f"p{number}", updated_at="2026-01-01T00:00:00.000Z") for number in range(30)))
     written = []
     for _ in range(2):
-        async with open_files(path, name="target", writes=True) as files:
+        async with open_files(path, name="target", writes=True, dialects=DIALECTS) as files:
             ran = await run(job_of(source, files, rules=()), ledger)
         assert ran.stop is None
         assert len(ran.survey.tasks) == 30
@@ -278,7 +279,7 @@ async def test_a_whole_run_and_a_second_one_that_has_nothing_to_do(tmp_path: Pat
 async def test_a_run_with_a_lost_ledger_finds_its_replicas(tmp_path: Path, where: str) -> None:
     source = memory(*(prompt(f"p{number}") for number in range(10)))
     for number in range(2):
-        async with open_files(tmp_path / where, name="target", writes=True) as files:
+        async with open_files(tmp_path / where, name="target", writes=True, dialects=DIALECTS) as files:
             ran = await run(job_of(source, files, rules=()), tmp_path / f"{number}.ledger")
         assert ran.stop is None
         assert len(ran.survey.tasks) == 10
@@ -290,7 +291,7 @@ async def test_a_source_that_changed_changes_its_file(tmp_path: Path, ledger: Pa
     source = memory(prompt("a"), prompt("b"))
     for day, text in (("02", "one"), ("03", "two")):
         source.prompts["a"] = replace(source.prompts["a"], text=text, updated_at=f"2026-01-{day}T00:00:00.000Z")
-        async with open_files(tmp_path / where, name="target", writes=True) as files:
+        async with open_files(tmp_path / where, name="target", writes=True, dialects=DIALECTS) as files:
             ran = await run(job_of(source, files, rules=()), ledger)
             assert ran.stop is None
             found = {row.name: await files.fetch(row.id) for row in await rows(files)}
@@ -302,7 +303,7 @@ async def test_what_was_exported_is_restored(tmp_path: Path, where: str) -> None
     originals = [prompt(f"p{number}", text=f"one\r\n{number}\0") for number in range(5)]
     await export(tmp_path / where, *originals)
     target = memory()
-    async with open_files(tmp_path / where, name="source", writes=False) as files:
+    async with open_files(tmp_path / where, name="source", writes=False, dialects=DIALECTS) as files:
         job = job_of(files, target, rules=(), migration="back")
         assert (await run(job, tmp_path / "ledger")).stop is None
     assert sorted(one.text for one in target.prompts.values()) == [one.text for one in originals]
@@ -332,7 +333,7 @@ async def test_real_prompts_are_read_from_files_byte_for_byte_and_exported_twice
     assert len({one.lower() for one in made}) == len(sources)
     assert await export(tmp_path / "b", *sources) == made
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    async with open_files(tmp_path / "a", name="source", writes=False) as files:
+    async with open_files(tmp_path / "a", name="source", writes=False, dialects=DIALECTS) as files:
         found = [(await files.fetch(prompt_id)).text for prompt_id in made]
     assert [text.encode() for text in found] == [text.encode() for text in texts]
 
@@ -358,7 +359,7 @@ async def test_a_file_of_that_name_in_another_case_is_not_met(tmp_path: Path) ->
 )
 async def test_no_id_leads_out_of_the_folder(tmp_path: Path, prompt_id: str) -> None:
     (tmp_path / "x.md").write_text("---\nname: x\n---\n")
-    async with open_files(tmp_path / "f", name="target", writes=True) as files:
+    async with open_files(tmp_path / "f", name="target", writes=True, dialects=DIALECTS) as files:
         with pytest.raises(Gone):
             await files.fetch(prompt_id)
         with pytest.raises(Gone):
@@ -370,7 +371,7 @@ async def test_a_link_that_leads_out_is_refused_by_name(tmp_path: Path) -> None:
     outside, folder = tmp_path / "outside.md", tmp_path / "f"
     outside.write_text("---\nname: x\n---\nsecret")
     folder.mkdir()
-    async with open_files(folder, name="target", writes=True) as files:
+    async with open_files(folder, name="target", writes=True, dialects=DIALECTS) as files:
         (folder / "prompt-p1.md").symlink_to(outside)
         with pytest.raises(Rejected, match=r"prompt-p1\.md is a link"):
             await files.fetch("prompt-p1")
@@ -388,7 +389,7 @@ async def test_a_link_that_leads_out_is_refused_by_name(tmp_path: Path) -> None:
 async def test_a_link_inside_the_folder_is_followed(tmp_path: Path) -> None:
     await export(tmp_path, prompt())
     (tmp_path / "also.md").symlink_to("prompt-p1.md")
-    async with open_files(tmp_path, name="target", writes=True) as files:
+    async with open_files(tmp_path, name="target", writes=True, dialects=DIALECTS) as files:
         await files.describe("also", "changed")
         assert (await files.fetch("prompt-p1")).description == "changed"
     assert (tmp_path / "also.md").is_symlink()
@@ -421,7 +422,7 @@ async def test_a_file_whose_name_is_not_utf_8_is_named(tmp_path: Path) -> None:
 
 async def test_a_file_that_an_edit_breaks_meanwhile_stops_the_listing(tmp_path: Path) -> None:
     await export(tmp_path, prompt())
-    async with open_files(tmp_path, name="target", writes=False) as files:
+    async with open_files(tmp_path, name="target", writes=False, dialects=DIALECTS) as files:
         (tmp_path / "prompt-p1.md").write_text("secret")
         with pytest.raises(Stop, match=r"prompt-p1\.md:1") as caught:
             await rows(files)
@@ -432,7 +433,7 @@ async def test_a_file_that_an_edit_breaks_meanwhile_stops_the_listing(tmp_path: 
 
 async def test_an_edited_file_is_listed_as_edited(tmp_path: Path) -> None:
     await export(tmp_path, prompt())
-    async with open_files(tmp_path, name="source", writes=False) as files:
+    async with open_files(tmp_path, name="source", writes=False, dialects=DIALECTS) as files:
         (before,) = await rows(files)
         (tmp_path / "prompt-p1.md").write_text("---\nname: another\n---\nedited")
         os.utime(tmp_path / "prompt-p1.md", ns=(0, 1_700_000_000_123_999_999))
@@ -472,7 +473,7 @@ async def test_lines_are_sorted_after_an_error_too(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
 
     async def broken_run() -> None:
-        async with open_files(path, name="target", writes=True) as files:
+        async with open_files(path, name="target", writes=True, dialects=DIALECTS) as files:
             await put(files, prompt("b"), prompt("a"))
             raise RuntimeError
 
@@ -483,7 +484,7 @@ async def test_lines_are_sorted_after_an_error_too(tmp_path: Path) -> None:
 
 async def test_an_update_leaves_one_line(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    async with open_files(path, name="target", writes=True) as files:
+    async with open_files(path, name="target", writes=True, dialects=DIALECTS) as files:
         await put(files, prompt("a"), prompt("b"))
         await files.update("a", files.encode_update(replica_of(prompt("a", text="new")), None), nothing)
         assert len(path.read_bytes().splitlines()) == 3
@@ -568,7 +569,7 @@ async def test_a_line_that_is_no_prompt_fails_by_name_and_the_others_go(tmp_path
         assert told[name].startswith(f"p.jsonl:{number}: ")
         assert "secret" not in told[name]
     assert "p.jsonl:2" in await problems(path)
-    async with open_files(path, name="source", writes=False) as files:
+    async with open_files(path, name="source", writes=False, dialects=DIALECTS) as files:
         assert (await files.catalog(set())).notes == [
             "lines that are no prompts, and fail by name (6): "
             "p.jsonl:2, p.jsonl:3, p.jsonl:4, p.jsonl:5, p.jsonl:6 and 1 more"
@@ -582,7 +583,7 @@ async def test_a_line_that_is_no_prompt_fails_by_name_and_the_others_go(tmp_path
 async def test_lines_that_are_no_prompts_stay_as_they_are_when_the_others_are_changed(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_bytes(b"".join(line + b"\n" for line in BAD) + lines_of(prompt("b"), prompt("a")))
-    async with open_files(path, name="source", writes=True) as files:
+    async with open_files(path, name="source", writes=True, dialects=DIALECTS) as files:
         await files.describe("a", "changed")
     assert set(path.read_bytes().splitlines()) >= set(BAD)
     assert len(path.read_bytes().splitlines()) == len(BAD) + 2
@@ -602,7 +603,7 @@ async def test_a_byte_order_mark_is_no_part_of_a_line(tmp_path: Path) -> None:
     path, mark = tmp_path / "p.jsonl", b"\xef\xbb\xbf"
     path.write_bytes(mark + lines_of(prompt("b")) + b"\r\n" + mark + lines_of(prompt("a")).rstrip())
     assert await ids(path) == ["a", "b"]
-    async with open_files(path, name="target", writes=True) as files:
+    async with open_files(path, name="target", writes=True, dialects=DIALECTS) as files:
         assert (await files.fetch("b")).text == "Hello {{name}}"
         await files.describe("b", "changed")
         await put(files, prompt("c"))
@@ -624,7 +625,7 @@ async def test_a_file_of_lines_in_another_encoding_is_refused_whole(tmp_path: Pa
 async def test_a_hand_written_line_without_a_digest_is_read(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"id": "a", "name": "n", "string": "Hi {{who}}"}\r\n')
-    async with open_files(path, name="source", writes=False) as files:
+    async with open_files(path, name="source", writes=False, dialects=DIALECTS) as files:
         found = await files.fetch("a")
     assert (found.name, found.text, set(found.variables)) == ("n", "Hi {{who}}", {"who"})
 
@@ -666,7 +667,7 @@ KILLED = """
         os._exit(9)
 
     async def main():
-        async with open_files(path, name="target", writes=True) as files:
+        async with open_files(path, name="target", writes=True, dialects=DIALECTS) as files:
             await put(files, prompt("b"))
             {where} = die
             await put(files, prompt("a"))
@@ -699,7 +700,7 @@ async def test_a_killed_run_leaves_lines_that_the_next_one_sorts(tmp_path: Path,
 FULL = """
     async def main():
         try:
-            async with open_files(path, name="target", writes=True) as files:
+            async with open_files(path, name="target", writes=True, dialects=DIALECTS) as files:
                 await put(files, prompt("b"))
                 before = {p.name: p.read_bytes() for p in sorted(path.parent.rglob("*")) if p.is_file()}
                 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
@@ -730,7 +731,7 @@ async def test_when_the_disk_fails_behind_the_write_the_outcome_is_in_doubt(
     def broken(*_: Any) -> None:
         raise OSError(5, "Input/output error")
 
-    async with open_files(tmp_path / where, name="target", writes=True) as files:
+    async with open_files(tmp_path / where, name="target", writes=True, dialects=DIALECTS) as files:
         with monkeypatch.context() as patch:
             patch.setattr(os, "ftruncate", broken)
             patch.setattr(os, "fdatasync", broken)
@@ -744,7 +745,7 @@ async def test_when_the_disk_fails_behind_the_write_the_outcome_is_in_doubt(
 
 async def test_nothing_is_written_before_the_run_is_told(tmp_path: Path) -> None:
     seen: list[Sequence[str]] = []
-    async with open_files(tmp_path, name="target", writes=True) as files:
+    async with open_files(tmp_path, name="target", writes=True, dialects=DIALECTS) as files:
 
         async def sending() -> None:
             seen.append(os.listdir(tmp_path))
@@ -755,6 +756,6 @@ async def test_nothing_is_written_before_the_run_is_told(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("where", ["prompts", "prompts.jsonl"])
 async def test_a_target_that_is_not_there_yet_is_empty_to_who_only_looks(where: str, tmp_path: Path) -> None:
-    async with open_files(tmp_path / where, name="target", writes=False) as files:
+    async with open_files(tmp_path / where, name="target", writes=False, dialects=DIALECTS) as files:
         assert [page.rows async for page in files.pages()] == [[]]
     assert list(tmp_path.iterdir()) == []

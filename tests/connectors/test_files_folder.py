@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.connectors import DIALECTS
 from engine.connectors.files.registry import open_files
 from engine.connectors.files.store import TEMPORARY
 from engine.content.digest import make_replica
@@ -26,13 +27,13 @@ def written(path: Path, name: str = "x", text: str = "Hi\n", **front: str) -> No
 
 
 async def catalog(path: Path, name: str = "source") -> Catalog:
-    async with open_files(path, name=name, writes=False) as files:
+    async with open_files(path, name=name, writes=False, dialects=DIALECTS) as files:
         return await files.catalog({"collections"})
 
 
 async def collections(path: Path) -> dict[str, str | None]:
     """Id -> collection, as the listing has it and as the prompt has it."""
-    async with open_files(path, name="source", writes=False) as files:
+    async with open_files(path, name="source", writes=False, dialects=DIALECTS) as files:
         found = {row.id: row.collection for row in await rows(files)}
         assert {one: (await files.fetch(one)).collection for one in found} == found
         return found
@@ -92,7 +93,7 @@ async def test_folders_deeper_than_a_path_can_be_fail_by_name(tmp_path: Path) ->
     (told,) = (await failing(tmp_path)).values()
     assert "cannot be looked into (File name too long)" in told
     assert "x" in await ids(tmp_path)
-    async with open_files(tmp_path, name="target", writes=True) as files:
+    async with open_files(tmp_path, name="target", writes=True, dialects=DIALECTS) as files:
         assert len(await rows(files)) == 1
 
 
@@ -105,7 +106,7 @@ async def test_any_name_of_a_file_is_an_id(tmp_path: Path) -> None:
         written(tmp_path / "in" / name / f"{name}.md", name=f"m{number}")
     found = await collections(tmp_path)
     assert set(found) == {*ODD, *(f"in/{name}/{name}" for name in ODD)}
-    async with open_files(tmp_path, name="target", writes=True) as files:
+    async with open_files(tmp_path, name="target", writes=True, dialects=DIALECTS) as files:
         for prompt_id in found:
             await files.describe(prompt_id, "changed")
             await files.delete(prompt_id)
@@ -146,7 +147,7 @@ async def test_what_is_passed_over_is_counted_and_named(tmp_path: Path) -> None:
         "files passed over, because a README is a prompt only with front matter (2): README.md, team/readme.MD",
     ]
     (tmp_path / "own").symlink_to(tmp_path)
-    async with open_files(tmp_path, name="source", writes=False) as files:
+    async with open_files(tmp_path, name="source", writes=False, dialects=DIALECTS) as files:
         await rows(files)
         with pytest.raises(Rejected):
             await files.fetch("nobody/a")
@@ -169,7 +170,7 @@ async def test_a_folder_that_is_a_link_leads_nowhere(tmp_path: Path) -> None:
     written(tmp_path / "outside" / "secret.md")
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / "in").symlink_to(tmp_path / "outside")
-    async with open_files(tmp_path / "f", name="target", writes=True) as files:
+    async with open_files(tmp_path / "f", name="target", writes=True, dialects=DIALECTS) as files:
         assert await rows(files) == []
         with pytest.raises(Rejected, match="leads out"):
             await files.fetch("in/secret")
@@ -192,7 +193,7 @@ async def test_a_folder_that_nobody_may_read_fails_by_name(tmp_path: Path, monke
     told = await failing(tmp_path)
     assert told == {"shut/": "shut: cannot be looked into (Permission denied): mend its rights"}
     assert sorted(await ids(tmp_path)) == ["good", "shut/"]
-    async with open_files(tmp_path, name="target", writes=True) as files:
+    async with open_files(tmp_path, name="target", writes=True, dialects=DIALECTS) as files:
         assert [row.id for row in await rows(files)] == ["good"]
 
 
@@ -222,7 +223,7 @@ async def test_a_file_that_is_no_prompt_fails_by_name_and_the_others_go(tmp_path
         assert told[name].startswith(words)
         assert told[f"sub/{name}"].startswith(f"sub/{words}")
     target = memory()
-    async with open_files(tmp_path / "p", name="source", writes=False) as files:
+    async with open_files(tmp_path / "p", name="source", writes=False, dialects=DIALECTS) as files:
         ran = await run(job_of(files, target, rules=()), ledger)
     assert ran.stop is None
     assert [one.name for one in target.prompts.values()] == ["good"]
@@ -235,7 +236,7 @@ async def test_a_file_that_was_mended_is_taken_up_again(tmp_path: Path, ledger: 
     path.write_text("no prompt")
     statuses = []
     for _ in range(3):
-        async with open_files(tmp_path / "p", name="source", writes=False) as files:
+        async with open_files(tmp_path / "p", name="source", writes=False, dialects=DIALECTS) as files:
             ran = await run(job_of(files, target, rules=()), ledger)
         statuses.append(ran.statuses)
         written(path)
@@ -247,7 +248,7 @@ async def test_a_target_minds_what_is_no_prompt_only_where_its_replicas_are(tmp_
     written(tmp_path / "a.md")
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "notes.md").write_text("# Notes")
-    async with open_files(tmp_path, name="target", writes=True) as files:
+    async with open_files(tmp_path, name="target", writes=True, dialects=DIALECTS) as files:
         assert [row.id for row in await rows(files)] == ["a"]
     (tmp_path / "notes.md").write_text("# Notes")
     assert "notes.md:1" in await problems(tmp_path, writes=True)
@@ -261,7 +262,7 @@ async def test_a_file_in_a_subfolder_is_changed_where_it_stands(tmp_path: Path) 
     written(path)
     written(tmp_path / "team" / "said.md", collection="team")
     (tmp_path / "team" / f"{TEMPORARY}1-1.tmp").touch()
-    async with open_files(tmp_path, name="source", writes=True) as files:
+    async with open_files(tmp_path, name="source", writes=True, dialects=DIALECTS) as files:
         for prompt_id in ("team/a", "team/said"):
             there = await files.fetch(prompt_id)
             wanted = make_replica(there, there, migration="m", registry="r", mark_in="nowhere")
@@ -288,7 +289,7 @@ async def test_replicas_stay_in_the_folder_itself_whatever_their_source_lies_in(
 async def test_prompts_are_selected_by_the_folder_that_they_lie_in(tmp_path: Path, ledger: Path) -> None:
     for name in ("a/x.md", "a/b/y.md", "z.md"):
         written(tmp_path / "p" / name, name=name)
-    async with open_files(tmp_path / "p", name="source", writes=False) as files:
+    async with open_files(tmp_path / "p", name="source", writes=False, dialects=DIALECTS) as files:
         job = job_of(files, memory(), rules=(), select=Select(collections=("a/b",)))
         assert set((await run(job, ledger)).statuses) == {"a/b/y"}
 
@@ -326,7 +327,7 @@ def test_a_collection_that_is_no_folder_is_refused_with_the_nearest(tmp_path: Pa
 async def test_an_update_in_place_of_a_folder_with_a_bad_file_changes_the_others(tmp_path: Path, ledger: Path) -> None:
     written(tmp_path / "p" / "a.md", model="old")
     (tmp_path / "p" / "b.md").write_text("no prompt")
-    async with open_files(tmp_path / "p", name="source", writes=True) as files:
+    async with open_files(tmp_path / "p", name="source", writes=True, dialects=DIALECTS) as files:
         there = await files.fetch("a")
         body = files.encode_update(replica_of(there), None)
         assert await files.update("a", body, nothing) == Updated(version_id="1")

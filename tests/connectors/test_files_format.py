@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from engine.connectors import DIALECTS
 from engine.connectors.files.format import (
     Document,
     Unreadable,
@@ -41,7 +42,7 @@ def markdown(one: Prompt) -> str:
 
 
 def read(content: str | bytes) -> Prompt:
-    return from_markdown(content.encode() if isinstance(content, str) else content, "p1").prompt
+    return from_markdown(content.encode() if isinstance(content, str) else content, "p1", DIALECTS).prompt
 
 
 def content_of(one: Prompt) -> Prompt:
@@ -183,7 +184,7 @@ def test_any_prompt_comes_back_from_markdown(one: Prompt) -> None:
 def test_any_prompt_comes_back_from_a_line(one: Prompt, inputs: Inputs) -> None:
     whole = replace(one, updated_at="2026-01-01T00:00:00.000Z", notes=("is shared",), inputs=inputs)
     line = to_line(Document(prompt=whole))
-    found = from_line(line, 1).prompt
+    found = from_line(line, 1, DIALECTS).prompt
     assert line.count(b"\n") == 1
     assert found.text == one.text
     assert replace(found, variables=(), inputs=Inputs()) == replace(whole, variables=(), inputs=Inputs())
@@ -192,7 +193,7 @@ def test_any_prompt_comes_back_from_a_line(one: Prompt, inputs: Inputs) -> None:
 
 
 def test_a_line_tells_nothing_from_what_is_empty() -> None:
-    found = from_line(to_line(Document(prompt=prompt(tools=[], functions=None, tool_choice=""))), 1).prompt
+    found = from_line(to_line(Document(prompt=prompt(tools=[], functions=None, tool_choice=""))), 1, DIALECTS).prompt
     assert (found.tools, found.functions, found.tool_choice) == ([], None, "")
 
 
@@ -204,7 +205,7 @@ def test_real_prompts_come_back_byte_for_byte() -> None:
         one = prompt(text, name=told["name"], parameters=told["parameters"] or {}, tools=told["tools"])
         content = to_markdown(Document(prompt=one))
         assert read(content).text.encode() == text.encode()
-        assert from_line(to_line(Document(prompt=one)), 1).prompt.text.encode() == text.encode()
+        assert from_line(to_line(Document(prompt=one)), 1, DIALECTS).prompt.text.encode() == text.encode()
         assert differences(one, read(content)) == ()
         chat += read_yaml(content.decode().split("---\n")[1]).values.get("chat") is not None
     assert chat > 150, "chats are to be read as chats"
@@ -392,10 +393,10 @@ def test_a_number_in_a_message_that_somebody_edits_is_kept() -> None:
 
 def test_a_line_keeps_numbers_as_they_are_written_and_says_which_it_cannot() -> None:
     line = b'{"id":"a","name":"b","string":"","parameters":{"x":0.12345678901234567890,"y":NaN}}'
-    found = from_line(line, 7).prompt
+    found = from_line(line, 7, DIALECTS).prompt
     assert as_written(found.parameters) == "{'x': 0.12345678901234567890, 'y': nan}"
     with pytest.raises(Unreadable, match="a number that cannot be kept") as caught:
-        from_line(line.replace(b"NaN", b"1e" + b"9" * 4301), 7)
+        from_line(line.replace(b"NaN", b"1e" + b"9" * 4301), 7, DIALECTS)
     assert caught.value.line == 7
 
 
@@ -425,7 +426,7 @@ def test_the_line_ends_inside_of_messages_are_kept(ends: str) -> None:
     told = [{"role": "system", "content": ends}, {"role": "user", "content": [{"type": "text", "text": ends}]}]
     for text in (ends, json.dumps(told, ensure_ascii=False), json.dumps(told)):
         assert read(markdown(prompt(text))).text == text
-        assert from_line(to_line(Document(prompt=prompt(text))), 1).prompt.text == text
+        assert from_line(to_line(Document(prompt=prompt(text))), 1, DIALECTS).prompt.text == text
 
 
 def test_a_chat_that_an_editor_on_windows_saved_has_no_stray_line_ends() -> None:
@@ -449,12 +450,12 @@ CHATS_UNSAID: Final = {
 @pytest.mark.parametrize("text", CHATS_UNSAID.values(), ids=CHATS_UNSAID)
 def test_a_chat_that_does_not_say_so_is_noticed_by_its_line(text: str) -> None:
     begin = f"---\nname: a\n---\n{text}".encode()
-    found = from_markdown(begin, "p1")
+    found = from_markdown(begin, "p1", DIALECTS)
     assert found.prompt.text == text
     assert found.like_chat == (5 if text.startswith("Hello") else 4)
     ours = replace(found.prompt, metadata={"promptferry": "0123456789abcdef"})
-    assert from_markdown(to_markdown(Document(prompt=ours)), "p1").like_chat is None
-    assert from_markdown(f"---\nname: a\nstring: {json.dumps(text)}\n---\n".encode(), "p1").like_chat is None
+    assert from_markdown(to_markdown(Document(prompt=ours)), "p1", DIALECTS).like_chat is None
+    assert from_markdown(f"---\nname: a\nstring: {json.dumps(text)}\n---\n".encode(), "p1", DIALECTS).like_chat is None
 
 
 @pytest.mark.parametrize(
@@ -462,7 +463,7 @@ def test_a_chat_that_does_not_say_so_is_noticed_by_its_line(text: str) -> None:
     ["# System\nYou are\n## Style\n", "The user: is\n", "---\nuser\n---\n", "--- Notes ---\n", '[{"role": "user"}]'],
 )
 def test_a_text_that_only_speaks_of_roles_is_no_chat(text: str) -> None:
-    assert from_markdown(f"---\nname: a\n---\n{text}".encode(), "p1").like_chat is None
+    assert from_markdown(f"---\nname: a\n---\n{text}".encode(), "p1", DIALECTS).like_chat is None
 
 
 def test_a_message_with_a_key_twice_is_refused_by_its_line() -> None:
@@ -484,7 +485,7 @@ def test_a_message_with_a_key_twice_is_refused_by_its_line() -> None:
 )
 def test_a_line_with_a_key_twice_is_refused(line: str, words: str) -> None:
     with pytest.raises(Unreadable, match=words) as caught:
-        from_line(line.encode(), 3)
+        from_line(line.encode(), 3, DIALECTS)
     assert caught.value.line == 3
     assert "secret" not in str(caught.value)
 
@@ -512,10 +513,10 @@ def test_an_edited_line_is_refused_until_its_digest_is_taken_out() -> None:
     line = to_line(Document(prompt=prompt()))
     told = json.loads(line) | {"string": "secret"}
     with pytest.raises(Unreadable, match="take out `digest`") as caught:
-        from_line(json.dumps(told).encode(), 7)
+        from_line(json.dumps(told).encode(), 7, DIALECTS)
     assert caught.value.line == 7
     del told["digest"]
-    assert from_line(json.dumps(told).encode(), 7).prompt.text == "secret"
+    assert from_line(json.dumps(told).encode(), 7, DIALECTS).prompt.text == "secret"
 
 
 @pytest.mark.parametrize(
@@ -523,7 +524,7 @@ def test_an_edited_line_is_refused_until_its_digest_is_taken_out() -> None:
 )
 def test_a_line_that_is_no_prompt_is_refused(line: bytes) -> None:
     with pytest.raises(Unreadable):
-        from_line(line, 1)
+        from_line(line, 1, DIALECTS)
 
 
 @pytest.mark.parametrize(

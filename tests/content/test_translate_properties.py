@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.content.digest import content
-from engine.content.translate import translate, variables_of
 from engine.model import Json, Prompt
 from engine.sandbox.portkey.template import components
+from tests.content.test_translate import translate, variables_of
 
 TAG = re.compile(r"\{\{\s*(.*?)\s*\}\}", re.DOTALL)
 NAMES = ["x", "größe", "user-name", "a.b", "a b", "{x", "#x", "a/b", "$", "temperature", "top_p", ""]
@@ -148,9 +148,9 @@ def test_both_registries_would_send_the_same_to_the_model(text: str, value: str)
 @given(smooth_mustache, smooth_dollars)
 def test_ordinary_texts_are_not_refused(mustache: str, dollars: str) -> None:
     for text, dialect, to in ((mustache, "portkey", "conductor"), (dollars, "conductor", "portkey")):
-        source = Prompt(id="p", name="n", text=text, dialect=dialect)  # type: ignore[arg-type]
+        source = Prompt(id="p", name="n", text=text, dialect=dialect)
         if "${ " not in text:
-            assert translate(source, to).refused == ()  # type: ignore[arg-type]
+            assert translate(source, to).refused == ()
 
 
 @settings(max_examples=400, deadline=None)

@@ -9,7 +9,7 @@ import socket
 import ssl
 import subprocess
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from email.utils import formatdate
 from itertools import count
@@ -26,6 +26,7 @@ from engine.http.redact import clean
 from engine.http.responses import (
     FIRST_BACKOFF,
     LONGEST_BACKOFF,
+    Special,
     backoff,
     error_body,
     meaning_of,
@@ -73,6 +74,7 @@ async def wired(
     clock: Callable[[], float] | None = None,
     draw: float = 0.0,
     body_cap: int = 2**20,
+    errors: Sequence[Special] = (),
 ) -> AsyncIterator[Wire]:
     slept: list[float] = []
 
@@ -83,7 +85,7 @@ async def wired(
     timing = Timing(sleep=sleep, clock=clock or (lambda: sum(slept)), now=lambda: 1_000_000_000.0, draw=lambda: draw)
     limits = RequestLimits(timeout=total, attempts=attempts, connect=2, body_cap=body_cap)
     async with open_client(
-        url, auth or KeyAuth("x-api-key", KEY), gate, limits, name="target", timing=timing
+        url, auth or KeyAuth("x-api-key", KEY), gate, limits, name="target", timing=timing, errors=errors
     ) as client:
         yield Wire(client, gate, slept)
 
@@ -727,6 +729,7 @@ def wants(token: str, refusal: Step) -> tuple[RawServer, Step]:
     return server, step
 
 
+ERRORS = (Special(status=403, codes=frozenset({"EXPIRED_TOKEN"}), read_as=401),)
 EXPIRED = answer(403, b'{"error":"EXPIRED_TOKEN","message":"Token expired"}')
 
 
@@ -734,7 +737,7 @@ EXPIRED = answer(403, b'{"error":"EXPIRED_TOKEN","message":"Token expired"}')
 async def test_one_refresh_for_everyone(refusal: Step) -> None:
     server, _ = wants("token-2", refusal)
     token = Token(last=2)
-    async with server, wired(server.url, auth=token) as wire:
+    async with server, wired(server.url, auth=token, errors=ERRORS) as wire:
         creates = await asyncio.gather(*(wire.create() for _ in range(8)), *(wire.read() for _ in range(8)))
         assert creates == [{"id": "7"}] * 16
         assert token.refreshes == 1
@@ -746,7 +749,7 @@ async def test_a_key_that_stays_refused(refusal: Step) -> None:
     for last, refreshes, sent in ((1, 1, 1), (9, 1, 2)):
         server, _ = wants("another", refusal)
         token = Token(last=last)
-        async with server, wired(server.url, auth=token) as wire:
+        async with server, wired(server.url, auth=token, errors=ERRORS) as wire:
             error = await caught(wire.create())
             assert say(error) == "Stop key_refused Rejected"
             assert (token.refreshes, len(server.received)) == (refreshes, sent)
@@ -791,6 +794,10 @@ async def test_a_firewall_is_told_from_the_registry() -> None:
         (b'{"status":"failure","message":"m"}', "m", None),
         (b'{"status":403,"error":"EXPIRED_TOKEN","message":"m"}', "m", "EXPIRED_TOKEN"),
         (b'{"error":"INVALID_TOKEN"}', "INVALID_TOKEN", "INVALID_TOKEN"),
+        (b'{"status":404,"error":"NO_SUCH_THING","message":"m","code":"404"}', "m", "NO_SUCH_THING"),
+        (b'{"error":"Not Found","message":"m","code":"AB02"}', "m", "AB02"),
+        (b'{"error":"Not Found","message":"m"}', "m", "Not Found"),
+        (b'{"error_code":"ALREADY_THERE","message":"m"}', "m", "ALREADY_THERE"),
         (b'{"error":"m"}', "m", None),
         (b'{"error":{"code":17},"data":{"message":"m"}}', "m", "17"),
         (b'{"error":null,"data":[],"message":["m"]}', "", None),

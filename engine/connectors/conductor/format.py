@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from engine.connectors.conductor.dialect import CONDUCTOR, NAMES
 from engine.content.digest import differences
 from engine.errors import Rejected
 from engine.lossless_json import encode
@@ -22,7 +23,6 @@ SAMPLING: Final = ("temperature", "topP", "responseFormat", "stopWords")
 FIRST_VERSION: Final = 1
 _DROPPED: Final = frozenset(f"parameters.{name}" for name in SAMPLING)
 _TAGS: Final = frozenset({"metadata", "collection"})
-_SLASHES: Final = frozenset("/\\")
 _SERVER_OWNED: Final = frozenset(
     "version variables createTime updateTime createdOn updatedOn createdBy updatedBy ownerApp".split()
 )
@@ -58,7 +58,7 @@ def prompt_of(item: Json, asked: str | None = None) -> Prompt:
         integrations=others,
         version=version_ref(item.get("version")),
         updated_at=_time(item.get("updateTime")),
-        dialect="conductor",
+        dialect=CONDUCTOR.name,
         extra={name: value for name, value in item.items() if name not in _KNOWN and value is not None},
     )
 
@@ -160,7 +160,8 @@ def dropped_says(fields: Sequence[str]) -> str:
 def body_of(replica: Replica) -> bytes:
     """One prompt of a bulk, without version. Rejected when it cannot be written without loss."""
     prompt = replica.prompt
-    _check_name(prompt.name)
+    if (why := NAMES.refuses(prompt.name)) is not None:
+        raise Rejected(why, error="bad_name")
     if lost := sorted(prompt.parameters.keys() - {*SAMPLING}):
         names = ", ".join(f"parameters.{name}" for name in lost)
         raise Rejected(f"{names}: there is no place for that in Conductor; drop it in rewrite", error="loss")
@@ -181,15 +182,6 @@ def body_of(replica: Replica) -> bytes:
 def tags_as_sent(tags: Collection[Tag]) -> list[Item]:
     """In the registry's own words, sorted."""
     return [{"key": key, "value": value} for key, value in sorted(tags)]
-
-
-def _check_name(name: str) -> None:
-    """Names stand in paths, where servers refuse a slash, escaped or not."""
-    if not name.strip() or name != name.strip() or name in (".", "..") or not name.isprintable() or _SLASHES & {*name}:
-        raise Rejected(
-            f"the name {name!r} cannot stand in a path of Conductor: use rewrite.name, as with {{slug}}",
-            error="bad_name",
-        )
 
 
 def _pairs(prompt: Prompt) -> list[str]:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from engine.connectors.conductor.bulk import Bulk
+from engine.connectors.conductor.dialect import CONDUCTOR, NAMES
 from engine.connectors.conductor.endpoint import ConductorEndpoint
 from engine.connectors.conductor.format import (
     FIRST_VERSION,
@@ -34,6 +35,7 @@ from engine.connectors.conductor.format import (
 from engine.connectors.endpoint import Opening
 from engine.connectors.outcomes import outcome
 from engine.errors import Gone, Rejected, Stop, Transient, UnknownOutcome
+from engine.http.responses import Special
 from engine.http.session import Client
 from engine.lossless_json import decode, encode
 from engine.model import (
@@ -55,6 +57,8 @@ from engine.model import (
 from engine.taskgroup import task_group
 
 TOKEN_HEADER: Final = "X-Authorization"
+ERRORS: Final = (Special(status=403, codes=frozenset({"EXPIRED_TOKEN", "INVALID_TOKEN"}), read_as=401),)
+"""A token that is refused is told with 403."""
 LISTABLE: Final = 2_000
 """Prompts of a store that is read back by its listing: one call for a whole bulk. A larger one is read by name."""
 _SCRATCH_MARK: Final = (MARK_KEY, "0" * 16)
@@ -104,8 +108,8 @@ class TokenAuth:
 async def connect(end: ConductorEndpoint, opening: Opening) -> AsyncIterator[Conductor]:
     """A cluster under its own client."""
     async with (
-        opening.client(end.address, NoAuth(), secrets=end.keys) as unsigned,
-        opening.client(end.address, TokenAuth(unsigned, *end.keys), secrets=end.keys) as client,
+        opening.client(end.address, NoAuth(), secrets=end.keys, errors=ERRORS) as unsigned,
+        opening.client(end.address, TokenAuth(unsigned, *end.keys), secrets=end.keys, errors=ERRORS) as client,
     ):
         yield Conductor(client, batch=opening.batch)
 
@@ -114,7 +118,8 @@ class Conductor:
     """One cluster of Orkes Conductor."""
 
     can = Abilities(
-        dialects=frozenset({"conductor"}),
+        dialect=CONDUCTOR,
+        names=NAMES,
         own_ids=False,
         taken="overwrites",
         published="newest",

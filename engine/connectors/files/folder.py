@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
@@ -16,7 +16,7 @@ from engine.connectors.files.store import TEMPORARY, Written, gone, iso, key_of_
 from engine.connectors.files.tree import ENDING
 from engine.errors import ConfigError, Problem, Rejected, Transient
 from engine.ledger.durable import PUBLIC, make_folder, new_file, open_folder, put_in_place, sync_folder, write_all
-from engine.model import Row
+from engine.model import Dialect, Row
 
 
 class Folder:
@@ -27,7 +27,7 @@ class Folder:
 
     batch = 1
 
-    def __init__(self, path: Path, *, name: str, writes: bool) -> None:
+    def __init__(self, path: Path, *, name: str, writes: bool, dialects: Mapping[str, Dialect]) -> None:
         if not path.exists():
             if not writes:
                 raise missing(path, name)
@@ -35,7 +35,8 @@ class Folder:
         if not path.is_dir():
             raise ConfigError([Problem("is no folder; a file must end in .jsonl", file=str(path), key=name)])
         self.path = path.resolve()
-        self._reader = Reader(self.path, whole=name == "target")
+        self._dialects = dialects
+        self._reader = Reader(self.path, whole=name == "target", dialects=dialects)
         self._choosing = Lock()
         self._numbers = count(1)
         self._lock = open_folder(self.path)
@@ -80,10 +81,17 @@ class Folder:
         except OSError as error:
             raise Rejected(f"{prompt_id}{ENDING} cannot be read ({error.strerror})", error="not_readable") from error
         try:
-            return collected(from_markdown(content, prompt_id), _folder_of(prompt_id)), iso(time)
+            return collected(from_markdown(content, prompt_id, self._dialects), _folder_of(prompt_id)), iso(time)
         except Unreadable as error:
             problem = Problem(error.message, file=str(path), line=error.line)
             raise Rejected(f"{problem}", error="not_a_prompt") from None
+
+    def _names_collection(self, content: bytes) -> bool:
+        """Whether the file itself says which."""
+        try:
+            return self.parse(content).prompt.collection is not None
+        except Unreadable:
+            return True
 
     def form(self, document: Document) -> bytes:
         """The file."""
@@ -91,7 +99,7 @@ class Folder:
 
     def parse(self, content: bytes) -> Document:
         """The prompt of a file."""
-        return from_markdown(content, "")
+        return from_markdown(content, "", self._dialects)
 
     def add(self, several: Sequence[Written]) -> list[str]:
         """A new file for each."""
@@ -103,7 +111,7 @@ class Folder:
         with self._refused():
             there = path.read_bytes()
             folder = _folder_of(prompt_id)
-            if folder is not None and document.prompt.collection == folder and not _names_collection(there):
+            if folder is not None and document.prompt.collection == folder and not self._names_collection(there):
                 document = replace(document, prompt=replace(document.prompt, collection=None))
             content = to_markdown(document)
             if there != content:
@@ -195,11 +203,3 @@ def _stems(one: Written) -> Iterator[str]:
 def _folder_of(prompt_id: str) -> str | None:
     """The subfolder that it is in."""
     return prompt_id.rpartition("/")[0] or None
-
-
-def _names_collection(content: bytes) -> bool:
-    """Whether the file itself says which."""
-    try:
-        return from_markdown(content, "").prompt.collection is not None
-    except Unreadable:
-        return True

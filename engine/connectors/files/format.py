@@ -20,7 +20,7 @@ from engine.connectors.files.yaml import SPLIT_PAIR, Front, Unreadable, read_yam
 from engine.content.digest import digest
 from engine.content.textfile import NotText, decoded, other_encoding, repeated_key
 from engine.lossless_json.numbers import dumps, loads
-from engine.model import MARK_KEY, Dialect, Inputs, Json, Prompt, stored_version, version_ref
+from engine.model import DEFAULT_DIALECT, MARK_KEY, Dialect, Inputs, Json, Prompt, stored_version, version_ref
 
 __all__ = [
     "Document",
@@ -69,7 +69,6 @@ _LISTS: Final = frozenset({"integrations", "labels", "variables", "notes"})
 _FREE: Final = frozenset({"tools", "tool_choice", "functions"})
 _TEXTS: Final = _KEYS.keys() - _MAPS - _FREE - {"raw", "source_version"} | {"string"}
 """Keys whose values, or what a list of them holds, are texts."""
-_DIALECTS: Final = ("portkey", "conductor")
 
 _FRONT: Final = re.compile(rb"(?:\xef\xbb\xbf)?---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.S | re.M)
 _HEAD: Final = re.compile(r"^--- (?:([A-Za-z_]+)(, in a list)?|(message as JSON)) ---(\r?)$", re.M)
@@ -81,11 +80,6 @@ _OTHER_HEAD: Final = re.compile(
     re.M | re.I,
 )
 """How others write a message's head. One may be a heading of the text itself; two different roles are a chat."""
-_TAGS: Final[Mapping[Dialect, re.Pattern[str]]] = {
-    "portkey": re.compile(r"\{\{\{?\s*[#^&]?\s*([^\s{}#^&/!>]+)\s*\}?\}\}"),
-    "conductor": re.compile(r"\$\{(.*?)\}"),
-}
-
 _LONGEST_STEM: Final = 80
 _UNSAFE: Final = re.compile(r"[^a-z0-9._-]+")
 _RESERVED: Final = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?|readme")
@@ -146,7 +140,7 @@ def to_markdown(document: Document) -> bytes:
     return f"---\n{write_yaml(front)}---\n{body}".encode()
 
 
-def from_markdown(content: bytes, prompt_id: str) -> Document:
+def from_markdown(content: bytes, prompt_id: str, dialects: Mapping[str, Dialect]) -> Document:
     """The prompt that the file holds. Raises Unreadable with the line; no message holds any of the content."""
     found = _FRONT.match(content)
     if found is None:
@@ -163,7 +157,7 @@ def from_markdown(content: bytes, prompt_id: str) -> Document:
         body = text
     elif chat is not None:
         body = _from_sections(chat, body, lines["chat"], begin)
-    prompt = _prompt({**values, "id": prompt_id, "string": body}, lines, 1, _KEYS)
+    prompt = _prompt({**values, "id": prompt_id, "string": body}, lines, 1, _KEYS, dialects)
     plain = chat is None and text is None and MARK_KEY not in prompt.metadata  # what we wrote is what it says
     return Document(prompt=prompt, like_chat=_like_chat(body, begin) if plain else None)
 
@@ -318,7 +312,7 @@ def to_line(document: Document) -> bytes:
     return wire.encode(told) + b"\n"
 
 
-def from_line(line: bytes, number: int) -> Document:
+def from_line(line: bytes, number: int, dialects: Mapping[str, Dialect]) -> Document:
     """The prompt of a line. Raises Unreadable with `number`; no message holds any of the content."""
     text = _decoded(line, number)
     try:
@@ -335,7 +329,7 @@ def from_line(line: bytes, number: int) -> Document:
     if values.get("deleted") is True:
         return Document(prompt=Prompt(id=prompt_id, name="", text=""), deleted=True)
     told, replaces = values.pop("digest", None), values.pop("replaces", False) is True
-    prompt = _prompt(values, {}, number, _LINE_KEYS)
+    prompt = _prompt(values, {}, number, _LINE_KEYS, dialects)
     if told is not None and told != digest(prompt):
         raise Unreadable(
             number,
@@ -384,7 +378,7 @@ def _values(prompt: Prompt, keys: Mapping[str, str]) -> Iterator[tuple[str, Json
     for key, field in keys.items():
         value = getattr(prompt, field)
         if field == "dialect":
-            yield key, value if value != "portkey" else None
+            yield key, value if value != DEFAULT_DIALECT else None
         elif field == "inputs":
             yield key, _of_inputs(value)
         elif field in ("variables", "integrations"):
@@ -404,7 +398,13 @@ def _of_inputs(inputs: Inputs) -> dict[str, Json]:
     return {name: value for name, value in told.items() if value}
 
 
-def _prompt(values: Mapping[str, Json], lines: Mapping[str, int], first_line: int, keys: Mapping[str, str]) -> Prompt:
+def _prompt(
+    values: Mapping[str, Json],
+    lines: Mapping[str, int],
+    first_line: int,
+    keys: Mapping[str, str],
+    dialects: Mapping[str, Dialect],
+) -> Prompt:
     """A prompt of checked values; those that are null count as not there."""
     for key, value in values.items():
         if key not in keys and key not in ("id", "string"):
@@ -417,8 +417,10 @@ def _prompt(values: Mapping[str, Json], lines: Mapping[str, int], first_line: in
             raise Unreadable(first_line, f"is no prompt: it has no `{key}`")
     named = {**keys, "id": "id", "string": "text"}
     fields: dict[str, Any] = {named[key]: value for key, value in values.items() if value is not None}
-    dialect: Dialect = fields.get("dialect", "portkey")
-    shown = _TAGS[dialect].findall(fields["text"])
+    dialect = dialects.get(fields.get("dialect", DEFAULT_DIALECT))
+    if dialect is None:
+        raise Unreadable(lines.get("dialect", first_line), f"has a `dialect` that is none of {', '.join(dialects)}")
+    shown = dialect.grammar.shown(fields["text"])
     fields["variables"] = frozenset({*fields.get("variables", ()), *shown})
     for field in (_LISTS - {"variables"}) & fields.keys():
         fields[field] = tuple(fields[field])
@@ -459,5 +461,4 @@ _CHECKS: Final[Mapping[str, Callable[[Json], bool]]] = {
     "inputs": _told_inputs,
     "raw": lambda value: isinstance(value, bool),
     "source_version": _is_version,
-    "dialect": lambda value: value in _DIALECTS,
 }

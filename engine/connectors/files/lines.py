@@ -30,7 +30,7 @@ from engine.errors import ConfigError, Problem, Rejected, Transient
 from engine.ledger import durable as disk
 from engine.ledger.durable import PUBLIC, NotAFile, new_file, put_in_place, sync, sync_data, sync_folder, write_all
 from engine.log import log
-from engine.model import Prompt, Row
+from engine.model import Dialect, Prompt, Row
 
 _OUR_LINE: Final = b'{"id":'
 
@@ -54,7 +54,7 @@ class Lines:
 
     batch = 50
 
-    def __init__(self, path: Path, *, name: str, writes: bool) -> None:
+    def __init__(self, path: Path, *, name: str, writes: bool, dialects: Mapping[str, Dialect]) -> None:
         if not path.exists() and not writes:
             raise missing(path, name)
         self.path = path.resolve()
@@ -63,6 +63,7 @@ class Lines:
                 [Problem("is a folder; name a file, or a folder without .jsonl", file=str(path), key=name)]
             )
         self._writes = writes
+        self._dialects = dialects
         self._whole = name == "target"
         self._writing = Lock()
         self._places: dict[str, _Place] = {}
@@ -103,7 +104,7 @@ class Lines:
             raise Rejected(place.problem, error="not_a_prompt")
         try:
             line = os.pread(self._fd, place.length, place.offset)
-            return from_line(line, place.number), iso(os.fstat(self._fd).st_mtime_ns)
+            return from_line(line, place.number, self._dialects), iso(os.fstat(self._fd).st_mtime_ns)
         except (OSError, Unreadable) as error:
             message = f"{self.path}:{place.number}: was changed while it was read; run it again"
             raise Rejected(message, error="not_a_prompt") from error
@@ -114,7 +115,7 @@ class Lines:
 
     def parse(self, content: bytes) -> Document:
         """The prompt of a line."""
-        return from_line(content, 1)
+        return from_line(content, 1, self._dialects)
 
     def add(self, several: Sequence[Written]) -> list[str]:
         """Their lines, written and synced at once."""
@@ -175,7 +176,7 @@ class Lines:
                 place = self._places[prompt_id]
                 line = os.pread(self._fd, place.length, place.offset)
                 if place.replaces:
-                    line = to_line(replace(from_line(line, place.number), replaces=False))
+                    line = to_line(replace(from_line(line, place.number, self._dialects), replaces=False))
                 file.write(line if line.endswith(b"\n") else line + b"\n")
         put_in_place(self._temporary, self.path)
         sync_folder(self.path.parent)
@@ -229,7 +230,7 @@ class Lines:
             self._count += 1
             return
         try:
-            document = from_line(line, number)
+            document = from_line(line, number, self._dialects)
         except Unreadable as error:
             self._fail(Problem(error.message, file=str(self.path), line=number), line, offset, problems)
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ from engine.connectors.files.store import iso, row_of, several
 from engine.connectors.files.tree import ENDING, HIDDEN, LINKS, OTHERS, Found, Tree, shown, walk
 from engine.content.textfile import BOM
 from engine.errors import Problem, Rejected
-from engine.model import Row
+from engine.model import Dialect, Row
 
 _PASSED: Final = {
     OTHERS: f"passed over, because prompts are files that end in {ENDING}",
@@ -64,9 +64,10 @@ class Reader:
     itself cannot be read. In a subfolder, where we put no replicas, such a file is nobody's concern.
     """
 
-    def __init__(self, root: Path, *, whole: bool) -> None:
+    def __init__(self, root: Path, *, whole: bool, dialects: Mapping[str, Dialect]) -> None:
         self._root = root
         self._whole = whole
+        self._dialects = dialects
         self._seen: dict[str, _Seen] = {}
 
     def read(self) -> Listing:
@@ -108,7 +109,7 @@ class Reader:
         seen = self._seen.get(found.path)
         if seen is None or seen.stamp != stamp:
             content, _ = read_file(file)
-            seen = self._seen[found.path] = _read(found, content, stamp, str(self._root / found.path))
+            seen = self._seen[found.path] = _read(found, content, stamp, str(self._root / found.path), self._dialects)
         return seen
 
     def _fail(self, found: Found, problem: Problem, listing: Listing, remarks: _Remarks, *, time: int = 0) -> None:
@@ -190,11 +191,13 @@ def read_file(path: Path) -> tuple[bytes, int]:
         return file.read(), os.fstat(file.fileno()).st_mtime_ns
 
 
-def _read(found: Found, content: bytes, stamp: tuple[int, int, int], file: str) -> _Seen:
+def _read(
+    found: Found, content: bytes, stamp: tuple[int, int, int], file: str, dialects: Mapping[str, Dialect]
+) -> _Seen:
     if found.is_readme and not content.startswith((b"---", BOM + b"---")):
         return _Seen(stamp)
     try:
-        document = from_markdown(content, found.id)
+        document = from_markdown(content, found.id, dialects)
     except Unreadable as error:
         return _Seen(stamp, problem=Problem(error.message, file=file, line=error.line))
     row = row_of(collected(document, found.collection).prompt, iso(stamp[0]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from engine.model import (
     Abilities,
     Catalog,
     Created,
+    Dialect,
     Failed,
     Finding,
     Mark,
@@ -47,19 +48,19 @@ _WORDS: Final = frozenset({"collections", "providers", "partials"})
 
 def connect(end: FilesEndpoint, opening: Opening) -> AbstractAsyncContextManager[Files]:
     """The prompts of a `.jsonl` file or of a folder; see `open_files`."""
-    return open_files(end.place, name=opening.name, writes=opening.writes)
+    return open_files(end.place, name=opening.name, writes=opening.writes, dialects=opening.dialects)
 
 
 @asynccontextmanager
-async def open_files(path: Path, *, name: str, writes: bool) -> AsyncIterator[Files]:
+async def open_files(path: Path, *, name: str, writes: bool, dialects: Mapping[str, Dialect]) -> AsyncIterator[Files]:
     """The prompts at `path`: a `.jsonl` file, or a folder. `writes`: it is made when it is not there. `name`: source or
-    target; a target that is not there yet is empty to those who only look. Raises ConfigError when there is none, or
-    when something in it is no prompt.
+    target; a target that is not there yet is empty to those who only look. `dialects`: what they may be written in.
+    Raises ConfigError when there is none, or when something in it is no prompt.
 
     At the end, also after an error, what a `.jsonl` file got is sorted.
     """
     with _there(path, name=name, writes=writes) as place:
-        store = await to_thread.run_sync(lambda: _open(place, name=name, writes=writes))
+        store = await to_thread.run_sync(lambda: _open(place, name=name, writes=writes, dialects=dialects))
         try:
             yield Files(store, name=name)
         except BaseException:
@@ -92,7 +93,6 @@ class Files:
     """Each prompt has one version, which is published."""
 
     can = Abilities(
-        dialects=frozenset({"portkey", "conductor"}),
         asked=False,
         own_ids=False,
         labels="none",
@@ -253,12 +253,11 @@ def _over(there: Prompt, wanted: Prompt, changed: Collection[str] | None, *, our
     return replace(wanted, id=there.id)
 
 
-def _open(path: Path, *, name: str, writes: bool) -> Store:
+def _open(path: Path, *, name: str, writes: bool, dialects: Mapping[str, Dialect]) -> Store:
     """The file or folder at `path`. Raises ConfigError that names every file and line that is no prompt."""
     try:
-        return (
-            Lines(path, name=name, writes=writes) if path.suffix == ".jsonl" else Folder(path, writes=writes, name=name)
-        )
+        place = Lines if path.suffix == ".jsonl" else Folder
+        return place(path, name=name, writes=writes, dialects=dialects)
     except OSError as error:
         why = error.strerror or "the system refused it"
         message = f"cannot be opened ({why}): name another place, or mend its rights"

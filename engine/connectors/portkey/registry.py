@@ -8,7 +8,6 @@ whether `model` or `parameters.model` wins, so both are set alike; there is no i
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from urllib.parse import quote
 
 from engine.connectors.endpoint import Opening
 from engine.connectors.outcomes import made_id, outcome
+from engine.connectors.portkey.dialect import PORTKEY
 from engine.connectors.portkey.endpoint import PortkeyEndpoint
 from engine.connectors.portkey.probe import Probe
 from engine.connectors.portkey.walk import listing, no_listing, walk, walk_raw
@@ -49,7 +49,6 @@ from engine.model import (
 KEY_HEADER: Final = "x-portkey-api-key"
 
 _VARIABLE_PARTS: Final = ("variables", "sections", "sectionVariables")
-_TAG = re.compile(r"\{\{\{?\s*[#^&]?\s*([^\s{}#^&/!>]+)\s*\}?\}\}")
 _SERVER_OWNED: Final = frozenset(
     "id slug object created_at last_updated_at status workspace_id organisation_id variable_components "
     "prompt_version_id prompt_version prompt_version_status "
@@ -112,7 +111,7 @@ async def connect(end: PortkeyEndpoint, opening: Opening) -> AsyncIterator[Portk
 class Portkey:
     """One workspace of Portkey."""
 
-    can = Abilities(marks=("metadata", "description"))
+    can = Abilities(dialect=PORTKEY, marks=("metadata", "description"))
     batch = 1
     fields: Collection[str] = frozenset(
         "name text collection model provider parameters functions tools tool_choice raw metadata description".split()
@@ -368,7 +367,7 @@ def _extra(answer: Mapping[str, Any], inner_model: Json) -> dict[str, Json]:
 
 def _variables(answer: Mapping[str, Any]) -> frozenset[str]:
     """Names of variables and sections, as the server parsed them and as the text shows them."""
-    names = set(_TAG.findall(answer["string"]))
+    names = set(PORTKEY.grammar.shown(answer["string"]))
     if isinstance(parsed := answer.get("variable_components"), dict):
         names.update(name for part in _VARIABLE_PARTS for name in _strings(parsed.get(part)))
     return frozenset(names.union([name.partition(".")[0] for name in names if "." in name]))

@@ -15,16 +15,21 @@ from pydantic import Field
 
 from engine.connectors.endpoint import Endpoint, Opening
 from engine.connectors.fields import Text
+from engine.content.templates import MUSTACHE
 from engine.errors import Gone, Rejected
 from engine.lossless_json import decode, encode
 from engine.model import (
     Abilities,
     Catalog,
+    Chat,
     Created,
+    Dialect,
     Failed,
     Finding,
     Outcome,
     Page,
+    Parameter,
+    ParameterNames,
     Prompt,
     Replica,
     Row,
@@ -35,6 +40,13 @@ from engine.model import (
 
 HELD: Final = ("text", "collection", "model", "provider", "parameters", "metadata", "description")
 PUBLISHED: Final = "production"
+TOY: Final = Dialect(
+    name="toy",
+    registry="Toy",
+    grammar=MUSTACHE,
+    parameters=ParameterNames(known={"heat": Parameter(neutral="temperature")}, open=True, defaults=True),
+    chat=Chat(messages=True),
+)
 
 
 class ToyEndpoint(Endpoint):
@@ -60,7 +72,7 @@ async def connect(end: ToyEndpoint, opening: Opening) -> AsyncIterator[Toy]:
 class Toy:
     """Everything in one file: name -> versions, oldest first, and labels."""
 
-    can = Abilities(own_ids=False, taken="appends", published="label", dated=False, once=frozenset())
+    can = Abilities(dialect=TOY, own_ids=False, taken="appends", published="label", dated=False, once=frozenset())
     batch = 1
     fields: Collection[str] = frozenset({"name", *HELD})
 
@@ -81,7 +93,7 @@ class Toy:
             if one["ref"] == ref:
                 kept = {name: value for name, value in one.items() if name in HELD}
                 on_it = tuple(sorted(label for label, stands_on in labels.items() if stands_on == ref))
-                return Prompt(id=prompt_id, name=prompt_id, **kept, version=ref, labels=on_it)
+                return Prompt(id=prompt_id, name=prompt_id, **kept, version=ref, labels=on_it, dialect="toy")
         raise Gone(f"there is no version {version} of {prompt_id}", error="gone", status=404)
 
     async def versions(self, prompt_id: str) -> Sequence[Version]:
