@@ -16,6 +16,18 @@ $(READY): pyproject.toml .ci/constraints.txt
 
 setup: $(READY)  ## Make the virtual environment, with exact versions
 
+# Registries that no one here wrote, each in an environment of its own, beside its official client.
+PACKAGES_mlflow := mlflow
+PACKAGES_phoenix := arize-phoenix arize-phoenix-client
+SERVERS := .venv-mlflow .venv-phoenix
+
+$(SERVERS:=/ready): .venv-%/ready: .ci/%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint $< $(PACKAGES_$*)
+	@touch $@
+
+servers: $(SERVERS:=/ready)  ## Make the environments of MLflow and Phoenix, with exact versions
+
 demo: $(READY)  ## Replicate 200 prompts on the embedded sandbox; again: nothing to do
 	$(BIN)/promptferry run configs/sandbox.yaml --yes
 
@@ -32,6 +44,9 @@ test: lint types  ## Lint, types, and every test with branch coverage
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+test-real: $(READY) servers  ## The tests on real MLflow and Phoenix servers, which this installs and starts
+	$(BIN)/python -m pytest -q -rs -m real tests/real
+
 chaos: $(READY)  ## The long campaign: kills, faults, full disks; prints a table (an hour)
 	$(BIN)/python -m tests.chaos
 
@@ -45,6 +60,6 @@ pages: $(READY)  ## Write what the READMEs take from the code anew
 	$(BIN)/python -m tests.pages
 
 clean:  ## Remove what these targets made, but for ledgers
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build *.egg-info
+	rm -rf $(VENV) $(SERVERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build *.egg-info
 
-.PHONY: help setup demo lint types test chaos bench picture pages clean
+.PHONY: help setup servers demo lint types test test-real chaos bench picture pages clean

@@ -38,7 +38,12 @@ def serve_sandbox(
 async def _serve(serving: AbstractAsyncContextManager[Sandbox]) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with serving as sandbox:
-            print(json.dumps({**sandbox.urls, "api_key": sandbox.api_key}), flush=True)
+            keys = {
+                "api_key": sandbox.api_key,
+                "langfuse_public_key": sandbox.langfuse_public_key,
+                "langfuse_secret_key": sandbox.langfuse_secret_key,
+            }
+            print(json.dumps(sandbox.urls | keys), flush=True)
             async for _ in signals:
                 return
 

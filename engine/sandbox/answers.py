@@ -1,7 +1,7 @@
 """JSON in and out, the refusals of the service, and the checks on what was sent.
 
 Portkey's side keeps what it is sent: lone surrogates, NUL and U+2028 come back equal, numbers byte for byte. To
-Conductor numbers are doubles; one that is too large for that is refused.
+Conductor and Langfuse numbers are doubles; one that is too large for that is refused.
 """
 
 from __future__ import annotations
@@ -88,10 +88,15 @@ def decode(raw: bytes) -> dict[str, Json]:
 
 def decode_list(raw: bytes) -> list[Json]:
     """The JSON array in a request body, its numbers as doubles; Refusal (400) when it is none."""
-    value = _decoded(raw, partial(json.loads, parse_constant=_no_constant, parse_float=_finite))
+    value = decode_any(raw)
     if not isinstance(value, list):
         raise invalid("the body must be a JSON array")
     return value
+
+
+def decode_any(raw: bytes) -> Json:
+    """The JSON value in a request body, its numbers as doubles; Refusal (400) when it is none."""
+    return _decoded(raw, partial(json.loads, parse_constant=_no_constant, parse_float=_finite))
 
 
 def _decoded(raw: bytes, read: Callable[[bytes], Json]) -> Json:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from engine.sandbox.langfuse.quirks import LangfuseQuirks
+
 ErrorShape = Literal["data", "error", "message", "gateway"]
 
 
@@ -88,8 +90,8 @@ class ConductorQuirks:
 class SandboxOptions:
     """Times are seconds. `faults` are probabilities by the names in `FAULTS`; `rate_limit` is requests a second
     for one key (bursts of one second). `store` is a SQLite file that outlives the process; it is seeded with `prompts`
-    prompts, the same for the same `seed`, only when it is new (Conductor's side with a tenth of them, 20 at most).
-    `clock` gives seconds since 1970, `sleep` is what a `slow` answer waits with.
+    prompts, the same for the same `seed`, only when it is new (Conductor's and Langfuse's sides with a tenth of them,
+    20 at most). `clock` gives seconds since 1970, `sleep` is what a `slow` answer and a create of Langfuse wait with.
     """
 
     port: int = 0
@@ -100,6 +102,7 @@ class SandboxOptions:
     store: Path | None = None
     quirks: Quirks = field(default_factory=Quirks)
     conductor: ConductorQuirks = field(default_factory=ConductorQuirks)
+    langfuse: LangfuseQuirks = field(default_factory=LangfuseQuirks)
     slow_s: float = 2.0
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -23,6 +23,10 @@ from engine.sandbox.conductor.wire import (
     refusal_body,
 )
 from engine.sandbox.faults import Faults, reset, spoil
+from engine.sandbox.langfuse import wire as langfuse_wire
+from engine.sandbox.langfuse.answers import refusal_body as langfuse_refusal_body
+from engine.sandbox.langfuse.project import Langfuse
+from engine.sandbox.langfuse.wire import LANGFUSE_ROUTES, Endpoint, is_langfuses
 from engine.sandbox.options import SandboxOptions
 from engine.sandbox.portkey import catalog, inference, partials, prompts
 from engine.sandbox.portkey.call import Call, Registry
@@ -111,13 +115,14 @@ class Limit:
 
 
 class Server:
-    """Answers requests on both registries. `requests` are the last ones that were answered, oldest first."""
+    """Answers requests on all registries. `requests` are the last ones that were answered, oldest first."""
 
-    def __init__(self, registry: Registry, conductor: Conductor, options: SandboxOptions) -> None:
+    def __init__(self, registry: Registry, conductor: Conductor, langfuse: Langfuse, options: SandboxOptions) -> None:
         self.faults = Faults(options.faults, options.seed)
         self.requests: deque[Seen] = deque(maxlen=_REMEMBERED)
         self._registry = registry
         self._conductor = conductor
+        self._langfuse = langfuse
         self._options = options
         self._limit = Limit(options.rate_limit, options.clock)
 
@@ -127,6 +132,8 @@ class Server:
             app.router.add_route(route.method, f"/v1{route.path}", partial(self._endpoint, route))
         for one in CONDUCTOR_ROUTES:
             app.router.add_route(one.method, f"{PREFIX}{one.path}", partial(self._conductor_endpoint, one))
+        for path, endpoints in LANGFUSE_ROUTES.items():
+            app.router.add_route("*", f"{langfuse_wire.PREFIX}{path}", partial(self._langfuse_endpoint, endpoints))
         return app
 
     @web.middleware
@@ -197,16 +204,30 @@ class Server:
         self._limit.take(f"conductor {call.claims.org if call.claims else ''}")
         return answer_of(route.endpoint(call))
 
+    async def _langfuse_endpoint(self, endpoints: Mapping[str, Endpoint], request: web.Request) -> web.StreamResponse:
+        endpoint = langfuse_wire.endpoint_of(self._langfuse, endpoints, request.method)
+        call = await langfuse_wire.read_call(self._langfuse, request, request.get(_LATE, 0.0))
+        self._limit.take(f"langfuse {call.project.id}")
+        return await endpoint(call)
+
     def _refuse(self, request: web.Request, refusal: Refusal) -> web.Response:
         quirks = self._registry.quirks
-        header = TOKEN_HEADER if is_conductors(request) else "x-portkey-api-key"
-        message = refusal.message + (f" (key {request.headers.get(header)})" if quirks.echo_key else "")
+        message = refusal.message + (f" (key {request.headers.get(_key_header(request))})" if quirks.echo_key else "")
+        headers = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
+        if is_langfuses(request):
+            kind, text = langfuse_refusal_body(refusal, message)
+            return web.Response(status=refusal.status, text=text, content_type=kind, headers=headers)
         if is_conductors(request):
             body = refusal_body(Refusal(refusal.status, refusal.code, message))
         else:
             body = error_body(quirks.error_shape, refusal.status, refusal.code, message)
-        headers = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
         return web.Response(status=refusal.status, text=encode(body), content_type="application/json", headers=headers)
+
+
+def _key_header(request: web.Request) -> str:
+    if is_langfuses(request):
+        return "Authorization"
+    return TOKEN_HEADER if is_conductors(request) else "x-portkey-api-key"
 
 
 def _key(route: Route, request: web.Request) -> str:

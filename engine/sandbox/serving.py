@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -18,6 +19,9 @@ from engine.sandbox.conductor.library import plant_conductor_library, plant_inte
 from engine.sandbox.conductor.store import Integration
 from engine.sandbox.conductor.tokens import Tokens
 from engine.sandbox.faults import Faults
+from engine.sandbox.langfuse.content import check_creation
+from engine.sandbox.langfuse.library import plant_langfuse_library
+from engine.sandbox.langfuse.project import Langfuse, Project
 from engine.sandbox.options import SandboxOptions
 from engine.sandbox.portkey.call import Registry
 from engine.sandbox.portkey.content import check_prompt, first_content, flat, next_content
@@ -32,19 +36,22 @@ _GRACE_S: Final = 1.0
 
 class Sandbox:
     """A running sandbox. Workspaces are named by their slugs; the first one is `main`. Each is a cluster of Conductor
-    too: any key id with the key of the workspace as secret.
+    too: any key id with the key of the workspace as secret; and a project of Langfuse with a pair of keys of its own.
     """
 
-    def __init__(self, server: Server, registry: Registry, conductor: Conductor, port: int) -> None:
+    def __init__(self, server: Server, registry: Registry, conductor: Conductor, langfuse: Langfuse, port: int) -> None:
         self._server = server
         self._registry = registry
         self._conductor = conductor
+        self._langfuse = langfuse
         self.base_url = f"http://127.0.0.1:{port}/v1"
         self.conductor_url = f"http://127.0.0.1:{port}/api"
-        self.urls = {"portkey": self.base_url, "conductor": self.conductor_url}
+        self.langfuse_url = f"http://127.0.0.1:{port}"
+        self.urls = {"portkey": self.base_url, "conductor": self.conductor_url, "langfuse": self.langfuse_url}
         """By kind of registry."""
         self.api_key = self.key(FIRST_WORKSPACE)
         self.admin_key = self._kept_key("organisation", None, None)
+        self.langfuse_public_key, self.langfuse_secret_key = self.langfuse_keys(FIRST_WORKSPACE)
 
     @property
     def requests(self) -> deque[Seen]:
@@ -60,13 +67,29 @@ class Sandbox:
         """A key locked to the workspace, the same for every start of a store. A workspace that is new is made, with
         collections, providers and partials of its own. None: every scope.
         """
+        return self._kept_key(f"workspace {workspace}", self._home(workspace), scopes)
+
+    def langfuse_keys(self, workspace: str) -> tuple[str, str]:
+        """Public and secret key of the workspace's project, the same for every start of a store, and no others' in the
+        world: the official SDK remembers addresses by public key. A workspace that is new is made.
+        """
+        store, home = self._registry.store, self._home(workspace)
+        keys = store.langfuse.keys(home)
+        if keys is None:
+            keys = (f"pk-lf-{uuid.uuid4()}", f"sk-lf-{uuid.uuid4()}")
+            with store.writing():
+                store.langfuse.add_keys(*keys, home)
+        return keys
+
+    def _home(self, workspace: str) -> str:
+        """The id of a workspace, which is made when it is new."""
         store = self._registry.store
         home = store.workspace(workspace)
         if home is None:
             with store.writing():
                 home = plant_workspace(store, workspace)
                 plant_integrations(store.conductor, home)
-        return self._kept_key(f"workspace {workspace}", home, scopes)
+        return home
 
     def workspace_id(self, workspace: str = FIRST_WORKSPACE) -> str:
         """Raises LookupError when there is none of that slug."""
@@ -224,7 +247,25 @@ class Sandbox:
     def _cluster(self, workspace: str) -> Cluster:
         return Cluster(conductor=self._conductor, id=self.workspace_id(workspace), user="somebody")
 
-    # ---- both --------------------------------------------------------------------------------------------------------
+    # ---- Langfuse ----------------------------------------------------------------------------------------------------
+
+    def langfuse_versions(self, workspace: str = FIRST_WORKSPACE, name: str | None = None) -> list[dict[str, Json]]:
+        """Every version as it is stored, of one prompt or of all of them, whatever listings still hide; in the order of
+        names, oldest first.
+        """
+        project = self._project(workspace)
+        return [project.shown(version) for version in project.tables.versions(project.id, name)]
+
+    def add_langfuse_prompt(self, name: str, *, workspace: str = FIRST_WORKSPACE, **fields: Json) -> dict[str, Json]:
+        """A new version in somebody else's name, as it is stored. `fields` as a create has them, a text unless said."""
+        project = self._project(workspace)
+        body = {"prompt": "Hello {{name}}", **fields, "name": name}
+        return project.write(project.draft(check_creation(body, project.quirks)))
+
+    def _project(self, workspace: str) -> Project:
+        return Project(langfuse=self._langfuse, id=self.workspace_id(workspace), user="somebody")
+
+    # ---- all of them -------------------------------------------------------------------------------------------------
 
     def _flat(self, template: Template, number: int) -> dict[str, Json]:
         version = self._registry.store.version(template.id, number)
@@ -271,22 +312,23 @@ async def serve(options: SandboxOptions | None = None) -> AsyncIterator[Sandbox]
         registry = Registry(store=store, quirks=options.quirks, clock=options.clock)
         tokens = Tokens(store.seed, options.conductor, options.clock)
         conductor = Conductor(store=store, quirks=options.conductor, clock=options.clock, tokens=tokens)
-        _seed(conductor, options)
-        server = Server(registry, conductor, options)
+        langfuse = Langfuse(store=store, quirks=options.langfuse, clock=options.clock, sleep=options.sleep)
+        _seed(conductor, langfuse, options)
+        server = Server(registry, conductor, langfuse, options)
         runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=_GRACE_S)
         await runner.setup()
         try:
             site = web.TCPSite(runner, "127.0.0.1", options.port)
             await site.start()
             port: int = runner.addresses[0][1]
-            yield Sandbox(server, registry, conductor, port)
+            yield Sandbox(server, registry, conductor, langfuse, port)
         finally:
             await runner.cleanup()
     finally:
         store.close()
 
 
-def _seed(conductor: Conductor, options: SandboxOptions) -> None:
+def _seed(conductor: Conductor, langfuse: Langfuse, options: SandboxOptions) -> None:
     store = conductor.store
     if not store.fresh:
         return
@@ -296,4 +338,5 @@ def _seed(conductor: Conductor, options: SandboxOptions) -> None:
         plant_library(store, workspace, options.prompts, options.quirks)
         plant_integrations(store.conductor, workspace)
         plant_conductor_library(conductor, workspace, options.prompts)
+        plant_langfuse_library(langfuse, workspace, options.prompts)
         store.finish_seeding()

@@ -19,6 +19,7 @@ from typing import Final, Literal
 
 from engine.sandbox.answers import Json, encode
 from engine.sandbox.conductor.store import CONDUCTOR_SCHEMA, ConductorStore
+from engine.sandbox.langfuse.store import LANGFUSE_SCHEMA, LangfuseStore
 from engine.sandbox.numbers import loads
 
 Kind = Literal["prompt", "partial"]
@@ -86,8 +87,8 @@ class Window:
 
 
 class Store:
-    """One SQLite database. `fresh` tells whether it was empty; its `seed` is that of its first opening. `conductor` is
-    the part of it that Conductor's API serves.
+    """One SQLite database. `fresh` tells whether it was empty; its `seed` is that of its first opening. `conductor`
+    and `langfuse` are the parts of it that their APIs serve.
 
     OSError when the file cannot be used.
     """
@@ -95,6 +96,7 @@ class Store:
     def __init__(self, path: Path | None, seed: int) -> None:
         self._db = _open(path)
         self.conductor = ConductorStore(self._db)
+        self.langfuse = LangfuseStore(self._db)
         kept = self._db.execute("SELECT seed FROM meta").fetchone()
         self.fresh = kept is None
         self.seed: int = seed if kept is None else kept["seed"]
@@ -313,7 +315,7 @@ def _open(path: Path | None) -> sqlite3.Connection:
         database.row_factory = sqlite3.Row
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
-        database.executescript(_SCHEMA + CONDUCTOR_SCHEMA)
+        database.executescript(_SCHEMA + CONDUCTOR_SCHEMA + LANGFUSE_SCHEMA)
     except sqlite3.DatabaseError as exc:
         if database is not None:
             database.close()

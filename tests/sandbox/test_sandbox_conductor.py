@@ -572,7 +572,7 @@ async def test_what_was_answered_outlives_kill_9(tmp_path: Path) -> None:
     store = tmp_path / "s.sqlite"
     with started("sandbox", "--store", store, "--prompts", "0", cwd=tmp_path) as process:
         first = json.loads(process.first_line())
-        assert list(first) == ["portkey", "conductor", "api_key"]
+        assert {"conductor", "api_key"} <= first.keys()
         async with aiohttp.ClientSession() as session:
             asked = {"keyId": "k", "keySecret": first["api_key"]}
             async with session.post(f"{first['conductor']}/token", json=asked) as answer:
