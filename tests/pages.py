@@ -231,7 +231,10 @@ def _word(value: object) -> str:
             return value.name
         case NameRule():
             return value.says
-    return str(value)
+        case frozenset() | tuple():
+            return ", ".join(sorted(map(str, value)) if isinstance(value, frozenset) else value) or "-"
+        case _:
+            return str(value)
 
 
 def dialects() -> Iterator[str]:
