@@ -92,7 +92,8 @@ def of(
         case Unknown():
             return Entry("unknown", {**whose, **op, "stage": stage, "error": outcome.error})
         case Created() if not op:
-            made = {"target_id": outcome.target_id, "target_slug": outcome.target_slug, "how": "response"}
+            made: dict[str, Json] = {"target_id": outcome.target_id, "target_slug": outcome.target_slug}
+            made |= {"how": "response"}
             made |= {"after_version": stored_version(outcome.version)} if outcome.version != FIRST else {}
             return Entry("created", {**whose, **_copied(draft, now), **made, **({"pending": True} if pending else {})})
         case _:
