@@ -106,6 +106,7 @@ async def test_the_history_of_a_prompt_is_listed_once_a_run(ledger: Path) -> Non
     assert {len(history) for history in target.history.values()} == {3}
     assert Counter(source.histories) == once(source)
     source.histories.clear()
+    source.fetched.clear()
     for known in [*source.inner.prompts.values()]:  # a night later each has one more
         history = source.inner.history[known.id]
         source.inner.history[known.id] = [*history, replace(history[-1], version="4", text="text 4")]
@@ -113,3 +114,4 @@ async def test_the_history_of_a_prompt_is_listed_once_a_run(ledger: Path) -> Non
     await run(job_of(source, target, select=select), ledger)
     assert {len(history) for history in target.history.values()} == {4}
     assert Counter(source.histories) == once(source)
+    assert Counter(source.fetched) == once(source)

@@ -261,6 +261,34 @@ async def test_an_update_in_doubt_is_found_by_its_place_and_sent_once(landed: bo
     ]
 
 
+async def test_a_text_that_an_older_version_has_comes_as_a_new_one(ledger: Path) -> None:
+    """What is newer than what is published is told by its place."""
+    source, target = memory(prompt("a", text="as it was")), memory()
+    await updated(ledger, source, target, publish=True)
+    edited(source, "a", "as it was")
+    await run(job_of(Opaque(source), Opaque(target), rules=RULES, publish=True), ledger)
+    assert [one.text for one in target.history["memory-1"]] == ["as it was", "changed", "as it was"]
+    assert (target.prompts["memory-1"].version, target.updates) == ("3", 2)
+
+
+@pytest.mark.parametrize("landed", [True, False])
+async def test_an_update_in_doubt_is_taken_back(landed: bool, ledger: Path) -> None:
+    source, target = memory(prompt("a", text="as it was")), memory()
+    fields: dict[str, Any] = {"rules": RULES, "publish": True}
+    await updated(ledger, source, target, **fields)
+    edited(source, "a", "as it was")  # what the oldest version has, and the one in doubt
+
+    async def lost(target_id: str, put: Any, sending: Sending) -> Outcome:
+        await (put() if landed else sending())
+        return Unknown(error="reset", message="no answer")
+
+    await run(job_of(Opaque(source), Opaque(target, on_update=lost), attempts=0, **fields), ledger)
+    undone: Rollback = await acting(ledger, "rollback", job_of(Opaque(source), Opaque(target), **fields), run="run-3")
+    (one,) = undone.prompts
+    assert (one.result, [*one.versions]) == ("restored", refs("memory-1", 3) if landed else [])
+    assert target.prompts["memory-1"].text == "changed"
+
+
 async def test_in_place_an_update_is_staged_and_taken_back(ledger: Path) -> None:
     there = memory(prompt("a", text="as it was"))
     grown(there, "a", 3)
