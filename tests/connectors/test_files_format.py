@@ -163,7 +163,7 @@ prompts = st.builds(
     tools=st.none() | st.lists(maps, min_size=1, max_size=2),
     tool_choice=st.none() | any_text.filter(bool),
     labels=st.lists(any_text, max_size=2).map(tuple),
-    version=st.none() | st.integers(0, 99).map(str) | st.sampled_from(["pv-7f3a", "007", "v 1: #a", "true", "-1"]),
+    version=st.none() | st.integers(1, 99).map(str) | st.sampled_from(["pv-7f3a", "007", "v 1: #a", "true", "-1"]),
     extra=maps,
     metadata=maps,
 )
