@@ -81,17 +81,19 @@ def translate(prompt: Prompt, source: Dialect, target: Dialect, *, messages: str
     if source.name == target.name:
         return Translated(prompt=prompt)
     way = _Way(source=source, target=target)
-    told = _told(prompt, way, messages)
+    carried = _carried(prompt, way, messages)
     parameters, lost_parameters = _parameters(prompt, way)
     metadata, lost_metadata = _metadata(prompt.metadata, target)
     after = replace(prompt, dialect=target.name, parameters=parameters, metadata=metadata)
-    if not told.refused:
-        after = replace(after, text=told.text, variables=frozenset(told.names), inputs=Inputs(variables=told.names))
+    if not carried.refused:
+        after = replace(
+            after, text=carried.text, variables=frozenset(carried.names), inputs=Inputs(variables=carried.names)
+        )
     return Translated(
         prompt=after,
-        losses=tuple(sorted({*told.losses, *lost_parameters, *lost_metadata})),
-        refused=_few(told.refused),
-        notes=(*told.notes, *(_escaped(prompt.text) if source.escaped else ())),
+        losses=tuple(sorted({*carried.losses, *lost_parameters, *lost_metadata})),
+        refused=_few(carried.refused),
+        notes=(*carried.notes, *(_escaped(prompt.text) if source.escaped else ())),
     )
 
 
@@ -104,36 +106,38 @@ def variables_of(text: str, grammar: Grammar) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _Carried:
     """What a text becomes, the names of its variables, and what there is to say about that."""
 
-    text: str = ""
+    text: str = field(default="", repr=False)
     names: tuple[str, ...] = ()
     refused: Sequence[str] = ()
     losses: Sequence[str] = ()
     notes: Sequence[str] = ()
 
 
-def _told(prompt: Prompt, way: _Way, how: str) -> _Told:
+def _carried(prompt: Prompt, way: _Way, how: str) -> _Carried:
     messages = _messages(prompt.text) if way.source.chat.messages else None
     if messages is None:
         return _text(prompt, way)
     return _chat(prompt, messages, way) if way.target.chat.messages else _one_text(prompt, messages, way, how)
 
 
-def _text(prompt: Prompt, way: _Way) -> _Told:
+def _text(prompt: Prompt, way: _Way) -> _Carried:
     if prompt.raw:
         unmade = "it is a raw template, which is a list of messages only when it is rendered: leave it out"
-        return _Told(refused=[unmade])
+        return _Carried(refused=[unmade])
     tokens = way.source.grammar.tokens(prompt.text)
     if refused := [*_refusals(tokens, way), *_read_otherwise(prompt, way.source, [])]:
-        return _Told(refused=refused)
+        return _Carried(refused=refused)
     text = prompt.text if way.same_grammar else way.target.grammar.text(tokens)
     names = tuple(names_in(tokens))
     if way.target.chat.text:
-        return _Told(text, names, list(_like_messages(text, tokens, way)))
+        return _Carried(text, names, list(_like_messages(text, tokens, way)))
     chat = dumps([{"role": "user", "content": text}], ensure_ascii=False)
-    return _Told(chat, names, notes=[f"its text became the message of a user: {way.target.registry} keeps chats alone"])
+    return _Carried(
+        chat, names, notes=[f"its text became the message of a user: {way.target.registry} keeps chats alone"]
+    )
 
 
 def _like_messages(text: str, tokens: Sequence[Token], way: _Way) -> Iterator[str]:
@@ -287,23 +291,23 @@ def _strings(value: Json) -> Iterator[str]:
             yield from _strings(inner)
 
 
-def _one_text(prompt: Prompt, messages: Sequence[Message], way: _Way, how: str) -> _Told:
+def _one_text(prompt: Prompt, messages: Sequence[Message], way: _Way, how: str) -> _Carried:
     """One text of a chat."""
     if how not in ("system-only", "transcript"):
         count = f"{len(messages)} message{'' if len(messages) == 1 else 's'}"
         advice = "set rewrite.messages to system-only or transcript"
-        return _Told(refused=[f"it is a chat of {count} and {way.target.registry} keeps one text: {advice}"])
+        return _Carried(refused=[f"it is a chat of {count} and {way.target.registry} keeps one text: {advice}"])
     numbered = [(at, one) for at, one in enumerate(messages, 1) if how == "transcript" or one["role"] in _SYSTEM]
     if refused := [reason for at, one in numbered for reason in _no_text(at, one, way.target)]:
-        return _Told(refused=refused)
+        return _Carried(refused=refused)
     tokens = joined((_message(one, how, way.source.grammar) for _, one in numbered), "\n\n")
     if not tokens:
         empty = f"it is a chat without {'system' if how == 'system-only' else 'any'} messages"
-        return _Told(refused=[f"{empty} that have a text: leave it out, or change rewrite.messages"])
+        return _Carried(refused=[f"{empty} that have a text: leave it out, or change rewrite.messages"])
     whole = how == "system-only" and len(numbered) == len(messages) and all(_is_plain(one) for one in messages)
     text = way.target.grammar.text(tokens)
     refused = [*_refusals(tokens, way), *_read_otherwise(prompt, way.source, messages)]
-    return _Told(
+    return _Carried(
         text,
         tuple(names_in(tokens)),
         refused or [*_like_messages(text, tokens, way)],
@@ -357,7 +361,7 @@ def _is_plain(message: Message) -> bool:
 # ---- a chat that stays one -------------------------------------------------------------------------------------------
 
 
-def _chat(prompt: Prompt, messages: Sequence[Message], way: _Way) -> _Told:
+def _chat(prompt: Prompt, messages: Sequence[Message], way: _Way) -> _Carried:
     """The messages in the other grammar; byte for byte where nothing of them changes."""
     refused = [reason for at, one in enumerate(messages, 1) for reason in _no_message(at, one, way.target)]
     kept = [_kept(one, way.target) for one in messages]
@@ -365,9 +369,9 @@ def _chat(prompt: Prompt, messages: Sequence[Message], way: _Way) -> _Told:
     refused += [reason for each in tokens for reason in _refusals(each, way)]
     refused += _read_otherwise(prompt, way.source, messages)
     if refused:
-        return _Told(refused=refused)
+        return _Carried(refused=refused)
     written = kept if way.same_grammar else _mapped(kept, partial(_rewritten, way=way))
-    return _Told(
+    return _Carried(
         prompt.text if written == messages else dumps(written, ensure_ascii=False),
         tuple(dict.fromkeys(name for each in tokens for name in names_in(each))),
         losses=[f"messages.{key}" for key in {key for one in messages for key in _lost(one, way.target)}],
