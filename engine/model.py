@@ -452,8 +452,8 @@ class NameRule:
 
     def slug(self, name: str) -> str:
         """The name in lower case, a dash for each run of characters that are not taken, and nothing at the ends that
-        may not stand there. Empty, where nothing of it is taken; and what the rule says of a name as a whole, such as
-        of one that is a dot alone, may still refuse it.
+        may not stand there. Empty, where nothing of it is taken; and what the rule says of a name as a whole, as of a
+        lone dot, may still refuse it.
         """
         taken = "".join(char if self.takes(f"a{char}a") else "-" for char in name.lower())
         slug = re.sub("-+", "-", taken).strip("-")

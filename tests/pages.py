@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from engine.config import json_schema
 from engine.connectors import DIALECTS, REGISTRIES
-from engine.content.translate import described
+from engine.content.dialects import described
 from engine.model import Abilities, Dialect, NameRule
 from tests.test_layers import ALLOWED
 

@@ -54,7 +54,7 @@ HARMLESS = {
     "_Kind.key": "the same",
     "Completion.tokens": "how many a model took",
     "_Told.tokens": "the same",
-    "_Taken.tokens": "pieces of a template",
+    "Chat.keys": "names of what a message may have",
     "Conductor.tokens": "the sandbox's own, which open nothing else",
     "Quirks.echo_key": "a switch of the sandbox",
     "ConductorQuirks.token_lifetime_s": "seconds",

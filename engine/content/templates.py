@@ -65,6 +65,11 @@ def names_in(tokens: Sequence[Token]) -> list[str]:
     return list(dict.fromkeys(token.body for token in tokens if token.kind in ASKING))
 
 
+def variables_of(text: str, grammar: Grammar) -> frozenset[str]:
+    """The names of the variables that are found in the text; none when it is not well formed."""
+    return frozenset(names_in(grammar.tokens(text)))
+
+
 # ---- mustache --------------------------------------------------------------------------------------------------------
 
 _SIGILS: Final = {

@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
+from engine.content.dialects import table
 from engine.content.digest import changed_fields, user_name
 from engine.content.rewrite import Change, Rewritten, rewrite
 from engine.content.selection import find
-from engine.content.translate import table
 from engine.errors import Rejected, Transient
 from engine.ledger.state import Record, State
 from engine.migrate.decide import Decision, decide

@@ -644,7 +644,7 @@ CHILD = """
     import asyncio, os, resource, sys
     sys.path[:0] = [{tests!r}, {root!r}]
     from pathlib import Path
-    from tests.connectors.test_files import open_files, prompt, put, rows
+    from tests.connectors.test_files import DIALECTS, open_files, prompt, put, rows
     from engine.errors import Stop, Transient
     path = Path({path!r})
 """

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from engine.connectors import DIALECTS
+from engine.content.dialects import described, table
 from engine.content.templates import F_STRING, MUSTACHE
-from engine.content.translate import Translated, described, table, translate
+from engine.content.translate import Translated, translate
 from engine.model import Chat, Dialect, Json, MetadataRule, Parameter, ParameterNames, Prompt
 
 TOY = Dialect(

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine.content.templates import DOLLARS, F_STRING, MUSTACHE, joined, literal, names_in
-from engine.content.translate import variables_of
+from engine.content.templates import DOLLARS, F_STRING, MUSTACHE, joined, literal, names_in, variables_of
 from engine.model import Grammar, Token
 
 GRAMMARS = [MUSTACHE, DOLLARS, F_STRING]

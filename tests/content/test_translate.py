@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from engine.connectors import DIALECTS
-from engine.content.translate import Translated, table
+from engine.content.dialects import table
+from engine.content.templates import variables_of as variables_in
+from engine.content.translate import Translated
 from engine.content.translate import translate as translate_between
-from engine.content.translate import variables_of as variables_in
 from engine.model import MARK_KEY, Inputs, Json, Prompt
 from engine.sandbox.portkey.template import components
 from tests.test_real_prompts import DATA, fields
