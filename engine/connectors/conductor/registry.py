@@ -53,6 +53,7 @@ from engine.model import (
     Updated,
     Version,
     no_intent,
+    ordinal_of,
 )
 from engine.taskgroup import task_group
 
@@ -197,7 +198,9 @@ class Conductor:
 
     async def publish(self, target_id: str, version: str) -> None:
         """The newest version is the published one. Rejected for an older one: those after it would have to go."""
-        if newer := [one.ref for one in await self.versions(target_id) if one.ordinal > int(version)]:
+        versions = await self.versions(target_id)
+        at = ordinal_of(versions, version)
+        if newer := [one.ref for one in versions if one.ordinal > at]:
             raise Rejected(
                 f"Conductor serves the newest version: {', '.join(newer)} would have to be deleted", error="newer"
             )
