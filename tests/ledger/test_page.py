@@ -14,11 +14,13 @@ import pytest
 
 from engine.after_run import rollback_migration, verify_migration
 from engine.config import load_migration
+from engine.content.rewrite import Rewritten
 from engine.ledger.file import entries as lines_of
 from engine.ledger.lines import RESERVED
 from engine.ledger.sink import Sink
 from engine.migrate import entries
-from engine.model import Completion, Entry, Failed, Mark, Prompt, Row
+from engine.migrate.task import Prepared
+from engine.model import Completion, Created, Entry, Failed, Mark, Prompt, Replica, Row
 from engine.run import run_migration
 from engine.session import VerbOptions
 
@@ -67,9 +69,13 @@ def others() -> list[Entry]:
     row = Row(id="p", name="p")
     whose, now = entries.origin(row, None), 1_795_176_000.0
     mark = Mark(migration="demo", key="k", source_id="p", source_digest="a" * 64, replica_digest="b" * 64)
+    prompt = Prompt(id="p", name="p", text="t")
+    rewritten = Rewritten(source=prompt, prompt=prompt, losses=(), notes=(), missing=())
+    prepared = Prepared(replica=Replica(source=prompt, prompt=prompt, mark=mark), body=b"", rewritten=rewritten)
     called = Completion(how="plain", answered=True, seconds=0.1)
     return [
-        entries.adopted(whose, row, Prompt(id="p", name="p", text="t"), row, mark, now=now, pending=True),
+        entries.adopted(whose, row, prompt, row, mark, now=now, pending=True),
+        entries.of(whose, prepared, Created(target_id="t", version="v-1"), now=now, seen={}),
         entries.version(whose, "t", "1", "2"),
         entries.finished(whose, "t", None, now=now),
         entries.unchanged(whose, source_updated_at=None, target_updated_at=None, mark=mark, edited=True),
