@@ -19,7 +19,7 @@ from engine.after_run import verify_migration
 from engine.config import Migration
 from engine.connect import Workspaces, open_ends, open_job
 from engine.content.filter import Chosen
-from engine.content.selection import glob_readings, untold
+from engine.content.selection import glob_readings, needs_definition
 from engine.errors import EXIT_DIFFERENT, Stop
 from engine.http.limiter import Requests
 from engine.ledger import report
@@ -31,7 +31,7 @@ from engine.ledger.state import State
 from engine.migrate.context import Flow, MaxFailures
 from engine.migrate.halt import Halt
 from engine.migrate.job import Job, replicas_among
-from engine.migrate.listing import catalog_of, rows_of, told, told_by_definitions
+from engine.migrate.listing import catalog_of, rows_of, told_by_definitions, with_definitions
 from engine.migrate.pipeline import migrate
 from engine.migrate.plan import Plan, plan
 from engine.migrate.plan_file import PlanFile
@@ -271,7 +271,7 @@ def _summary(run: _Run) -> Summary:
     counts, this_run = _books(run, selected, due)
     chosen, _ = _books(run, (one for one in selected if one in run.chosen), due)
     stop, limited = run.halt.stop, bool(run.left)
-    lost = report.untold(run.state, due - run.left, run.id)
+    lost = report.without_outcome(run.state, due - run.left, run.id)
     problem = report.lost_track(chosen, lost, stop=stop, limited=limited)
     exit_code, reason, next_ = report.verdict(
         chosen,
@@ -364,10 +364,10 @@ async def take_inventory(migration: Migration, *, rate: float | None = None) -> 
         collections = known.collections
 
         def silent(row: Row) -> bool:
-            return not row.whole and (row.model is None or untold(select, row, collections))
+            return not row.whole and (row.model is None or needs_definition(select, row, collections))
 
         read = partial(ends.source.fetch, version=select.speaking)
-        found = await told(listed, silent, read, concurrency=migration.limits.concurrency)
+        found = await with_definitions(listed, silent, read, concurrency=migration.limits.concurrency)
         return count(
             found.rows,
             select,

@@ -173,7 +173,9 @@ def plan(
     if out is not None:
         data = planfile.write(planned, loaded.identity(), loaded.rules_digest())
         write_file(out, data, f"--out {out}", over=True)
-        print(f"wrote {out}: sha256 {planfile.digest_of(data)}; `run --plan {out}` does exactly that", file=sys.stderr)
+        print(
+            f"wrote {out}: sha256 {planfile.plan_digest(data)}; `run --plan {out}` does exactly that", file=sys.stderr
+        )
     show_result(planned.to_json(), as_json=as_json, text=show.plan(planned))
     return EXIT_DIFFERENT if detailed_exitcode and planned.has_work else EXIT_OK
 

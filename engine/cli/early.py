@@ -39,11 +39,11 @@ def leave() -> None:
     """Ends the process as one that was interrupted before it had done anything."""
     ignore()
     _write(2, "interrupted\n")
-    tell(EXIT_INTERRUPTED, "interrupted", "interrupted", AGAIN)
+    tell_nothing_done(EXIT_INTERRUPTED, "interrupted", "interrupted", AGAIN)
     os._exit(EXIT_INTERRUPTED)
 
 
-def tell(exit_code: int, reason: str, message: str, advice: str) -> None:
+def tell_nothing_done(exit_code: int, reason: str, message: str, advice: str) -> None:
     """The summary of a run that has done nothing, where that is the command. The texts are put in as they are."""
     if is_run(sys.argv):
         as_text = os.isatty(1) and "--json" not in sys.argv

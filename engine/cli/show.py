@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from engine.ledger.repair import Mended
-from engine.ledger.report import OUTCOMES, told
+from engine.ledger.report import OUTCOMES, counted
 from engine.ledger.status import ID_FIELDS, Health, Status
 from engine.migrate.plan import Plan, Planned
 from engine.model import Completion, Finding
@@ -138,7 +138,7 @@ def status(found: Status, *, with_failed: bool) -> str:
     lines += [f"  {found.counts[name]:>7,}  {name.replace('_', ' ')}" for name in OUTCOMES if found.counts[name]]
     lines.append(f"{found.rate:g} prompts a second")
     if found.verified is not None:
-        lines.append(f"verified since they were written: {told(found.verified)}")
+        lines.append(f"verified since they were written: {counted(found.verified)}")
     lines += [f"  {count} failed: {error}" for error, count in found.why.items()]
     if with_failed:
         lines += [f"{one['name']} ({one['source_id']}): {one['stage']}: {one['message']}" for one in found.failed]
@@ -156,7 +156,7 @@ def verification(found: Verification) -> str:
             lines.append(f"{_RESULTS.get(one.result, one.result)} {one.name} ({one.target_id}){fields}")
         lines += [f"        {_completion(call)}" for call in one.completions]
     lines += [f"note: {note}" for note in found.notes]
-    return "\n".join([*lines, f"{len(found.prompts):,} replicas compared: {told(found.counts)}"])
+    return "\n".join([*lines, f"{len(found.prompts):,} replicas compared: {counted(found.counts)}"])
 
 
 def _completion(call: Completion) -> str:
@@ -173,7 +173,7 @@ def cut_over(done: CutOver) -> str:
         for one in done.prompts
         if one.message
     ]
-    return "\n".join([*lines, told(done.counts, "nothing is staged")])
+    return "\n".join([*lines, counted(done.counts, "nothing is staged")])
 
 
 def rolled_back(done: Rollback) -> str:
@@ -193,7 +193,7 @@ def rolled_back(done: Rollback) -> str:
         left = "prompts of their names are there, and nobody can tell whether they are what was made: look at them"
         lines.append(f"{done.in_doubt} creates are in doubt: {first if done.dry_run else left}")
     would = "would be: " if done.dry_run else ""
-    return "\n".join([*lines, f"{would}{told(done.counts, 'nothing to take back')}"])
+    return "\n".join([*lines, f"{would}{counted(done.counts, 'nothing to take back')}"])
 
 
 def ids_csv(pairs: Sequence[Mapping[str, Any]]) -> str:

@@ -24,7 +24,7 @@ def start() -> None:
         _command()
     except Unsupported as error:
         print(f"error: {error}", file=sys.stderr)
-        early.tell(EXIT_USAGE, "config", str(error), "Run it where it can run; nothing was sent.")
+        early.tell_nothing_done(EXIT_USAGE, "config", str(error), "Run it where it can run; nothing was sent.")
         sys.exit(EXIT_USAGE)
     except KeyboardInterrupt:  # between what looks after signals there are moments in which Python does
         early.leave()

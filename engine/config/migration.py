@@ -141,7 +141,7 @@ class Parameters(Part):
     set: dict[ParameterPath, Any] = Field(default={}, description="Values that are set, by parameter.")
 
 
-class Condition(Part):
+class WhenPart(Part):
     """Which prompts a rule is for; all parts must hold."""
 
     model: Text = Field(default="*", description=f"Glob on the model. {_BRACKETS}")
@@ -189,7 +189,7 @@ class Changes(Part):
 class RewriteRule(Changes):
     """Changes for some prompts."""
 
-    when: Condition = Field(description="Which prompts the rule is for; all parts must hold.")
+    when: WhenPart = Field(description="Which prompts the rule is for; all parts must hold.")
 
 
 class Rewrite(Changes):
@@ -400,7 +400,7 @@ class Migration(Part):
         return hashlib.sha256(dumps_plainly(deciding).encode()).hexdigest()
 
 
-def _when(condition: Condition) -> When:
+def _when(condition: WhenPart) -> When:
     return When(model=condition.model, collection=condition.collection, name=condition.name, has=condition.has)
 
 

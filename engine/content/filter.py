@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.content.selection import selects, takes, two_readings, untold
+from engine.content.selection import needs_definition, selects, takes, two_readings
 from engine.model import Json, Named, Row, Select
 
 
@@ -33,7 +33,7 @@ class Chosen:
         """Whether this prompt of a listing is one of them, or may be, where the row does not tell."""
         if not self._named(row.name, row.id):
             return False
-        return selects(self.parts, row, collections) or untold(self.parts, row, collections)
+        return selects(self.parts, row, collections) or needs_definition(self.parts, row, collections)
 
     def readings(self, rows: Sequence[Row]) -> list[str]:
         """A sentence for each glob of `--only` that these rows allow to be read both ways."""

@@ -96,7 +96,7 @@ def selects(select: Select, row: Row, collections: Sequence[Named] | None) -> bo
     )
 
 
-def untold(select: Select, row: Row, collections: Sequence[Named] | None) -> bool:
+def needs_definition(select: Select, row: Row, collections: Sequence[Named] | None) -> bool:
     """Whether nobody can say yet that this row is selected: a part asks for what only the definition tells, and every
     other part takes it.
     """

@@ -125,7 +125,7 @@ def _good_lines(file: BinaryIO, chain: Chain) -> Iterator[dict[str, Json]]:
 # ---- opening ---------------------------------------------------------------------------------------------------------
 
 
-def open_locked(path: Path) -> tuple[int, bool]:
+def open_ledger(path: Path) -> tuple[int, bool]:
     """The descriptor of the file that is at `path` now, locked, and whether it was made. Raises Stop, ConfigError."""
     try:
         return disk.open_locked(path, mode=PRIVATE)

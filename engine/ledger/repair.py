@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from engine.errors import ConfigError, Stop
 from engine.ledger.durable import PRIVATE, new_file, put_in_place, sync_folder
-from engine.ledger.file import entries, open_locked, read_ledger, recover, refused
+from engine.ledger.file import entries, open_ledger, read_ledger, recover, refused
 from engine.ledger.lines import RESERVED, Chain, encode_line, salvage, seal
 from engine.ledger.state import State
 from engine.model import Entry, Json
@@ -97,7 +97,7 @@ def _locked(path: Path) -> Iterator[int]:
     if not path.exists():
         raise ConfigError(f"{path}: there is no ledger here: name another one")
     try:
-        fd, _ = open_locked(path)
+        fd, _ = open_ledger(path)
         try:
             yield fd
         finally:

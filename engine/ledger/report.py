@@ -123,7 +123,7 @@ def nothing() -> tuple[dict[str, int], dict[str, int]]:
     return {"listed": 0, "selected": 0} | dict.fromkeys(OUTCOMES, 0), dict.fromkeys(OUTCOMES, 0)
 
 
-def untold(state: State, taken: Iterable[str], run: str) -> list[str]:
+def without_outcome(state: State, taken: Iterable[str], run: str) -> list[str]:
     """Those of the prompts taken up of which this run does not say what became of them: nothing at all, or of one that
     it made not that it is whole. A doubt is unresolved, and counted as that.
     """
@@ -228,12 +228,12 @@ def to_text(summary: Summary) -> str:
     )
     lines.extend(_throttled(summary))
     if summary.verified is not None:
-        lines.append(f"verified: {told(summary.verified)}")
+        lines.append(f"verified: {counted(summary.verified)}")
     lines.extend(f"note: {note}" for note in summary.notes)
     lines.append(summary.next)
     return "\n".join(lines)
 
 
-def told(results: Mapping[str, int], nothing: str = "nothing") -> str:
+def counted(results: Mapping[str, int], nothing: str = "nothing") -> str:
     """`12 same, 1 differs`."""
     return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in results.items() if count) or nothing

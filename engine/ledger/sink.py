@@ -23,7 +23,7 @@ import anyio
 
 from engine.errors import Stop
 from engine.ledger.durable import sync_data, write_all
-from engine.ledger.file import AGAIN, Reading, open_locked, recover, refused
+from engine.ledger.file import AGAIN, Reading, open_ledger, recover, refused
 from engine.ledger.lines import encode_line, seal, timestamp
 from engine.model import Entry
 
@@ -77,7 +77,7 @@ class Sink:
         """
         path = path.absolute()
         try:
-            fd, created = open_locked(path)
+            fd, created = open_ledger(path)
             try:
                 return cls(fd, recover(path, fd), run=run, clock=clock, created=created)
             except BaseException:

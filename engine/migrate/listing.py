@@ -49,7 +49,7 @@ class Told:
     """Row id -> why its definition could not be read (None: it is gone); the row is as silent as it was."""
 
 
-async def told(
+async def with_definitions(
     rows: list[Row], silent: Callable[[Row], bool], read: Callable[[str], Awaitable[Prompt]], *, concurrency: int
 ) -> Told:
     """The same rows; those that are `silent` on model or collection with what their definitions say. Raises Stop.

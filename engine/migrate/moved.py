@@ -157,7 +157,7 @@ def _line(job: Job, row: Row, was: str, target: Row) -> Entry:
     return entries.moved(entries.origin(row, job.ends.source.collections), was, target)
 
 
-def told(lines: Sequence[Entry], moves: Moves) -> list[str]:
+def moved_notes(lines: Sequence[Entry], moves: Moves) -> list[str]:
     """Sentences on prompts and replicas that have another id, and on those that may have."""
     ids = [f"{line.fields['was']} -> {line.fields['source_id']}" for line in lines if _renamed(line)]
     others = [str(line.fields["target_id"]) for line in lines if not _renamed(line)]

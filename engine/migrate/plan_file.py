@@ -66,9 +66,9 @@ def read(data: bytes, name: str, identity: Mapping[str, str], rules: str) -> Pla
         raise ConfigError(f"{name}: is the plan of another migration: {different}")
     if its_rules != rules:
         raise ConfigError(f"{name}: the migration file was changed since this plan was made: make the plan again")
-    return PlanFile(steps, digest_of(data))
+    return PlanFile(steps, plan_digest(data))
 
 
-def digest_of(data: bytes) -> str:
+def plan_digest(data: bytes) -> str:
     """SHA-256 of a plan file, in hex."""
     return sha256(data).hexdigest()

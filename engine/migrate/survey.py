@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from engine.content.rewrite import Placement, clashes, free_name, place, rewrite
-from engine.content.selection import glob_readings, selects, untold
+from engine.content.selection import glob_readings, needs_definition, selects
 from engine.ledger.state import Failure, Record, State
 from engine.migrate import moved
 from engine.migrate.adopt import CHANGED, EDITED, examine, is_unfinished
 from engine.migrate.entries import EXISTS
 from engine.migrate.job import Job, digest_of
-from engine.migrate.listing import Told, definition, listings, told, told_by_definitions
+from engine.migrate.listing import Told, definition, listings, told_by_definitions, with_definitions
 from engine.migrate.lookup import Found, look_up, numbered
 from engine.migrate.task import Task
 from engine.model import Entry, Failed, Prompt, Row, Select
@@ -76,7 +76,7 @@ async def survey(
         orphaned=_orphaned(state, found.rows),
         notes=[
             *job.ends.source.notes,
-            *moved.told(lines, moves),
+            *moved.moved_notes(lines, moves),
             *told_by_definitions(found.read),
             *glob_readings(job.select, job.rules, found.rows, job.ends.source.collections),
             *_notes(state, tasks, target_rows),
@@ -116,11 +116,11 @@ async def _select(job: Job, state: State, listed: list[Row], narrowed: Select) -
     def silent(row: Row) -> bool:
         if row.id in ours:
             return False
-        if untold(job.select, row, collections) and not _was_changed(job, state, row):
+        if needs_definition(job.select, row, collections) and not _was_changed(job, state, row):
             return True
-        return untold(narrowed, row, collections) and _is_selected(job, state, row)
+        return needs_definition(narrowed, row, collections) and _is_selected(job, state, row)
 
-    found = await told(listed, silent, job.read_ahead, concurrency=job.concurrency)
+    found = await with_definitions(listed, silent, job.read_ahead, concurrency=job.concurrency)
     selected = [
         row for row in found.rows if row.id not in ours and (row.id in found.unread or _is_selected(job, state, row))
     ]

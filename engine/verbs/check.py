@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 
 from engine.content.rewrite import rewrite
-from engine.content.selection import find, glob_readings, selects, unknown_collections, untold
+from engine.content.selection import find, glob_readings, needs_definition, selects, unknown_collections
 from engine.errors import Rejected, Stop, Transient
 from engine.migrate.job import Job
-from engine.migrate.listing import listings, told, told_by_definitions
+from engine.migrate.listing import listings, told_by_definitions, with_definitions
 from engine.model import Choice, Finding, Named, Row
 from engine.taskgroup import for_each
 
@@ -51,10 +51,10 @@ async def examine_ends(job: Job, replicas: Collection[str], known: Collection[st
     collections = job.ends.source.collections
 
     def silent(row: Row) -> bool:
-        return row.id not in replicas and untold(job.select, row, collections)
+        return row.id not in replicas and needs_definition(job.select, row, collections)
 
     read = partial(job.source.fetch, version=job.select.speaking)
-    found = await told(listed, silent, read, concurrency=job.concurrency)
+    found = await with_definitions(listed, silent, read, concurrency=job.concurrency)
     rows = found.rows
     selected = [
         row

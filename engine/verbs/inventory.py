@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine.content.selection import near_misses, selects, takes, untold
+from engine.content.selection import near_misses, needs_definition, selects, takes
 from engine.model import Named, Row, Select
 
 NO_MODEL = "(none)"
@@ -62,7 +62,7 @@ def count(
     """
 
     def taken(row: Row) -> bool:
-        return selects(select, row, collections) or (row.id in unread and untold(select, row, collections))
+        return selects(select, row, collections) or (row.id in unread and needs_definition(select, row, collections))
 
     def model(row: Row) -> str:
         return row.model or (NOT_KNOWN if row.id in unread else NO_MODEL)

@@ -101,7 +101,7 @@ def test_the_summary_that_is_written_without_any_import_is_the_one_that_a_run_te
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["promptferry", "run", "m.yaml"])
-    early.tell(early.EXIT_INTERRUPTED, "interrupted", "interrupted", early.AGAIN)
+    early.tell_nothing_done(early.EXIT_INTERRUPTED, "interrupted", "interrupted", early.AGAIN)
     out = capfd.readouterr().out
     assert out.encode() == orjson.dumps(nothing_done("interrupted", "interrupted", 75).to_json()) + b"\n"
 

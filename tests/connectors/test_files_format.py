@@ -25,7 +25,7 @@ from engine.connectors.files.format import (
     to_line,
     to_markdown,
 )
-from engine.connectors.files.yaml import MOST_DEEP, read_yaml, write_yaml
+from engine.connectors.files.yaml import MOST_DEEP, read_front, write_yaml
 from engine.content.digest import differences
 from engine.lossless_json.numbers import Number, dumps, number
 from engine.model import Inputs, Prompt
@@ -78,7 +78,7 @@ values = st.recursive(
 @settings(max_examples=400, deadline=None)
 @given(st.dictionaries(any_text, values, max_size=4))
 def test_any_json_comes_back_from_yaml_with_its_kinds(told: dict[str, Any]) -> None:
-    assert as_written(dict(read_yaml(write_yaml(told)).values)) == as_written(told)
+    assert as_written(dict(read_front(write_yaml(told)).values)) == as_written(told)
 
 
 plain_values = st.recursive(
@@ -96,7 +96,7 @@ def test_any_reader_of_yaml_1_2_sees_the_same(told: dict[str, Any]) -> None:
 
 def test_a_key_may_be_longer_than_yaml_looks_for_its_colon() -> None:
     told = {"k" * 2000: {"é" * 3000: [1]}}
-    assert read_yaml(write_yaml(told)).values == told
+    assert read_front(write_yaml(told)).values == told
 
 
 @pytest.mark.parametrize("char", ["\ufeff", "\u2028", "\x85", "\x7f", "\t", "\uffff", "\x1b"])
@@ -108,7 +108,7 @@ def test_values_are_nested_as_deep_as_they_can_be_read_and_no_deeper() -> None:
     value: Any = 1
     for _ in range(MOST_DEEP):
         value = {"a": value}
-    assert read_yaml(write_yaml(value)).values == value
+    assert read_front(write_yaml(value)).values == value
     with pytest.raises(ValueError, match="nested"):
         write_yaml({"a": [{"a": value}]})
 
@@ -207,7 +207,7 @@ def test_real_prompts_come_back_byte_for_byte() -> None:
         assert read(content).text.encode() == text.encode()
         assert from_line(to_line(Document(prompt=one)), 1, DIALECTS).prompt.text.encode() == text.encode()
         assert differences(one, read(content)) == ()
-        chat += read_yaml(content.decode().split("---\n")[1]).values.get("chat") is not None
+        chat += read_front(content.decode().split("---\n")[1]).values.get("chat") is not None
     assert chat > 150, "chats are to be read as chats"
 
 

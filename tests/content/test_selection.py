@@ -8,11 +8,11 @@ from engine.content.filter import Chosen
 from engine.content.selection import (
     glob_readings,
     near_misses,
+    needs_definition,
     selects,
     takes,
     two_readings,
     unknown_collections,
-    untold,
 )
 from engine.model import Named, Row, Rule, Select, When
 
@@ -98,7 +98,7 @@ TOLD = Row(id="p-1", name="support-hello", whole=True)
     ],
 )
 def test_what_a_row_does_not_tell_only_the_definition_can(select: Select, row: Row, silent: bool) -> None:
-    assert untold(select, row, [SUPPORT, SALES]) is silent
+    assert needs_definition(select, row, [SUPPORT, SALES]) is silent
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import STOP_EXIT, Stop
-from engine.ledger.report import OUTCOMES, Summary, books, lost_track, nothing, outcome_of, to_text, untold, verdict
+from engine.ledger.report import (
+    OUTCOMES,
+    Summary,
+    books,
+    lost_track,
+    nothing,
+    outcome_of,
+    to_text,
+    verdict,
+    without_outcome,
+)
 from engine.ledger.state import Record, State
 
 RUN = "run-2"
@@ -128,7 +138,7 @@ def test_what_is_taken_up_and_not_told_is_caught_whatever_the_counts_say() -> No
         "not taken up": Record(status="created", run="run-1", told="run-1"),
     }
     state, taken = state_of(told), [one for one in told if one != "not taken up"]
-    lost = untold(state, taken, RUN)
+    lost = without_outcome(state, taken, RUN)
     assert lost == ["a", "b"]
     whole, _ = books(state, told, taken, listed=5, run=RUN)
     assert whole == counts(listed=5, selected=5, unchanged=2, unresolved=1, not_started=2)

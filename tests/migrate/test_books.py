@@ -361,7 +361,7 @@ async def test_a_replica_of_which_nobody_says_that_it_is_whole_is_missed(ledger:
     there = memory(prompt("a", labels=("production",)))
     ran = await run(job_of(there), ledger)
     state = ran.flow.state
-    assert (ran.status("a"), report.untold(state, ["a"], "run-1")) == ("created", [])
+    assert (ran.status("a"), report.without_outcome(state, ["a"], "run-1")) == ("created", [])
     state.records["a"].rare.pending = True
-    assert report.untold(state, ["a"], "run-1") == ["a"]
+    assert report.without_outcome(state, ["a"], "run-1") == ["a"]
     assert report.outcome_of(state.records["a"], "run-1") == "created"  # it is there, when a stop came between

@@ -11,8 +11,18 @@ from pathlib import Path
 from threading import Lock
 
 from engine.connectors.files.format import Document, Unreadable, file_stem, from_markdown, hash_of, to_markdown
-from engine.connectors.files.listing import Listing, Reader, collected, inside, read_file
-from engine.connectors.files.store import TEMPORARY, Written, gone, iso, key_of_mark, lock, missing, not_read, stopped
+from engine.connectors.files.listing import FolderListing, Reader, collected, inside, read_file
+from engine.connectors.files.store import (
+    TEMPORARY,
+    Written,
+    gone,
+    iso,
+    key_of_mark,
+    lock_store,
+    missing,
+    not_read,
+    stopped,
+)
 from engine.connectors.files.tree import ENDING
 from engine.errors import ConfigError, Problem, Rejected, Transient
 from engine.ledger.durable import PUBLIC, make_folder, new_file, open_folder, put_in_place, sync_folder, write_all
@@ -42,7 +52,7 @@ class Folder:
         self._lock = open_folder(self.path)
         try:
             if writes:
-                lock(self._lock, self.path)
+                lock_store(self._lock, self.path)
             self._listing = self._reader.read()
             if writes:
                 self._clean(self._listing)
@@ -188,7 +198,7 @@ class Folder:
         except OSError as error:
             raise stopped(self.path, error) from error
 
-    def _clean(self, listing: Listing) -> None:
+    def _clean(self, listing: FolderListing) -> None:
         for path in listing.temporaries:
             (self.path / path).unlink()
 

@@ -16,7 +16,7 @@ from itertools import pairwise, product
 from typing import Any, Final
 
 from engine import lossless_json as wire
-from engine.connectors.files.yaml import SPLIT_PAIR, Front, Unreadable, read_yaml, write_yaml
+from engine.connectors.files.yaml import SPLIT_PAIR, Front, Unreadable, read_front, write_yaml
 from engine.content.digest import digest
 from engine.content.textfile import NotText, decoded, other_encoding, repeated_key
 from engine.lossless_json.numbers import dumps, loads
@@ -185,7 +185,7 @@ def _like_chat(body: str, begin: int) -> int | None:
 def _front(text: str) -> Front:
     """Front matter that begins in the second line of its file."""
     try:
-        front = read_yaml(text, texts=_TEXTS)
+        front = read_front(text, texts=_TEXTS)
     except Unreadable as error:
         raise Unreadable(error.line + 1, error.message) from None
     return replace(front, lines={key: line + 1 for key, line in front.lines.items()})

@@ -12,7 +12,7 @@ from typing import Final
 
 from engine.connectors.files.format import Document, Unreadable, from_markdown
 from engine.connectors.files.store import iso, row_of, several
-from engine.connectors.files.tree import ENDING, HIDDEN, LINKS, OTHERS, Found, Tree, shown, walk
+from engine.connectors.files.tree import ENDING, HIDDEN, LINKS, OTHERS, FoundFile, Tree, read_tree, shown
 from engine.content.textfile import BOM
 from engine.errors import Problem, Rejected
 from engine.model import Dialect, Row
@@ -29,7 +29,7 @@ _CHATS: Final = (
 
 
 @dataclass(slots=True)
-class Listing:
+class FolderListing:
     """A folder as it was found. What is no prompt though it should be one has a row as well, under its path."""
 
     rows: list[tuple[int, Row]] = field(default_factory=list)
@@ -70,19 +70,19 @@ class Reader:
         self._dialects = dialects
         self._seen: dict[str, _Seen] = {}
 
-    def read(self) -> Listing:
+    def read(self) -> FolderListing:
         """All of it as it is now. Raises OSError when the folder itself cannot be looked into."""
-        tree = walk(self._root)
-        listing, remarks = Listing(temporaries=tree.temporaries), _Remarks()
+        tree = read_tree(self._root)
+        listing, remarks = FolderListing(temporaries=tree.temporaries), _Remarks()
         for found in tree.files:
             self._take(found, listing, remarks)
         for folder, why in tree.closed:
             problem = Problem(f"cannot be looked into ({why}): mend its rights", file=str(self._root / folder))
-            self._fail(Found(f"{folder}/"), problem, listing, remarks)
+            self._fail(FoundFile(f"{folder}/"), problem, listing, remarks)
         listing.notes = list(remarks.sentences(tree))
         return listing
 
-    def _take(self, found: Found, listing: Listing, remarks: _Remarks) -> None:
+    def _take(self, found: FoundFile, listing: FolderListing, remarks: _Remarks) -> None:
         file = self._root / found.path
         try:
             seen = self._look(found)
@@ -100,7 +100,7 @@ class Reader:
             listing.rows.append((seen.stamp[0], seen.row))
             remarks.of(found, seen, seen.row.name)
 
-    def _look(self, found: Found) -> _Seen:
+    def _look(self, found: FoundFile) -> _Seen:
         if not found.readable:
             raise Rejected(f"{found.path!a} has a name that is not UTF-8; rename it", error="not_readable")
         file = inside(self._root, self._root / found.path)
@@ -112,7 +112,9 @@ class Reader:
             seen = self._seen[found.path] = _read(found, content, stamp, str(self._root / found.path), self._dialects)
         return seen
 
-    def _fail(self, found: Found, problem: Problem, listing: Listing, remarks: _Remarks, *, time: int = 0) -> None:
+    def _fail(
+        self, found: FoundFile, problem: Problem, listing: FolderListing, remarks: _Remarks, *, time: int = 0
+    ) -> None:
         """A source lists it under its place, so that it fails by name and the others go."""
         if self._whole:
             if "/" not in found.path:
@@ -144,7 +146,7 @@ class _Remarks:
     named: dict[str, list[str]] = field(default_factory=dict)
     """Name of a prompt -> the files that have it."""
 
-    def of(self, found: Found, seen: _Seen, name: str) -> None:
+    def of(self, found: FoundFile, seen: _Seen, name: str) -> None:
         """Of a prompt."""
         self.named.setdefault(name, []).append(shown(found.path))
         if seen.like_chat is not None:
@@ -192,7 +194,7 @@ def read_file(path: Path) -> tuple[bytes, int]:
 
 
 def _read(
-    found: Found, content: bytes, stamp: tuple[int, int, int], file: str, dialects: Mapping[str, Dialect]
+    found: FoundFile, content: bytes, stamp: tuple[int, int, int], file: str, dialects: Mapping[str, Dialect]
 ) -> _Seen:
     if found.is_readme and not content.startswith((b"---", BOM + b"---")):
         return _Seen(stamp)

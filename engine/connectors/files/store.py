@@ -136,7 +136,7 @@ def stopped(path: Path, error: OSError) -> Stop:
     return Stop("disk", f"{path} cannot be written ({why})", next=f"{what}, then run the same command again.")
 
 
-def lock(fd: int, path: Path) -> None:
+def lock_store(fd: int, path: Path) -> None:
     """For as long as `fd` is open, no other run writes there. Raises Stop when one does."""
     try:
         disk.lock(fd)

@@ -21,7 +21,7 @@ _NEVER_PROMPTS: Final = (".git", ".DS_Store")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFile:
     """A file that may be a prompt. `path` is relative to the folder."""
 
     path: str
@@ -56,7 +56,7 @@ class Found:
 class Tree:
     """All of it, folder by folder in the order of names."""
 
-    files: list[Found] = field(default_factory=list)
+    files: list[FoundFile] = field(default_factory=list)
     passed: dict[str, list[str]] = field(default_factory=dict)
     """HIDDEN, LINKS or OTHERS -> relative paths."""
     closed: list[tuple[str, str]] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Tree:
     """What a killed run of ours has left."""
 
 
-def walk(root: Path) -> Tree:
+def read_tree(root: Path) -> Tree:
     """Looks into every folder under `root`; follows no link to one, so it ends. Raises OSError for `root` alone."""
     tree, folders = Tree(), [""]
     while folders:
@@ -101,7 +101,7 @@ def _sort(tree: Tree, entry: os.DirEntry[str], folder: str) -> str | None:
     elif os.path.isdir(entry.path):
         tree.passed.setdefault(LINKS, []).append(path)
     elif name.lower().endswith(ENDING):
-        tree.files.append(Found(path))
+        tree.files.append(FoundFile(path))
     else:
         tree.passed.setdefault(OTHERS, []).append(path)
     return None

@@ -144,7 +144,7 @@ def _text(text: str) -> str:
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def read_yaml(text: str, *, texts: Collection[str] = ()) -> Front:
+def read_front(text: str, *, texts: Collection[str] = ()) -> Front:
     """The mapping that `text` holds. `texts`: outermost keys whose scalars are texts, whatever they look like, but for
     null: a model may be called 4e2. Raises Unreadable.
 
@@ -154,7 +154,7 @@ def read_yaml(text: str, *, texts: Collection[str] = ()) -> Front:
         free = (char for char in map(chr, _PRIVATE) if char not in text)
         back = dict(zip(free, sorted(ends), strict=False))
         there = {end: char for char, end in back.items()}
-        front = read_yaml(_OTHER_ENDS.sub(lambda end: there[end[0]], text), texts=texts)
+        front = read_front(_OTHER_ENDS.sub(lambda end: there[end[0]], text), texts=texts)
         return Front(values=_with(back, front.values), lines=_with(back, front.lines))
     try:
         root = YAML(typ="safe", pure=True).compose(text)
