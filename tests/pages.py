@@ -95,7 +95,7 @@ PARTS: Final[tuple[tuple[str, str, str], ...]] = (
     ("select", "Selection", "`select`"),
     ("rewrite", "Rewrite", "`rewrite`"),
     ("rewrite.parameters", "Parameters", "`rewrite.parameters`"),
-    ("rewrite.rules.when", "Condition", "`when` of a rule"),
+    ("rewrite.rules.when", "WhenPart", "`when` of a rule"),
     ("limits", "Limits", "`limits`"),
     ("verify", "VerifySettings", "`verify`"),
 )
