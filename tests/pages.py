@@ -15,7 +15,8 @@ from typing import Any, Final
 from engine.config import json_schema
 from engine.connectors import DIALECTS, REGISTRIES
 from engine.content.dialects import described
-from engine.model import Abilities, Dialect, NameRule
+from engine.model import Abilities
+from engine.model.dialect import Dialect, NameRule
 from tests.test_layers import ALLOWED
 
 ROOT: Final = Path(__file__).parents[1]
@@ -184,7 +185,7 @@ def arrows() -> Iterator[str]:
 
 
 def _model() -> Mapping[str, ast.ClassDef]:
-    tree = ast.parse((ROOT / "engine" / "model.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "engine" / "model" / "__init__.py").read_text(encoding="utf-8"))
     return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
 
 

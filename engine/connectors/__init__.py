@@ -17,7 +17,7 @@ from engine.connectors.files.endpoint import FilesEndpoint
 from engine.connectors.portkey import gateway
 from engine.connectors.portkey import registry as portkey
 from engine.connectors.portkey.endpoint import PortkeyEndpoint
-from engine.model import Dialect
+from engine.model.dialect import Dialect
 
 TABLE: Final = (
     Registry(

@@ -14,7 +14,8 @@ from engine.http.client import Auth, Client, RequestLimits
 from engine.http.limiter import RateLimiter
 from engine.http.responses import Special
 from engine.http.session import open_client
-from engine.model import Abilities, Dialect, Gateway, Json, Target
+from engine.model import Abilities, Gateway, Json, Target
+from engine.model.dialect import Dialect
 
 
 class Part(BaseModel):

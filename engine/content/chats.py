@@ -10,7 +10,8 @@ from typing import Final
 from engine.content.templates import joined, literal, names_in, variables_of
 from engine.content.way import Way, cut, refusals
 from engine.lossless_json.numbers import dumps, loads
-from engine.model import Dialect, Grammar, Json, Prompt, Token
+from engine.model import Json, Prompt
+from engine.model.dialect import Dialect, Grammar, Token
 
 Message = dict[str, Json]
 _MOST_NAMES: Final = 4

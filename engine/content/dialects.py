@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from engine.content.digest import CONTENT, user_name
 from engine.content.translate import own_name
 from engine.content.way import AS_IT_STANDS, KIND_WORDS, Way, odd_names
-from engine.model import Dialect, ParameterNames
+from engine.model.dialect import Dialect, ParameterNames
 
 
 def table(source: Dialect, target: Dialect, fields: Collection[str]) -> list[tuple[str, str]]:

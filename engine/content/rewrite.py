@@ -16,7 +16,8 @@ from engine.content.digest import changed, changed_inside, filled, short_digest,
 from engine.content.parameters import change_parameters, copied
 from engine.content.selection import find, takes
 from engine.content.translate import translate
-from engine.model import Catalog, Choice, Dialect, Json, Named, NameRule, ParameterRules, Prompt, Row, Rule, When
+from engine.model import Catalog, Choice, Json, Named, ParameterRules, Prompt, Row, Rule, When
+from engine.model.dialect import Dialect, NameRule
 
 ALWAYS: Final = Rule().when
 NO_CHANGE: Final = ParameterRules()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from string import Formatter
 from typing import Final
 
-from engine.model import Construct, Grammar, Token
+from engine.model.dialect import Construct, Grammar, Token
 
 TEXT: Final = "text"
 VARIABLE: Final = "variable"

@@ -16,7 +16,8 @@ from typing import Final
 from engine.content.chats import carried
 from engine.content.templates import variables_of
 from engine.content.way import Way
-from engine.model import MARK_KEY, Dialect, Inputs, Json, ParameterNames, Prompt
+from engine.model import MARK_KEY, Inputs, Json, Prompt
+from engine.model.dialect import Dialect, ParameterNames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from engine.content.templates import (
     UNCLOSED,
     VARIABLE,
 )
-from engine.model import Dialect, Grammar, Token
+from engine.model.dialect import Dialect, Grammar, Token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,8 @@ from engine.connectors import DIALECTS
 from engine.content.dialects import described, table
 from engine.content.templates import F_STRING, MUSTACHE
 from engine.content.translate import Translated, translate
-from engine.model import Chat, Dialect, Json, MetadataRule, Parameter, ParameterNames, Prompt
+from engine.model import Json, Prompt
+from engine.model.dialect import Chat, Dialect, MetadataRule, Parameter, ParameterNames
 
 TOY = Dialect(
     name="toy",

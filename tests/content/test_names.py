@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from engine.connectors.conductor.dialect import NAMES as CONDUCTOR
 from engine.content.rewrite import Ends, clashes, place, rewrite
-from engine.model import Catalog, Dialect, NameRule, Prompt, Row, Rule, When
+from engine.model import Catalog, Prompt, Row, Rule, When
+from engine.model.dialect import Dialect, NameRule
 from tests.content.test_rewrite import FIELDS
 
 WORDS = NameRule(says="Words takes letters, digits, _ . and -", takes=re.compile(r"[A-Za-z0-9_.-]+").fullmatch)

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.content.templates import DOLLARS, F_STRING, MUSTACHE, joined, literal, names_in, variables_of
-from engine.model import Grammar, Token
+from engine.model.dialect import Grammar, Token
 
 GRAMMARS = [MUSTACHE, DOLLARS, F_STRING]
 PIECES = [

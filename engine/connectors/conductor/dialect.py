@@ -6,7 +6,8 @@ from typing import Final
 
 from engine.content.templates import DOLLARS
 from engine.lossless_json.numbers import Number
-from engine.model import Chat, Dialect, Json, MetadataRule, NameRule, Parameter, ParameterNames
+from engine.model import Json
+from engine.model.dialect import Chat, Dialect, MetadataRule, NameRule, Parameter, ParameterNames
 
 _FORMATS: Final = (({"type": "text"}, "text"), ({"type": "json_object"}, "json"))
 _SLASHES: Final = frozenset("/\\")

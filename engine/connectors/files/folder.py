@@ -26,7 +26,8 @@ from engine.connectors.files.store import (
 from engine.connectors.files.tree import ENDING
 from engine.errors import ConfigError, Problem, Rejected, Transient
 from engine.ledger.durable import PUBLIC, make_folder, new_file, open_folder, put_in_place, sync_folder, write_all
-from engine.model import Dialect, Row
+from engine.model import Row
+from engine.model.dialect import Dialect
 
 
 class Folder:

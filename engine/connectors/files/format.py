@@ -20,7 +20,8 @@ from engine.connectors.files.yaml import SPLIT_PAIR, Front, Unreadable, read_fro
 from engine.content.digest import digest
 from engine.content.textfile import NotText, decoded, other_encoding, repeated_key
 from engine.lossless_json.numbers import dumps, loads
-from engine.model import DEFAULT_DIALECT, MARK_KEY, Dialect, Inputs, Json, Prompt, stored_version, version_ref
+from engine.model import DEFAULT_DIALECT, MARK_KEY, Inputs, Json, Prompt, stored_version, version_ref
+from engine.model.dialect import Dialect
 
 __all__ = [
     "Document",

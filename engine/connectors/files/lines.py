@@ -30,7 +30,8 @@ from engine.errors import ConfigError, Problem, Rejected, Transient
 from engine.ledger import durable as disk
 from engine.ledger.durable import PUBLIC, NotAFile, new_file, put_in_place, sync, sync_data, sync_folder, write_all
 from engine.log import log
-from engine.model import Dialect, Prompt, Row
+from engine.model import Prompt, Row
+from engine.model.dialect import Dialect
 
 _OUR_LINE: Final = b'{"id":'
 

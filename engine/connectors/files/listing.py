@@ -15,7 +15,8 @@ from engine.connectors.files.store import iso, row_of, several
 from engine.connectors.files.tree import ENDING, HIDDEN, LINKS, OTHERS, FoundFile, Tree, read_tree, shown
 from engine.content.textfile import BOM
 from engine.errors import Problem, Rejected
-from engine.model import Dialect, Row
+from engine.model import Row
+from engine.model.dialect import Dialect
 
 _PASSED: Final = {
     OTHERS: f"passed over, because prompts are files that end in {ENDING}",

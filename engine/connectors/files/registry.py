@@ -26,7 +26,6 @@ from engine.model import (
     Abilities,
     Catalog,
     Created,
-    Dialect,
     Failed,
     Finding,
     Mark,
@@ -39,6 +38,7 @@ from engine.model import (
     Updated,
     Version,
 )
+from engine.model.dialect import Dialect
 
 T = TypeVar("T")
 

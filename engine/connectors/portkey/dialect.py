@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from engine.content.templates import MUSTACHE
-from engine.model import Chat, Dialect, ParameterNames
+from engine.model.dialect import Chat, Dialect, ParameterNames
 
 PORTKEY: Final = Dialect(
     name="portkey",
@@ -14,4 +14,4 @@ PORTKEY: Final = Dialect(
     parameters=ParameterNames(open=True, defaults=True),
     chat=Chat(messages=True),
 )
-"""Its parameters have the neutral names, and its text the neutral form of a chat: see `engine/model.py`."""
+"""Its parameters have the neutral names, and its text the neutral form of a chat: see `engine/model/dialect.py`."""

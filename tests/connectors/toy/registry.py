@@ -21,15 +21,11 @@ from engine.lossless_json import decode, encode
 from engine.model import (
     Abilities,
     Catalog,
-    Chat,
     Created,
-    Dialect,
     Failed,
     Finding,
     Outcome,
     Page,
-    Parameter,
-    ParameterNames,
     Prompt,
     Replica,
     Row,
@@ -37,6 +33,7 @@ from engine.model import (
     Updated,
     Version,
 )
+from engine.model.dialect import Chat, Dialect, Parameter, ParameterNames
 
 HELD: Final = ("text", "collection", "model", "provider", "parameters", "metadata", "description")
 PUBLISHED: Final = "production"
