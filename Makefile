@@ -23,7 +23,7 @@ SERVERS := .venv-mlflow .venv-phoenix
 
 $(SERVERS:=/ready): .venv-%/ready: .ci/%.txt
 	$(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint $< $(PACKAGES_$*)
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $< $(PACKAGES_$*)
 	@touch $@
 
 servers: $(SERVERS:=/ready)  ## Make the environments of MLflow and Phoenix, with exact versions
@@ -44,7 +44,8 @@ test: lint types  ## Lint, types, and every test with branch coverage
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-real: $(READY) servers  ## The tests on real MLflow and Phoenix servers, which this installs and starts
+test-real: $(READY)  ## The tests on real MLflow and Phoenix servers, which this installs and starts
+	$(MAKE) --jobs 2 servers
 	$(BIN)/python -m pytest -q -rs -m real tests/real
 
 chaos: $(READY)  ## The long campaign: kills, faults, full disks; prints a table (an hour)

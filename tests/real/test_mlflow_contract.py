@@ -159,6 +159,34 @@ def test_a_row_carries_the_newest_version_whole_and_the_aliases(api: httpx.Clien
     assert row.get("aliases") == [{"alias": "production", "version": "1"}]
 
 
+def test_of_each_stage_a_row_carries_the_newest_version(api: httpx.Client) -> None:
+    """Stages are of models, but nothing keeps them from prompts: the newest version is that of the largest number."""
+    made(api, "a")
+    add(api, "a", "two")
+    post(api, "model-versions/transition-stage", name="a", version="1", stage="Production")
+    (row,) = search(api).json()["registered_models"]
+    assert sorted(numbers(row["latest_versions"])) == ["1", "2"]  # in any order
+
+
+QUOTED = ["a\\b", "a`b", "it's", 'say "x"']
+
+
+@pytest.mark.parametrize("name", QUOTED)
+def test_a_name_that_is_asked_for_stands_in_the_quotes_that_it_lacks(api: httpx.Client, name: str) -> None:
+    """There is no escape."""
+    made(api, *QUOTED)
+    quote = '"' if "'" in name else "'"
+    assert names(search(api, filter=f"{PROMPTS} AND name = {quote}{name}{quote}")) == [name]
+    assert names(search(api, filter=f"{PROMPTS} AND name = 'it''s'")) == []
+
+
+def test_names_in_a_list_are_literals_of_python(api: httpx.Client) -> None:
+    made(api, *QUOTED)
+    condition = f"name IN ({', '.join(map(repr, QUOTED))})"
+    assert names(search(api, filter=f"{PROMPTS} AND {condition}")) == QUOTED
+    assert names(search(api, filter=f"{PROMPTS} AND name IN ('a\\b', 'none')")) == []  # a backspace
+
+
 @pytest.mark.parametrize(
     ("condition", "found"),
     [
@@ -256,6 +284,16 @@ def test_a_text_comes_back_as_it_was(api: httpx.Client, text: str) -> None:
     create(api, "a")
     add(api, "a", text)
     assert tagged(version(api, "a", "1"))[TEXT] == text
+
+
+def test_a_text_with_half_a_character_is_lost_without_a_word(api: httpx.Client) -> None:
+    """A lone surrogate empties the whole value: it must be refused before it is sent."""
+    create(api, "a")
+    body = {"name": "a", "source": "dummy-source", "tags": tags(**{TEXT: "before \ud800 after"})}
+    as_ascii = json.dumps(body).encode()
+    answer = api.post("model-versions/create", content=as_ascii, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 200
+    assert tagged(version(api, "a", "1"))[TEXT] == ""
 
 
 def test_of_a_key_that_stands_twice_the_last_value_counts(api: httpx.Client) -> None:

@@ -171,6 +171,55 @@ def test_phoenix_renders_names_and_nothing_else(
     assert found["messages"] == [{"role": "user", "content": rendered}]
 
 
+@pytest.mark.parametrize(
+    ("role", "rendered"),
+    [("system", "system"), ("developer", "developer"), ("user", "user"), ("ai", "assistant"), ("model", "assistant")],
+)
+def test_phoenix_renders_roles_as_openai_has_them(
+    phoenix_client: Official, phoenix: Server, role: str, rendered: str
+) -> None:
+    template = {"type": "chat", "messages": [{"role": role, "content": "{{x}}"}]}
+    phoenix_rest(phoenix, "a", "", template=template)
+    found = phoenix_client("render", values={"x": "y"}, prompt_identifier="a")
+    assert found["messages"] == [{"role": rendered, "content": "y"}]
+
+
+ANTHROPIC = {
+    "model_provider": "ANTHROPIC",
+    "invocation_parameters": {"type": "anthropic", "anthropic": {"max_tokens": 5}},
+}
+
+
+def test_phoenix_leaves_variables_in_what_anthropic_calls_system(phoenix_client: Official, phoenix: Server) -> None:
+    messages = [{"role": "system", "content": "{{x}}"}, {"role": "user", "content": "{{x}}"}]
+    phoenix_rest(phoenix, "a", "", template={"type": "chat", "messages": messages}, **ANTHROPIC)
+    found = phoenix_client("render", values={"x": "y"}, prompt_identifier="a")
+    assert (found["system"], found["messages"]) == ("{{x}}", [{"role": "user", "content": "y"}])
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        {**ANTHROPIC, "template": {"type": "chat", "messages": [{"role": "developer", "content": "x"}]}},
+        {"model_provider": "AWS", "invocation_parameters": {"type": "aws", "aws": {}}},
+    ],
+)
+def test_phoenix_loads_what_it_cannot_render(
+    phoenix_client: Official, phoenix: Server, version: dict[str, Any]
+) -> None:
+    phoenix_rest(phoenix, "a", "x", **version)
+    assert phoenix_client("load", prompt_identifier="a")["model_provider"] == version["model_provider"]
+    with pytest.raises(ClientError, match="NotImplementedError"):
+        phoenix_client("render", values={}, prompt_identifier="a")
+
+
+def test_phoenix_renders_objects_of_google(phoenix_client: Official, phoenix: Server) -> None:
+    google = {"model_provider": "GOOGLE", "invocation_parameters": {"type": "google", "google": {}}}
+    phoenix_rest(phoenix, "a", "{{x}}", **google)
+    found = phoenix_client("render", values={"x": "y"}, prompt_identifier="a")
+    assert found["messages"] == [{"role": "user", "parts": [{"text": "y"}]}]
+
+
 def test_phoenix_wants_all_variables(phoenix_client: Official, phoenix: Server) -> None:
     phoenix_rest(phoenix, "a", "{{x}}")
     with pytest.raises(ClientError, match=r"Missing template variable\(s\): x"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -573,6 +574,45 @@ def test_families_that_it_refuses(api: httpx.Client, family: str) -> None:
 def test_numbers_become_what_the_field_is(api: httpx.Client) -> None:
     sent: dict[str, Any] = {"temperature": 1, "seed": 1.0, "max_tokens": "5", "top_p": "0.5"}
     assert repr(kept(api, **parameters(**sent))) == repr(parameters(temperature=1.0, max_tokens=5, top_p=0.5, seed=1))
+
+
+def written(api: httpx.Client, version: Mapping[str, Any], **numbers: str) -> httpx.Response:
+    """A create whose bytes are ASCII, with numbers that Python does not write in the place of their names."""
+    text = json.dumps({"prompt": {"name": "a"}, "version": version})
+    for name, number in numbers.items():
+        text = text.replace(f'"{name}"', number)
+    headers = {"Content-Type": "application/json", "Connection": "close"}  # a 500 ends the connection too
+    return api.post("prompts", content=text.encode(), headers=headers)
+
+
+@pytest.mark.parametrize("field", ["description", "metadata", "template"])
+def test_half_a_character_is_500_and_nothing_is_kept(api: httpx.Client, field: str) -> None:
+    lone: dict[str, Any] = {"description": "\ud800", "metadata": {"\ud800": 1}, "template": chat(("user", "\ud800"))}
+    assert written(api, body(**{field: lone[field]})).status_code == 500
+    assert listed(api)["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "comes_back"),
+    [
+        ("1", "1"),
+        ("1.50", "1.5"),
+        ("1E+2", "100.0"),
+        ("-0.0", "-0.0"),
+        ("18446744073709551615", "18446744073709551615"),
+        ("0.10000000000000000555", "0.1"),
+        ("1e400", "None"),
+    ],
+)
+def test_numbers_of_metadata_are_doubles_and_integers_of_64_bits(api: httpx.Client, sent: str, comes_back: str) -> None:
+    """One that is too large for a double is lost without a word."""
+    assert written(api, body(metadata={"k": "NUMBER"}), NUMBER=sent).status_code == 200
+    assert repr(api.get("prompts/a/latest").json()["data"]["metadata"]["k"]) == comes_back
+
+
+def test_an_integer_of_more_than_64_bits_is_500_and_nothing_is_kept(api: httpx.Client) -> None:
+    assert written(api, body(metadata={"k": "NUMBER"}), NUMBER=str(2**64)).status_code == 500
+    assert listed(api)["data"] == []
 
 
 def test_its_own_description_names_the_calls(api: httpx.Client, phoenix: Server) -> None:

@@ -37,7 +37,7 @@ def load(client: Client, **which: str) -> dict[str, Any]:
 
 
 def render(client: Client, values: dict[str, str], **which: str) -> dict[str, Any]:
-    """Arguments of the vendor's own call: messages, model, parameters."""
+    """Arguments of the vendor's own call: messages, model, parameters; Google's are objects of its library."""
     return dict(client.prompts.get(**which).format(variables=values))
 
 
@@ -85,7 +85,12 @@ def main() -> None:
             answer = {"result": DO[order["do"]](client, **order["arguments"])}
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=answers, flush=True)
+        print(json.dumps(answer, default=_plain), file=answers, flush=True)
+
+
+def _plain(value: Any) -> Any:
+    """A model of pydantic, as the vendors' libraries have them."""
+    return value.model_dump(mode="json", exclude_none=True)
 
 
 if __name__ == "__main__":
