@@ -11,13 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import Transient
-from engine.http.limiter import Kind, RateLimiter, Requests, Throttle
+from engine.http.limiter import Kind, RateLimiter, Requests, Throttle, Turn
 from tests.simulator import Bucket
 from tests.virtual import in_virtual_time, now
 
 
 def gate(*, rate: float | None = 1000, concurrency: int = 1000, jitter: float = 0.0) -> RateLimiter:
     return RateLimiter(rate=rate, concurrency=concurrency, jitter=lambda: jitter)
+
+
+async def leave(turn: Turn) -> None:
+    """As the client does it."""
+    await turn.ready()
+    while not await turn.departs():
+        await turn.ready()
 
 
 async def send(gate: RateLimiter, times: list[float], *, seconds: float = 0.0) -> None:
@@ -204,7 +211,7 @@ def test_who_is_cancelled_takes_no_turn_with_him(obstacle: str, leaving: int) ->
 
         async def come(number: int, seconds: float) -> None:
             async with throttle.turn("read") as turn:
-                await turn.sending()
+                await leave(turn)
                 passed.append(number)
                 await asyncio.sleep(seconds)
 
@@ -246,7 +253,7 @@ def test_halt_sends_everyone_away_at_once_and_surely_unsent(obstacle: str) -> No
 
         async def first() -> None:
             async with throttle.turn("read") as turn:
-                await turn.sending()
+                await leave(turn)
                 await asyncio.sleep(500)
                 finished.set()
 
@@ -281,7 +288,7 @@ def test_the_counts() -> None:
         throttle = gate()
         for kind, retry in (("read", False), ("read", True), ("write", False), ("write", True), ("read", False)):
             async with throttle.turn(kind, retry=retry) as turn:  # type: ignore[arg-type]
-                await turn.sending()
+                await leave(turn)
         throttle.pause(1, "busy")
         return throttle.requests
 
@@ -300,7 +307,7 @@ def test_reads_and_writes_keep_ceilings_of_their_own_and_hold_nobody_else_up(rea
 
         async def come(kind: Kind) -> None:
             async with throttle.turn(kind) as turn:
-                await turn.sending()
+                await leave(turn)
                 times[kind].append(now())
 
         async with anyio.create_task_group() as tasks:
@@ -331,7 +338,7 @@ def test_without_a_ceiling_of_its_own_a_kind_has_all_the_rate() -> None:
 
     async def one_write(throttle: RateLimiter) -> None:
         async with throttle.turn("write") as turn:
-            await turn.sending()
+            await leave(turn)
 
     in_virtual_time(work)
     assert times[-1] <= 1.1
@@ -349,7 +356,7 @@ def test_nothing_is_sent_in_a_pause_that_began_while_the_intent_was_written() ->
         async def create() -> None:
             async with throttle.turn("write") as turn:
                 await asyncio.sleep(0.01)  # the ledger is synced
-                await turn.sending()
+                await leave(turn)
                 sent.append(now())
 
         async with anyio.create_task_group() as tasks:
@@ -375,7 +382,7 @@ def test_the_first_in_line_asks_a_closed_host_and_everyone_waits_for_the_answer(
             for _ in range(3):
                 await asyncio.sleep(5)
                 async with throttle.turn("read", probe=True) as turn:
-                    await turn.sending()
+                    await leave(turn)
                     asked.append(now())
 
         throttle.close(probe, "it is down")
@@ -444,7 +451,7 @@ def worked(limit: Bucket, seconds: float, *, rate: float | None, share: float = 
             nonlocal accepted, refused
             while now() < seconds:
                 async with throttle.turn("read") as turn:
-                    await turn.sending()
+                    await leave(turn)
                     await asyncio.sleep(0.01)
                     asked = limit.takes(now())
                     await asyncio.sleep(0.01)
