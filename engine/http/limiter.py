@@ -27,8 +27,10 @@ from engine.log import log
 Kind = Literal["read", "write"]
 T = TypeVar("T")
 
-LATE_S: Final = 0.02
-"""So late may a timer be without slowing the run down: what was missed is caught up, and no more."""
+LATE_S: Final = 0.1
+"""So late may the line be without slowing the run down: what was missed is caught up, and no more. Those that pass
+together for it are spaced where they leave.
+"""
 AT_ONCE_S: Final = 0.001
 """Timers cannot wait for less: requests that are to be closer together leave together."""
 PAUSE_JITTER: Final = 0.1

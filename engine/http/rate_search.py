@@ -32,6 +32,8 @@ CUT: Final = 0.85
 """A limit is not believed to be lower than this part of itself for one short time."""
 AGREES: Final = 0.15
 """Measurements that differ by no more are of one limit."""
+MANY: Final = 8
+"""So many accepted among refusals tell the limit, where nothing better is known."""
 MEASURED_S: Final = 3.0
 """A limit that was measured over less is measured again before the rate rests."""
 LONGEST_S: Final = 60.0
@@ -100,11 +102,15 @@ class _Refusals:
         self.first = min(self.first, sent)
         self.last = max(self.last, sent)
 
-    def rate(self, *, more: float) -> float:
+    @property
+    def accepted(self) -> int:
+        """What was accepted among them."""
+        return self.last.number - self.first.number + 1 - self.count
+
+    def rate(self, *, more: float = 0.0) -> float:
         """The limit: what was accepted among them, at least one, and `more`, a second. Infinite: there is only one."""
-        accepted = self.last.number - self.first.number + 1 - self.count
         seconds = self.last.at - self.first.at
-        return (max(accepted, 1) + more) / seconds if seconds > 0 else math.inf
+        return (max(self.accepted, 1) + more) / seconds if seconds > 0 else math.inf
 
 
 class _Trail:
@@ -327,13 +333,15 @@ class RateSearch:
         else:
             self._measured(self._mark, first)
         assert self.limit is not None
+        if self._sure < MEASURED_S and refusals.accepted >= MANY:
+            self.limit = min(refusals.rate(), first.rate)
         if FELL * self.limit > (rate := refusals.rate(more=2.0)):
             self.limit, self._sure, self._rest = rate, 0.0, self._first_rest
         self._count_in_windows(refusals)
 
     def _guess(self, refusals: _Refusals) -> None:
         """What the first refusals tell."""
-        guess = min(self._most, refusals.rate(more=0.0))
+        guess = min(self._most, refusals.rate())
         if guess == self._most:
             guess *= CUT
         if self.limit is None:

@@ -251,6 +251,7 @@ def test_the_sandbox_rehearses_a_far_registry_with_a_limit_by_the_hour(tmp_path:
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(request, timeout=10)
         process.terminate()
+    error.value.close()
     assert error.value.code == 429
     assert 3500 < int(error.value.headers["Retry-After"]) <= 3600
 
