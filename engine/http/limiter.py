@@ -27,10 +27,10 @@ from engine.log import log
 Kind = Literal["read", "write"]
 T = TypeVar("T")
 
-LATE_S: Final = 0.1
-"""So late may the line be without slowing the run down: what was missed is caught up, and no more. Those that pass
-together for it are spaced where they leave.
-"""
+LATE_S: Final = 0.03
+"""So late may a timer be without slowing the run down: what was missed is caught up, and no more."""
+LINE_LATE_S: Final = 0.1
+"""The same in the line: those who pass together for it are spaced where they leave."""
 AT_ONCE_S: Final = 0.001
 """Timers cannot wait for less: requests that are to be closer together leave together."""
 PAUSE_JITTER: Final = 0.1
@@ -88,13 +88,9 @@ class _Spacing:
         self.due = 0.0
         """When the next one may pass."""
 
-    def take(self, now: float, rate: float, *, pressed: bool = False) -> float:
-        """One passes, now or when it is due: the moment. `pressed`: others have waited for nothing else all the time,
-        so that it is late only by its timer.
-        """
-        moment = max(self.due, now - LATE_S if pressed else now)
-        self.due = moment + 1 / rate
-        return moment
+    def take(self, now: float, rate: float, *, late: float = 0.0) -> None:
+        """One passes now. `late`: by so many seconds at most it comes late only because its timer did."""
+        self.due = max(self.due, now - late) + 1 / rate
 
 
 class _Ticket:
@@ -131,7 +127,7 @@ class _Lane:
         while (seconds := self._spacing.due - self._clock()) > 0:
             waited = True
             await asyncio.sleep(seconds)
-        self._spacing.take(self._clock(), self._rate, pressed=waited)
+        self._spacing.take(self._clock(), self._rate, late=LATE_S if waited else 0.0)
 
     def held_up(self) -> None:
         """It stood in the line of all since: what has become due meanwhile is no burst."""
@@ -209,7 +205,7 @@ class RateLimiter:
     `rate` is a hard ceiling, in requests a second; None: it is found. `share`: how much of a limit that was found is
     used. `reads` and `writes` are ceilings of their own below it. `concurrency`: the most in flight. `known`: what an
     earlier run found. In any window of T seconds at most rate x T + 1 requests leave, of each kind as of all; where
-    timers were late, rate x 20 ms more. Made inside of a running loop, whose time it goes by. `jitter` gives numbers
+    timers were late, rate x 30 ms more. Made inside of a running loop, whose time it goes by. `jitter` gives numbers
     from 0 to 1.
     """
 
@@ -237,6 +233,7 @@ class RateLimiter:
         self._pressed = False
         """Whoever heads the line waits for the rate, and nobody has waited for anything else since that began."""
         self._departures = _Spacing()
+        self._leaving = asyncio.Lock()
         self._line: deque[_Ticket] = deque()
         self._lanes = {
             kind: _Lane(ceiling, self.clock) for kind, ceiling in (("read", reads), ("write", writes)) if ceiling
@@ -371,10 +368,13 @@ class RateLimiter:
 
     async def space(self) -> None:
         """Until the one before is far enough ahead."""
-        now, rate = self.clock(), self.rate
-        seconds = self._departures.take(now, rate) - now
-        if seconds >= AT_ONCE_S or (seconds > 0 and rate * AT_ONCE_S < 1):
-            await asyncio.sleep(seconds)
+        waited = self._leaving.locked()
+        async with self._leaving:
+            least = 0.0 if self.rate * AT_ONCE_S < 1 else AT_ONCE_S
+            while (seconds := self._departures.due - self.clock()) > least:
+                waited = True
+                await asyncio.sleep(seconds)
+            self._departures.take(self.clock(), self.rate, late=LATE_S if waited else 0.0)
 
     def departed(self, *, bound: bool, beside: int) -> Sent:
         """A request leaves now."""
@@ -445,7 +445,8 @@ class RateLimiter:
                 self._pressed = True
                 await self.unless_halted(lambda seconds=seconds: asyncio.sleep(seconds))  # type: ignore[misc]
             else:
-                self._spacing.take(self.clock(), self.rate, pressed=self._pressed)
+                # pressed: whoever stood here has waited for nothing else
+                self._spacing.take(self.clock(), self.rate, late=LINE_LATE_S if self._pressed else 0.0)
                 return
 
     def _wake(self) -> None:
