@@ -121,12 +121,9 @@ class ConcurrencySearch:
 
     def expect(self, rate: float, *, firm: bool) -> None:
         """So many requests a second are allowed. `firm`: the registry is known to take them."""
-        latency = self.latency
-        if latency is None:
-            needed = self._ceiling if firm else 1
-        else:
-            needed = math.ceil(HEAD_ROOM * rate * latency) + SPARE * firm
-        needed = min(needed, self._ceiling)
+        if (latency := self.latency) is None:
+            return
+        needed = min(math.ceil(HEAD_ROOM * rate * latency) + SPARE * firm, self._ceiling)
         self._least = needed if firm else 1
         if needed > self.limit:
             self._move(needed)

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Final, Literal, Self, TypeVar
 
 import anyio
+from aiolimiter import AsyncLimiter
 
 from engine.errors import Transient
 from engine.http.concurrency_search import ConcurrencySearch
@@ -113,25 +114,25 @@ class _Ticket:
 
 
 class _Lane:
-    """The line of reads or of writes, where these have a ceiling of their own."""
+    """The line of reads or of writes, where these have a ceiling of their own. That one never changes."""
 
     def __init__(self, rate: float, clock: Callable[[], float]) -> None:
         self.line: Final = asyncio.Lock()
+        """In front: the limiter does not serve in order."""
         self._rate = rate
         self._clock = clock
-        self._spacing = _Spacing()
+        capacity = 1 + rate * LATE_S
+        self._limiter = AsyncLimiter(capacity, capacity / rate)
+        self._paid_at = 0.0
 
     async def pay(self) -> None:
         """Returns when the next request of this kind may leave."""
-        waited = False
-        while (seconds := self._spacing.due - self._clock()) > 0:
-            waited = True
-            await asyncio.sleep(seconds)
-        self._spacing.take(self._clock(), self._rate, late=LATE_S if waited else 0.0)
+        await self._limiter.acquire()
+        self._paid_at = self._clock()
 
-    def held_up(self) -> None:
-        """It stood in the line of all since: what has become due meanwhile is no burst."""
-        self._spacing.due = max(self._spacing.due, self._clock() + 1 / self._rate)
+    async def pay_again(self) -> None:
+        """It was held up since: what has leaked meanwhile is paid again, so that no burst follows."""
+        await self._limiter.acquire(min(1.0, self._rate * (self._clock() - self._paid_at)))
 
 
 class Turn:
@@ -204,9 +205,9 @@ class RateLimiter:
 
     `rate` is a hard ceiling, in requests a second; None: it is found. `share`: how much of a limit that was found is
     used. `reads` and `writes` are ceilings of their own below it. `concurrency`: the most in flight. `known`: what an
-    earlier run found. In any window of T seconds at most rate x T + 1 requests leave, of each kind as of all; where
-    timers were late, rate x 30 ms more. Made inside of a running loop, whose time it goes by. `jitter` gives numbers
-    from 0 to 1.
+    earlier run found. In any window of T seconds at most rate x T + 1 requests leave; where timers were late, rate x
+    30 ms more, and so of a kind with a ceiling of its own. Made inside of a running loop, whose time it goes by.
+    `jitter` gives numbers from 0 to 1.
     """
 
     def __init__(
@@ -245,6 +246,7 @@ class RateLimiter:
         self._probe: Callable[[], Awaitable[None]] | None = None
         self._scopes: set[anyio.CancelScope] = set()
         self._halted = False
+        self._expect()
 
     @property
     def rate(self) -> float:
@@ -413,7 +415,7 @@ class RateLimiter:
         try:
             await self._pass(ticket)
             if lane is not None:
-                lane.held_up()
+                await lane.pay_again()
         except BaseException:
             self._line.remove(ticket)
             self._wake()

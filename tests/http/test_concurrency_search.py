@@ -290,10 +290,10 @@ def test_a_rate_that_is_known_never_waits_for_a_place() -> None:
     assert search.limit >= 0.45 * 100 * 1.3
 
 
-def test_before_the_first_answer_a_rate_that_is_known_has_all_the_places() -> None:
+def test_before_the_first_answer_nothing_is_expected_of_the_latency() -> None:
     search = ConcurrencySearch(ceiling=CEILING)
     search.expect(100.0, firm=True)
-    assert search.limit == CEILING
+    assert search.limit == FIRST_LIMIT
 
 
 def test_an_earlier_run_tells_the_latency() -> None:

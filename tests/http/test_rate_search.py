@@ -223,6 +223,25 @@ def test_refusals_of_what_was_under_way_are_one_event() -> None:
     assert 40 < first < 60
 
 
+@pytest.mark.parametrize("limit", [30.0, 50.0])
+def test_many_accepted_among_refusals_tell_the_limit_at_once(limit: float) -> None:
+    """Far away, much is under way by the time of the first refusal."""
+    search, registry, now = RateSearch(ceiling=None, share=1.0), Bucket([(0, limit)], 10), 0.0
+    under_way: list[tuple[Sent, float | None]] = []
+    while now < 20 and search.limit is None:
+        if now >= search._pause_ends:
+            sent = departing(search, now)
+            under_way.append((sent, registry.takes(now)))
+        while under_way and under_way[0][0].at <= now - 0.5:
+            sent, asked = under_way.pop(0)
+            if asked is None:
+                search.accepted(now, sent)
+            else:
+                search.refused(now, sent, 1.0, 0.5)
+        now += 1 / search.rate(now)
+    assert search.limit == pytest.approx(limit, rel=0.1)
+
+
 def test_a_registry_that_stays_closed_costs_pauses_that_grow() -> None:
     search, now, pauses = RateSearch(ceiling=100.0, share=1.0), 0.0, []
     search.accepted(0.1, departing(search, 0.0))
