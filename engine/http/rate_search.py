@@ -389,6 +389,10 @@ class RateSearch:
             elif beyond > min(0.5 + NOISE_S * found, NOISE_PART * found * seconds):
                 break
             found *= 1 - STEP
+        else:
+            if self._sure >= MEASURED_S and self.limit is not None:
+                # the last refusals came about as the first ones did: any rate explains both
+                return min(max(self.limit, least), max(least, self._most))
         if found <= least and least * (1 + STEP) < highest:
             found = highest
         assert self.limit is not None

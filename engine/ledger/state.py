@@ -185,8 +185,9 @@ class State:
     def _remember(self, throttle: Json) -> None:
         for end, found in throttle.items() if isinstance(throttle, dict) else ():
             known = {name: found.get(name) for name in ("limit", "latency_s")} if isinstance(found, dict) else {}
-            told = {name: float(value) for name, value in known.items() if type(value) in (int, float) and value > 0}
-            self.throttle.setdefault(end, {}).update(told)
+            for name, value in known.items():
+                if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+                    self.throttle.setdefault(end, {})[name] = float(value)
 
     def _move(self, source_id: str, line: Mapping[str, Json]) -> None:
         """A prompt has another id, or its replica has. What is known of it stays."""

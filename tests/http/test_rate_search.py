@@ -156,6 +156,7 @@ def test_a_limit_that_was_given_too_high_is_searched_below_it() -> None:
 def test_a_second_run_begins_where_the_first_one_ended(latency: Latency) -> None:
     found = ran(World(limit=bucket(50, 10), latency=latency, late=LATE), Run(known=Known(limit=50, latency_s=0.2)))
     assert all(seen.rates[2] >= 0.8 * 50 for seen in found)
+    assert median(seen.limit_found for seen in found) == pytest.approx(50, rel=0.05)
     assert used(found) >= 0.8
     assert refused(found) <= 0.01
 
