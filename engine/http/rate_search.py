@@ -39,7 +39,7 @@ MEASURED_S: Final = 3.0
 LONGEST_S: Final = 60.0
 """More seconds than this give a measurement no more weight."""
 FIRST_REST_S: Final = 20.0
-LONGEST_REST_S: Final = 240.0
+LONGEST_REST_S: Final = 40.0
 ALL_FIRST_REST_S: Final = 10.0
 ALL_LONGEST_REST_S: Final = 30.0
 """Where all of a limit is used: its rise must be seen soon, for there is nothing in reserve."""
@@ -390,9 +390,9 @@ class RateSearch:
                 break
             found *= 1 - STEP
         else:
-            if self._sure >= MEASURED_S and self.limit is not None:
+            if self._sure >= MEASURED_S and self.limit is not None and least <= self.limit <= self._most:
                 # the last refusals came about as the first ones did: any rate explains both
-                return min(max(self.limit, least), max(least, self._most))
+                return self.limit
         if found <= least and least * (1 + STEP) < highest:
             found = highest
         assert self.limit is not None
