@@ -1,7 +1,7 @@
 """What a run uses of a limit, by default settings, in virtual time: `python -m tests.benchmarks.throttle [--seeds N]`.
 
-Each row is one world: medians of its seeds, and the worst one. The table stands in README.md between two marks. Rows that
-match `--only TEXT` are printed and not written.
+Each row is one world: medians of its seeds, and the worst one. The table stands in README.md between two marks. Rows
+that match `--only TEXT` are printed and not written.
 """
 
 from __future__ import annotations
