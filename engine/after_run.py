@@ -154,7 +154,7 @@ async def _settle_doubts(job: Job, flow: Flow, chosen: Chosen) -> int:
         return 0
     due = max(record.since for record in doubtful.values()) + 2 * job.settle
     await flow.halt.pause(due - flow.clock())
-    listed, _, target_rows = await listings(job)
+    listed, _, target_rows = await listings(job.source, job.target, same=job.ends.same)
     rows = [row for row in listed if row.id in doubtful]
     rows += [Row(id=one, name="", whole=True) for one in doubtful.keys() - {row.id for row in rows}]
     rows = [row for row in rows if chosen.takes_row(row, job.ends.source.collections)]

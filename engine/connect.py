@@ -16,7 +16,7 @@ from engine.connectors import DIALECTS, REGISTRIES
 from engine.connectors.endpoint import Address, Endpoint, Opening
 from engine.content.rewrite import Ends, kinds_needed
 from engine.errors import ConfigError, Stop
-from engine.http.limiter import RateLimiter
+from engine.http.limiter import Known, RateLimiter
 from engine.http.session import RequestLimits
 from engine.migrate.job import Job
 from engine.migrate.listing import catalog_of
@@ -55,11 +55,18 @@ class Workspaces:
 
 @asynccontextmanager
 async def open_ends(
-    migration: Migration, *, rate: float | None = None, gateways: bool = False, writes: bool = False
+    migration: Migration,
+    *,
+    rate: float | None = None,
+    gateways: bool = False,
+    writes: bool = False,
+    throttle: Mapping[str, Mapping[str, float]] | None = None,
 ) -> AsyncIterator[Workspaces]:
-    """Both ends of the migration; `rate` overrides `limits.rate`. Nothing is sent yet. `writes`: into the target."""
+    """Both ends of the migration; `rate` overrides `limits.rate`. Nothing is sent yet. `writes`: into the target.
+    `throttle`: what the ledger knows of each end's `limit` and `latency_s`.
+    """
     async with AsyncExitStack() as stack:
-        gates: defaultdict[Address, RateLimiter] = defaultdict(lambda: _gate(migration, rate))
+        gates: defaultdict[Address, RateLimiter] = defaultdict(lambda: _gate(migration, rate, Known()))
         used: list[RateLimiter] = []
         opened: list[Target] = []
         called: list[Gateway] = []
@@ -67,9 +74,10 @@ async def open_ends(
         ends = migration.ends[:1] if migration.same_workspace else migration.ends
         for name, written in zip(("source", "target"), ends, strict=False):
             end = await sandbox.serving(written) if written.is_sandbox else written
+            known = Known(**(throttle or {}).get(name, {}))
             opening = Opening(
                 name=name,
-                gate=gates[end.address],
+                gate=gates.setdefault(end.address, _gate(migration, rate, known)),
                 limits=_limits(migration),
                 writes=writes and written is migration.ends[1],
                 batch=migration.limits.batch,
@@ -134,7 +142,7 @@ def _limits(migration: Migration) -> RequestLimits:
     return RequestLimits(timeout=migration.limits.timeout, attempts=migration.limits.attempts)
 
 
-def _gate(migration: Migration, rate: float | None) -> RateLimiter:
+def _gate(migration: Migration, rate: float | None, known: Known) -> RateLimiter:
     limits = migration.limits
     return RateLimiter(
         rate=rate if rate is not None else limits.rate,
@@ -142,6 +150,7 @@ def _gate(migration: Migration, rate: float | None) -> RateLimiter:
         writes=limits.writes,
         share=limits.share,
         concurrency=limits.concurrency,
+        known=known,
     )
 
 

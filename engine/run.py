@@ -31,7 +31,7 @@ from engine.ledger.state import State
 from engine.migrate.context import Flow, MaxFailures
 from engine.migrate.halt import Halt
 from engine.migrate.job import Job, replicas_among
-from engine.migrate.listing import catalog_of, rows_of, told_by_definitions, with_definitions
+from engine.migrate.listing import catalog_of, listings, rows_of, told_by_definitions, with_definitions
 from engine.migrate.pipeline import migrate
 from engine.migrate.plan import Plan, plan
 from engine.migrate.plan_file import PlanFile
@@ -40,7 +40,7 @@ from engine.migrate.survey import Survey, survey
 from engine.migrate.task import Task
 from engine.model import Entry, Finding, Row
 from engine.session import VerbOptions, check_identity, new_run_id, opened
-from engine.taskgroup import task_group
+from engine.taskgroup import both, task_group
 from engine.verbs import check
 from engine.verbs.check import examine_ends, named_in_file, stop_on_problems, unknown_ids
 from engine.verbs.inventory import Inventory, count
@@ -163,10 +163,11 @@ async def _run(run: _Run, sink: Sink, ends: Workspaces) -> None:
 async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, list[Task]]:
     """The checks and both listings; the tasks that this run takes up."""
     run.live.stage = "listing"
-    job = await open_job(run.migration, ends)
+    job, listed = await both(open_job(run.migration, ends), listings(ends.source, ends.target, same=ends.same))
     stop_on_problems(list(named_in_file(job)))
     chosen = run.options.chosen
-    found = await survey(job, run.state, now=time.time(), retry_failed=run.options.retry_failed, narrowed=chosen.parts)
+    retry = run.options.retry_failed
+    found = await survey(job, run.state, now=time.time(), retry_failed=retry, narrowed=chosen.parts, listed=listed)
     found.notes.extend(chosen.readings([task.row for task in found.tasks]))
     stop_on_problems(list(unknown_ids(job, found.rows, _known_ids(run.migration))))
     run.survey = found
@@ -319,7 +320,7 @@ def _outcome_of(migration: Migration) -> str:
 async def plan_migration(migration: Migration, *, chosen: Chosen, rate: float | None = None) -> Plan:
     """What `run` would do now. Raises Stop."""
     state = _recorded(migration)
-    async with open_ends(migration, rate=rate) as ends:
+    async with open_ends(migration, rate=rate, throttle=state.throttle) as ends:
         job = await open_job(migration, ends, also={"labels"})
         stop_on_problems(list(named_in_file(job)))
         found = await survey(job, state, now=time.time(), narrowed=chosen.parts)
@@ -345,7 +346,7 @@ async def check_migration(
     `write_test`: also finds out what the target really does, on a scratch prompt in this `collection`.
     """
     state = _recorded(migration)
-    async with open_ends(migration, rate=rate, writes=write_test) as ends:
+    async with open_ends(migration, rate=rate, writes=write_test, throttle=state.throttle) as ends:
         job = await open_job(migration, ends)
         findings = await examine_ends(job, job.replicas_among(state.targets), _known_ids(migration))
         if write_test:
@@ -357,7 +358,7 @@ async def check_migration(
 async def take_inventory(migration: Migration, *, rate: float | None = None) -> Inventory:
     """One listing of the source, counted; where rows do not tell the model, definitions are read. Raises Stop."""
     state = _recorded(migration)
-    async with open_ends(migration, rate=rate) as ends:
+    async with open_ends(migration, rate=rate, throttle=state.throttle) as ends:
         select = migration.selection()
         listed, _ = await rows_of(ends.source)
         known = await catalog_of(ends.source, {"collections"})

@@ -74,7 +74,7 @@ async def opened(
             check_identity(migration, sink.state)
             async with (
                 sink,
-                open_ends(migration, rate=rate, gateways=gateways, writes=writes) as ends,
+                open_ends(migration, rate=rate, gateways=gateways, writes=writes, throttle=sink.state.throttle) as ends,
                 task_group() as group,
             ):
                 group.start_soon(_stop_sending, halt, ends)

@@ -89,7 +89,7 @@ BUGS: Final = {
     "with a cause": "decide.make = None\ndef bug(job, prompt, **more):\n"
     "    try:\n        raise ValueError(prompt.text)\n    except ValueError as error:\n"
     "        raise RuntimeError(prompt.text, job) from error\ndecide.prepare = bug",
-    "with the key": "http._exchange = lambda session, request, headers: int(str(dict(headers)))",
+    "with the key": "http._exchange = lambda session, request, headers, leave: int(str(dict(headers)))",
 }
 
 

@@ -16,6 +16,8 @@ from typing import Any, Final
 from aiohttp import ClientResponse
 from aioresponses import aioresponses
 
+from engine.http import session
+
 URL: Final = "http://registry.test/v1"
 _METHODS: Final = ("GET", "POST", "PUT", "DELETE")
 _SENT: Final = SimpleNamespace(output_size=0)
@@ -26,6 +28,10 @@ class Response(ClientResponse):
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **{"stream_writer": _SENT, **more})
+
+
+async def _leaves(url: object, **_: object) -> None:
+    await session._TRIP.get().leave()
 
 
 class Unplugged:
@@ -54,6 +60,7 @@ class Unplugged:
                 headers=dict(headers or {}),
                 content_type=content_type,
                 response_class=Response,
+                callback=_leaves,
                 repeat=True,
             )
 

@@ -337,6 +337,13 @@ def sandbox(
     prompts: Annotated[int, Option("--prompts", min=0, help="Prompts to seed an empty store with.")] = 200,
     seed: Annotated[int, Option("--seed", help="Another seed, another library.")] = 1,
     rate_limit: Annotated[float | None, Option("--rate-limit", min=0.001, help="Requests a second it allows.")] = None,
+    rate_window: Annotated[
+        float | None,
+        Option("--rate-window", metavar="S", min=0.001, help="Count --rate-limit in windows of so many seconds."),
+    ] = None,
+    latency: Annotated[
+        str | None, Option("--latency", metavar="MS or MS-MS", help="Milliseconds until an answer.")
+    ] = None,
     fault: Annotated[list[str] | None, Option("--fault", metavar="NAME=PROBABILITY", help="Repeatable.")] = None,
     store: Annotated[Path | None, Option("--store", help="SQLite file that outlives it; seeded when empty.")] = None,
 ) -> int:
@@ -346,7 +353,16 @@ def sandbox(
     """
     from engine.cli.serve import serve_sandbox
 
-    serve_sandbox(port=port, prompts=prompts, seed=seed, rate_limit=rate_limit, faults=fault or [], store=store)
+    serve_sandbox(
+        port=port,
+        prompts=prompts,
+        seed=seed,
+        rate_limit=rate_limit,
+        rate_window=rate_window,
+        latency=latency,
+        faults=fault or [],
+        store=store,
+    )
     return EXIT_OK
 
 

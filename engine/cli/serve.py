@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -19,13 +20,29 @@ if TYPE_CHECKING:
 
 
 def serve_sandbox(
-    *, port: int, prompts: int, seed: int, rate_limit: float | None, faults: Sequence[str], store: Path | None
+    *,
+    port: int,
+    prompts: int,
+    seed: int,
+    rate_limit: float | None,
+    rate_window: float | None,
+    latency: str | None,
+    faults: Sequence[str],
+    store: Path | None,
 ) -> None:
-    """Returns after SIGINT or SIGTERM. Raises ConfigError for an unknown fault or a port that is taken."""
+    """Returns after SIGINT or SIGTERM. Raises ConfigError for what cannot be set so, or a port that is taken."""
+    if rate_window is not None and rate_limit is None:
+        raise ConfigError("--rate-window: says in how many seconds --rate-limit requests are allowed; give both")
     sandbox = the_sandbox()
-    odds = dict(_fault(text, sandbox.FAULTS) for text in faults)
     options = sandbox.SandboxOptions(
-        port=port, prompts=prompts, seed=seed, rate_limit=rate_limit, faults=odds, store=store
+        port=port,
+        prompts=prompts,
+        seed=seed,
+        rate_limit=rate_limit,
+        rate_window=rate_window,
+        latency=_latency(latency) if latency is not None else (0.0, 0.0),
+        faults=dict(_fault(text, sandbox.FAULTS) for text in faults),
+        store=store,
     )
     try:
         anyio.run(_serve, sandbox.serve(options))
@@ -46,6 +63,17 @@ async def _serve(serving: AbstractAsyncContextManager[Sandbox]) -> None:
             print(json.dumps(sandbox.urls | keys), flush=True)
             async for _ in signals:
                 return
+
+
+def _latency(text: str) -> tuple[float, float]:
+    """`150` or `50-150`, in milliseconds, as seconds."""
+    found = re.fullmatch(r"([0-9]{1,7}(?:\.[0-9]+)?)(?:-([0-9]{1,7}(?:\.[0-9]+)?))?", text.strip())
+    if found is None:
+        raise ConfigError(f"--latency {text!r}: must be MS or MS-MS, milliseconds such as 150 or 50-150")
+    least, most = float(found[1]), float(found[2] or found[1])
+    if least > most:
+        raise ConfigError(f"--latency {text!r}: the first number must not be above the second one")
+    return least / 1000, most / 1000
 
 
 def _fault(text: str, known: Collection[str]) -> tuple[str, float]:

@@ -33,8 +33,11 @@ from engine.lossless_json import Json
 
 Params = Mapping[str, str] | Sequence[tuple[str, str]]
 Sending = Callable[[], Awaitable[None]]
-Send = Callable[[Request, Mapping[str, str]], Awaitable[Answer]]
-"""Sends a request with these headers once, and raises nothing but what is a bug."""
+Leave = Callable[[], Awaitable[bool]]
+"""Awaited when a connection is there, before the first byte leaves; False: it must not leave now."""
+Send = Callable[[Request, Mapping[str, str], Leave], Awaitable[Answer]]
+"""Sends a request with these headers once, and raises nothing but what is a bug. The answer is `held` when it was not
+let leave."""
 
 
 MOST_REFRESHED: Final = 8
@@ -250,17 +253,23 @@ class Client:
             if progress.sending:
                 sending, progress.sending = progress.sending, None
                 await sending()
-            await turn.sending()
+            answer = await self._send_in_turn(request, progress, turn)
             progress.sent += 1
-            self._health.sending()
-            progress.headers = self._auth.headers()  # now: a token may have expired while this waited for its turn
-            answer = await self._send(request, progress.headers)
         verdict = read_answer(request, answer, self._errors)
         if verdict.outcome != 401 and answer.status is not None and progress.headers not in self._accepted:
             self._accepted.append(progress.headers)
         if answer.status is not None:
             self._tell(turn, verdict, progress)
         return verdict
+
+    async def _send_in_turn(self, request: Request, progress: _Progress, turn: Turn) -> Answer:
+        while True:
+            await turn.ready()
+            self._health.sending()
+            progress.headers = self._auth.headers()  # now: a token may have expired while this waited for its turn
+            answer = await self._send(request, progress.headers, turn.departs)
+            if not answer.held:
+                return answer
 
     def _tell(self, turn: Turn, verdict: Verdict, progress: _Progress) -> None:
         answer = verdict.answer

@@ -4,10 +4,14 @@ With n in flight and a latency of t seconds a registry answers n / t a second. S
 same latency is twice the throughput, and one that only makes everyone wait longer is none: nearby registries are best
 with a few, far ones with dozens. A limit is judged by the mean latency of a round of requests, of reads and of writes
 apart, against that of the limit before it. Requests that nobody waited behind say nothing.
+
+Where the registry is known to take a rate, as many as that rate and the latency need (Little's law) may always be in
+flight: the latency is that with few in flight, so that a registry which is only made slow by more does not get more.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -31,6 +35,13 @@ LONGER: Final = 4
 FIRST_REST: Final = 4
 LONGEST_REST: Final = 8
 """Rounds between two trials: a limit that was judged badly must not stand for long."""
+HEAD_ROOM: Final = 2.0
+SPARE: Final = 4
+"""Times and beyond what rate and latency need on average: latencies differ, and some are very long."""
+SAMPLE: Final = 8
+"""Requests of one kind whose mean is a latency."""
+ALIKE: Final = 1.25
+"""Latencies that differ by no more are the same."""
 
 
 @dataclass(slots=True)
@@ -54,12 +65,42 @@ class _Means:
         return took / there if there > 0 else None
 
 
-class ConcurrencySearch:
-    """`limit` requests may be in flight: from 4 up to `ceiling`, and down to 1."""
+class _Base:
+    """The latency of one kind of request with few in flight, in seconds."""
 
-    def __init__(self, *, ceiling: int) -> None:
+    def __init__(self, seconds: float, in_flight: float) -> None:
+        self.seconds = seconds
+        self._in_flight = in_flight
+        self._sum = self._flights = 0.0
+        self._count = 0
+
+    def add(self, seconds: float, in_flight: int) -> None:
+        """One request more."""
+        self._sum += seconds
+        self._flights += in_flight
+        self._count += 1
+        if self._count == SAMPLE:
+            self._see(self._sum / SAMPLE, self._flights / SAMPLE)
+            self._sum, self._flights, self._count = 0.0, 0.0, 0
+
+    def _see(self, seconds: float, in_flight: float) -> None:
+        if in_flight <= self._in_flight + 1 or seconds <= self.seconds:
+            # no more in flight, so it is the way that has become longer
+            self.seconds += (seconds - self.seconds) / 2
+            self._in_flight = max(in_flight, min(self._in_flight, in_flight + 1))
+        elif seconds <= ALIKE * self.seconds:
+            self._in_flight = in_flight
+
+
+class ConcurrencySearch:
+    """`limit` requests may be in flight: from 4 up to `ceiling`, and down to 1. `latency`: that of an earlier run."""
+
+    def __init__(self, *, ceiling: int, latency: float | None = None) -> None:
         self.limit = min(FIRST_LIMIT, ceiling)
         self._ceiling = ceiling
+        self._least = 1
+        self._bases: dict[str, _Base] = {}
+        self._remembered = latency
         self._doubling = True
         self._doubts = 0
         self._begin()
@@ -71,8 +112,30 @@ class ConcurrencySearch:
         self._rest = FIRST_REST
         self._direction: Literal["up", "down"] = "up"
 
-    def finished(self, kind: str, seconds: float, *, crowded: bool) -> None:
-        """A request was answered, and had its place for `seconds`. `crowded`: another one waited for a place."""
+    @property
+    def latency(self) -> float | None:
+        """Seconds that a request takes with few in flight; None: nobody knows."""
+        if not self._bases:
+            return self._remembered
+        return sum(base.seconds for base in self._bases.values()) / len(self._bases)
+
+    def expect(self, rate: float, *, firm: bool) -> None:
+        """So many requests a second are allowed. `firm`: the registry is known to take them."""
+        if (latency := self.latency) is None:
+            return
+        needed = min(math.ceil(HEAD_ROOM * rate * latency) + SPARE * firm, self._ceiling)
+        self._least = needed if firm else 1
+        if needed > self.limit:
+            self._move(needed)
+            self._begin()
+
+    def finished(self, kind: str, seconds: float, *, in_flight: int, crowded: bool) -> None:
+        """A request was answered, and had its place for `seconds`, beside others: `in_flight` with it. `crowded`:
+        another one waited for a place.
+        """
+        if kind not in self._bases:
+            self._bases[kind] = _Base(seconds, in_flight)
+        self._bases[kind].add(seconds, in_flight)
         if not crowded:
             return
         if self._skip > 0:
@@ -80,8 +143,8 @@ class ConcurrencySearch:
             return
         self._round.add(kind, seconds)
         self._left -= 1
-        self._least -= seconds
-        if self._left <= 0 and self._least <= 0:
+        self._needed_s -= seconds
+        if self._left <= 0 and self._needed_s <= 0:
             self._judge(self._round)
             self._begin()
 
@@ -90,7 +153,7 @@ class ConcurrencySearch:
         # what the round still needs: requests, and seconds of all of them together
         longer = 1 if self._doubling and not self._doubts else LONGER
         self._left = longer * max(self.limit, LEAST_ROUND)
-        self._least = longer * self.limit * LEAST_SECONDS
+        self._needed_s = longer * self.limit * LEAST_SECONDS
 
     def _judge(self, found: _Means) -> None:
         kept, before = self._kept or (self.limit, found)
@@ -130,7 +193,7 @@ class ConcurrencySearch:
             self._move(tried)
 
     def _go_back(self, kept: int) -> None:
-        self._move(kept)
+        self._move(max(kept, self._least))
         self._doubts += 1
         if not self._doubling or self._doubts == DOUBTS:
             self._turn()
@@ -143,7 +206,7 @@ class ConcurrencySearch:
 
     def _next(self) -> int:
         if self._direction == "down":
-            return max(1, min(self.limit - 1, int(self.limit / STEP)))
+            return max(self._least, min(self.limit - 1, int(self.limit / STEP)))
         factor = DOUBLING if self._doubling else STEP
         return min(self._ceiling, max(self.limit + 1, int(self.limit * factor)))
 

@@ -2,7 +2,9 @@
 
 Everything that is sent passes one RateLimiter: reads, writes, retries, look-ups. Whoever waits stands in one line,
 first come, first served; only its head waits for a host that is down, for the end of a pause, for a free place and for
-the rate. Which rate and how many places serve best is found by the two searches; this module keeps to what they say.
+the rate. Behind the line a ledger may be synced and a connection set up, for some longer than for others: so requests
+are spaced once more where they leave. Which rate and how many places serve best is found by the two searches; this
+module keeps to what they say.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
-from functools import partial
 from types import TracebackType
 from typing import Final, Literal, Self, TypeVar
 
@@ -21,16 +22,18 @@ from aiolimiter import AsyncLimiter
 
 from engine.errors import Transient
 from engine.http.concurrency_search import ConcurrencySearch
-from engine.http.rate_search import RateSearch
+from engine.http.rate_search import RateSearch, Sent
 from engine.log import log
 
 Kind = Literal["read", "write"]
 T = TypeVar("T")
 
-BURST_SECONDS: Final = 0.02
-"""What the bucket holds: less than this and timers cannot keep the rate, more and the registry sees bursts."""
-SMALL_SECONDS: Final = BURST_SECONDS / 2
-"""Requests that cost more are spaced one by one: of fewer than 100 a second no two come together."""
+LATE_S: Final = 0.03
+"""So late may a timer be without slowing the run down: what was missed is caught up, and no more."""
+LINE_LATE_S: Final = 0.1
+"""The same in the line: those who pass together for it are spaced where they leave."""
+AT_ONCE_S: Final = 0.001
+"""Timers cannot wait for less: requests that are to be closer together leave together."""
 PAUSE_JITTER: Final = 0.1
 
 
@@ -67,50 +70,28 @@ class Throttle:
     limit: float | None
     concurrency: int
     paused_s: float
+    latency_s: float | None = None
+    """Of a request with few in flight; None: nothing was answered."""
 
 
-class _Bucket:
-    """Lets requests leave at a rate that may change at any moment.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What an earlier run found of a registry: where this one begins."""
 
-    The limiter's unit is a second: it leaks one a second, and a request costs 1 / rate of it. So a new rate needs no
-    new limiter, which would have to be empty and grant a burst, or full and make everyone wait. Where a request costs
-    more than the limiter holds, the next one is not before its time.
-    """
+    limit: float | None = None
+    latency_s: float | None = None
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.clock: Final = clock
-        self._limiter = AsyncLimiter(BURST_SECONDS, BURST_SECONDS)
-        self._free_at = 0.0
 
-    async def paid(self, cost: float) -> bool:
-        """Pays when that takes no time; False: it would."""
-        if cost > SMALL_SECONDS:
-            if self._free_at > self.clock() or not self._limiter.has_capacity(SMALL_SECONDS):
-                return False
-            await self.pay(cost)
-        elif (self._free_at > 0 and self._free_at > self.clock()) or not self._limiter.has_capacity(cost):
-            return False
-        else:
-            await self._limiter.acquire(cost)
-        return True
+class _Spacing:
+    """Requests one after another at a rate that may change at any moment: no two come together."""
 
-    async def pay(self, cost: float) -> None:
-        """Returns when a request that costs so many seconds may leave."""
-        due = self.clock()
-        while self._free_at > self.clock():
-            due = self._free_at
-            await asyncio.sleep(due - self.clock())
-        await self._limiter.acquire(min(cost, SMALL_SECONDS))
-        if cost > SMALL_SECONDS:
-            # from when it was due: a timer that is late now and then must not slow the whole run down
-            self._free_at = max(due, self.clock() - SMALL_SECONDS) + cost
+    def __init__(self) -> None:
+        self.due = 0.0
+        """When the next one may pass."""
 
-    async def pay_again(self, cost: float, since: float) -> None:
-        """For a request that was paid for and then held up: what has leaked is paid again, so that no burst follows."""
-        if cost > SMALL_SECONDS:
-            self._free_at = self.clock() + cost
-        else:
-            await self._limiter.acquire(min(cost, self.clock() - since))
+    def take(self, now: float, rate: float, *, late: float = 0.0) -> None:
+        """One passes now. `late`: by so many seconds at most it comes late only because its timer did."""
+        self.due = max(self.due, now - late) + 1 / rate
 
 
 class _Ticket:
@@ -133,53 +114,82 @@ class _Ticket:
 
 
 class _Lane:
-    """The line of reads or of writes, where these have a ceiling of their own."""
+    """The line of reads or of writes, where these have a ceiling of their own. That one never changes."""
 
     def __init__(self, rate: float, clock: Callable[[], float]) -> None:
         self.line: Final = asyncio.Lock()
-        self.clock: Final = clock
-        self._cost = 1 / rate
-        self._bucket = _Bucket(clock)
+        """In front: the limiter does not serve in order."""
+        self._rate = rate
+        self._clock = clock
+        capacity = 1 + rate * LATE_S
+        self._limiter = AsyncLimiter(capacity, capacity / rate)
         self._paid_at = 0.0
 
     async def pay(self) -> None:
         """Returns when the next request of this kind may leave."""
-        await self._bucket.pay(self._cost)
-        self._paid_at = self.clock()
+        await self._limiter.acquire()
+        self._paid_at = self._clock()
 
     async def pay_again(self) -> None:
-        """It was held up since."""
-        await self._bucket.pay_again(self._cost, self._paid_at)
+        """It was held up since: what has leaked meanwhile is paid again, so that no burst follows."""
+        await self._limiter.acquire(min(1.0, self._rate * (self._clock() - self._paid_at)))
 
 
 class Turn:
     """One request on its way: `async with` lets it through, and frees its place when it has ended.
 
-    `entered`: when the gate let it through; `seconds`: how long it had its place.
+    `entered`: when the gate let it through; `seconds`: how long it had its place; `beside`: how many had one then.
     """
 
-    __slots__ = ("_gate", "_inside", "_retry", "entered", "kind", "probe", "seconds")
+    __slots__ = (
+        "_bound",
+        "_counted",
+        "_gate",
+        "_inside",
+        "_retry",
+        "beside",
+        "entered",
+        "kind",
+        "probe",
+        "seconds",
+        "sent",
+    )
 
     def __init__(self, gate: RateLimiter, kind: Kind, retry: bool, probe: bool) -> None:
         self.kind = kind
         self.probe = probe
+        self.sent: Sent | None = None
+        """None: it has not left."""
         self._gate = gate
         self._retry = retry
-        self._inside = False
+        self._inside = self._counted = False
 
     async def __aenter__(self) -> Self:
-        self.entered = await self._gate.enter(self.kind, probe=self.probe)
+        self.entered, self._bound = await self._gate.enter(self.kind, probe=self.probe)
+        self.beside = self._gate.in_flight
         self._inside = True
         return self
 
-    async def sending(self) -> None:
-        """To be awaited last before the first byte leaves: a pause that began since it was let through holds it too."""
-        gate = self._gate
-        while gate.held and not self.probe:
+    async def ready(self) -> None:
+        """To be awaited before it is sent: a pause that began since it was let through holds it too."""
+        while self._gate.held and not self.probe:
             self._inside = False
-            gate.leave()
+            self._gate.leave()
             await self.__aenter__()
-        gate.requests.count(self.kind, retry=self._retry)
+        if not self._counted:
+            self._counted = True
+            self._gate.requests.count(self.kind, retry=self._retry)
+
+    async def departs(self) -> bool:
+        """To be awaited last before the first byte leaves; False: a pause has begun, it must not, and is to be made
+        `ready` again.
+        """
+        gate = self._gate
+        await gate.space()
+        if gate.held and not self.probe:
+            return False
+        self.sent = gate.departed(bound=self._bound, beside=self.beside)
+        return True
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -194,9 +204,10 @@ class RateLimiter:
     """Lets requests through in the order they came: at a rate, so many at once, and none during a pause.
 
     `rate` is a hard ceiling, in requests a second; None: it is found. `share`: how much of a limit that was found is
-    used. `reads` and `writes` are ceilings of their own below it. `concurrency`: the most in flight. In any window of T
-    seconds at most rate x T + max(1, rate x 20 ms) requests are let through, of each kind as of all. Made inside of
-    a running loop, whose time it goes by. `jitter` gives numbers from 0 to 1.
+    used. `reads` and `writes` are ceilings of their own below it. `concurrency`: the most in flight. `known`: what an
+    earlier run found. In any window of T seconds at most rate x T + 1 requests leave; where timers were late, rate x
+    30 ms more, and so of a kind with a ceiling of its own. Made inside of a running loop, whose time it goes by.
+    `jitter` gives numbers from 0 to 1.
     """
 
     def __init__(
@@ -207,6 +218,7 @@ class RateLimiter:
         share: float = 1.0,
         reads: float | None = None,
         writes: float | None = None,
+        known: Known | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.clock: Final = asyncio.get_running_loop().time
@@ -214,10 +226,15 @@ class RateLimiter:
         """The counts so far."""
         self.in_flight = 0
         """Turns that were let through and have not ended."""
-        self._search = RateSearch(ceiling=rate, share=share)
-        self._places = ConcurrencySearch(ceiling=concurrency)
+        known = known or Known()
+        self._search = RateSearch(ceiling=rate, share=share, known=known.limit)
+        self._places = ConcurrencySearch(ceiling=concurrency, latency=known.latency_s)
         self._jitter = jitter
-        self._bucket = _Bucket(self.clock)
+        self._spacing = _Spacing()
+        self._pressed = False
+        """Whoever heads the line waits for the rate, and nobody has waited for anything else since that began."""
+        self._departures = _Spacing()
+        self._leaving = asyncio.Lock()
         self._line: deque[_Ticket] = deque()
         self._lanes = {
             kind: _Lane(ceiling, self.clock) for kind, ceiling in (("read", reads), ("write", writes)) if ceiling
@@ -229,6 +246,7 @@ class RateLimiter:
         self._probe: Callable[[], Awaitable[None]] | None = None
         self._scopes: set[anyio.CancelScope] = set()
         self._halted = False
+        self._expect()
 
     @property
     def rate(self) -> float:
@@ -253,6 +271,7 @@ class RateLimiter:
             limit=None if self._search.limit is None else round(self._search.limit, 1),
             concurrency=self._places.limit,
             paused_s=round(self._paused_seconds - self.paused_for, 1),
+            latency_s=None if self._places.latency is None else round(self._places.latency, 4),
         )
 
     def turn(self, kind: Kind, *, retry: bool = False, probe: bool = False) -> Turn:
@@ -264,9 +283,12 @@ class RateLimiter:
 
     def accepted(self, turn: Turn) -> None:
         """It was answered, and not with a refusal for coming too fast."""
-        self._search.accepted(turn.entered)
+        if turn.sent is not None:
+            self._search.accepted(self.clock(), turn.sent)
         places = self._places.limit
-        self._places.finished(turn.kind, turn.seconds, crowded=self._crowded_at >= turn.entered)
+        crowded = self._crowded_at >= turn.entered
+        self._places.finished(turn.kind, turn.seconds, in_flight=turn.beside, crowded=crowded)
+        self._expect()
         if self._places.limit > places:
             self._wake()
 
@@ -274,7 +296,9 @@ class RateLimiter:
         """It came too fast (429). `asked`: the seconds that the registry wants everyone to wait."""
         now = self.clock()
         before = self._search.rate(now)
-        seconds = self._search.refused(now, turn.entered, asked, self._jitter())
+        sent = turn.sent
+        assert sent is not None  # it was answered
+        seconds = self._search.refused(now, sent, asked, self._jitter())
         if (after := self._search.rate(now)) < before:
             log.info("throttle.rate", before=round(before, 1), after=round(after, 1), why=why)
         self.pause(seconds, why)
@@ -326,18 +350,37 @@ class RateLimiter:
         """Nobody passes now: the host is down, or there is a pause."""
         return self._probe is not None or self._paused_until > self.clock()
 
-    async def enter(self, kind: Kind, *, probe: bool) -> float:
-        """Returns when a request of this kind may be sent: the time at that moment."""
+    async def enter(self, kind: Kind, *, probe: bool) -> tuple[float, bool]:
+        """Returns when a request of this kind may be sent: the time at that moment, and whether the rate was what it
+        waited for.
+        """
         lane = self._lanes.get(kind)
+        bound = False
         if probe:
-            await self.unless_halted(self._pass_by)
+            await self.unless_halted(self._end_of_pause)
         elif lane is not None:
             async with lane.line:
                 await self.unless_halted(lane.pay)
                 await self._stand_in_line(lane)
-        elif self._line or self._halted or self._full or self.held or not await self._bucket.paid(1 / self.rate):
-            await self._stand_in_line()
-        return self._let_in()
+        elif self._line or self._halted or self._full or self.held or self._spacing.due > self.clock():
+            bound = await self._stand_in_line()
+        else:
+            self._spacing.take(self.clock(), self.rate)
+        return self._let_in(), bound
+
+    async def space(self) -> None:
+        """Until the one before is far enough ahead."""
+        waited = self._leaving.locked()
+        async with self._leaving:
+            least = 0.0 if self.rate * AT_ONCE_S < 1 else AT_ONCE_S
+            while (seconds := self._departures.due - self.clock()) > least:
+                waited = True
+                await asyncio.sleep(seconds)
+            self._departures.take(self.clock(), self.rate, late=LATE_S if waited else 0.0)
+
+    def departed(self, *, bound: bool, beside: int) -> Sent:
+        """A request leaves now."""
+        return self._search.sent(self.clock(), bound=bound, beside=beside)
 
     def leave(self) -> None:
         """It has ended."""
@@ -353,14 +396,18 @@ class RateLimiter:
     def _let_in(self) -> float:
         now = self.clock()
         self.in_flight += 1
-        self._search.sent(now)
         if self._line and self._full:
-            self._crowded_at = now
+            self._crowded_at, self._pressed = now, False
         else:
             self._wake()
         return now
 
-    async def _stand_in_line(self, lane: _Lane | None = None) -> None:
+    def _expect(self) -> None:
+        firm = self._search.firm
+        self._places.expect(self.rate if firm is None else firm, firm=firm is not None)
+
+    async def _stand_in_line(self, lane: _Lane | None = None) -> bool:
+        """Whether the rate was what this waited for."""
         ticket = _Ticket()
         self._line.append(ticket)
         if self._full:
@@ -374,6 +421,10 @@ class RateLimiter:
             self._wake()
             raise
         self._line.popleft()
+        bound = self._pressed
+        if not self._line:
+            self._pressed = False
+        return bound
 
     async def _pass(self, ticket: _Ticket) -> None:
         """Only the head of the line waits for anything but to become it."""
@@ -383,31 +434,26 @@ class RateLimiter:
             if self._line[0] is not ticket:
                 await ticket.wait()
             elif self._probe is not None:
+                self._pressed = False
                 await self._ask(self._probe)
             elif self.held:
+                self._pressed = False
                 await self.unless_halted(self._end_of_pause)
             elif self._full:
-                # a place first: a token taken earlier would be spent late, on top of those that have grown since
+                # a place first: whoever had been due earlier would pass late, together with those after him
+                self._pressed = False
                 await ticket.wait()
-            elif await self._paid():
+            elif (seconds := self._spacing.due - self.clock()) > 0:
+                self._pressed = True
+                await self.unless_halted(lambda seconds=seconds: asyncio.sleep(seconds))  # type: ignore[misc]
+            else:
+                # pressed: whoever stood here has waited for nothing else
+                self._spacing.take(self.clock(), self.rate, late=LINE_LATE_S if self._pressed else 0.0)
                 return
 
     def _wake(self) -> None:
         if self._line:
             self._line[0].wake()
-
-    async def _paid(self) -> bool:
-        """False: a pause began meanwhile, during which the bucket fills: a token from before it would be one too
-        many."""
-        cost = 1 / self.rate
-        if await self._bucket.paid(cost):
-            return True
-        await self.unless_halted(partial(self._bucket.pay, cost))
-        return not self.held
-
-    async def _pass_by(self) -> None:
-        await self._end_of_pause()
-        await self._bucket.pay(1 / self.rate)
 
     async def _ask(self, probe: Callable[[], Awaitable[None]]) -> None:
         await self.unless_halted(probe)

@@ -202,6 +202,8 @@ class Answer:
     timed_out: bool = False
     stale: bool = False
     """A kept connection broke before any answer: the server had most likely closed it."""
+    held: bool = False
+    """It was not let leave: a pause had begun by the time a connection was there."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from aiohttp.connector import Connection
 from yarl import URL
 
 from engine.errors import ConfigError
-from engine.http.client import Auth, Client, RequestLimits, Timing
+from engine.http.client import Auth, Client, Leave, RequestLimits, Timing
 from engine.http.limiter import RateLimiter
 from engine.http.responses import Answer, Request, Special
 from engine.version import __version__
@@ -109,8 +109,14 @@ async def _open_session(url: URL, limits: RequestLimits) -> AsyncIterator[aiohtt
         yield session
 
 
-async def _exchange(session: aiohttp.ClientSession, request: Request, headers: Mapping[str, str]) -> Answer:
-    trip = _Trip()
+class _Held(aiohttp.ClientError):
+    """It must not leave now."""
+
+
+async def _exchange(
+    session: aiohttp.ClientSession, request: Request, headers: Mapping[str, str], leave: Leave
+) -> Answer:
+    trip = _Trip(leave)
     _TRIP.set(trip)
     try:
         async with session.request(
@@ -121,6 +127,8 @@ async def _exchange(session: aiohttp.ClientSession, request: Request, headers: M
             allow_redirects=False,
         ) as response:
             return await _read(response, request.cap)
+    except _Held:
+        return Answer(left=False, held=True)
     except (aiohttp.ClientError, TimeoutError) as exc:
         broke = isinstance(exc, (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, _Broken))
         return Answer(
@@ -174,6 +182,8 @@ class _Request(aiohttp.ClientRequest):
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         trip = _TRIP.get()
+        if not await trip.leave():
+            raise _Held
         trip.left = True
         trip.reused = conn.protocol in _SERVED
         if not trip.reused:
@@ -183,6 +193,7 @@ class _Request(aiohttp.ClientRequest):
 
 @dataclass(slots=True)
 class _Trip:
+    leave: Leave
     left: bool = False
     """Its headers went to a connection, or were about to."""
     reused: bool = False

@@ -159,6 +159,8 @@ class State:
     """Digest of the part of them that decides what a replica holds."""
     runs: int = 0
     last_run: str | None = None
+    throttle: dict[str, dict[str, float]] = field(default_factory=dict)
+    """End -> `limit` and `latency_s` as the newest run found them that did; empty in old ledgers."""
 
     def fold(self, line: Mapping[str, Json]) -> None:
         """Takes a line, or an entry's fields with `ts`, `run` and `kind`; a kind it does not know changes nothing."""
@@ -167,6 +169,8 @@ class State:
             self.identity, self.rules = {part: line.get(part) for part in PARTS}, line.get("rules")
             self.rewrites = line.get("rewrites")
             self.runs, self.last_run = self.runs + 1, line["run"]
+        elif kind == "end":
+            self._remember(line.get("throttle"))
         elif isinstance(source_id := line.get("source_id"), str):
             if kind == "moved":
                 self._move(source_id, line)
@@ -177,6 +181,13 @@ class State:
                 self._tell(record, kind, line)
             elif record is not None:
                 self._add(record, kind, line)
+
+    def _remember(self, throttle: Json) -> None:
+        for end, found in throttle.items() if isinstance(throttle, dict) else ():
+            known = {name: found.get(name) for name in ("limit", "latency_s")} if isinstance(found, dict) else {}
+            for name, value in known.items():
+                if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+                    self.throttle.setdefault(end, {})[name] = float(value)
 
     def _move(self, source_id: str, line: Mapping[str, Json]) -> None:
         """A prompt has another id, or its replica has. What is known of it stays."""

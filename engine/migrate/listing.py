@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from engine.errors import Gone, Rejected, Stop, Transient
-from engine.migrate.job import Job
 from engine.model import Catalog, Failed, Prompt, Row, Source
 from engine.taskgroup import both, for_each
+
+Listed = tuple[list[Row], int, list[Row]]
+"""The rows of the source, their total, and the rows of the target."""
 
 
 async def rows_of(end: Source) -> tuple[list[Row], int]:
@@ -28,14 +30,14 @@ async def rows_of(end: Source) -> tuple[list[Row], int]:
     return rows, total
 
 
-async def listings(job: Job) -> tuple[list[Row], int, list[Row]]:
+async def listings(source: Source, target: Source, *, same: bool) -> Listed:
     """The rows of the source and their total, and the rows of the target: read at the same time, and only once where
     both are one workspace. Raises Stop.
     """
-    if job.ends.same:
-        rows, total = await rows_of(job.source)
+    if same:
+        rows, total = await rows_of(source)
         return rows, total, rows
-    (rows, total), (target_rows, _) = await both(rows_of(job.source), rows_of(job.target))
+    (rows, total), (target_rows, _) = await both(rows_of(source), rows_of(target))
     return rows, total, target_rows
 
 

@@ -18,7 +18,7 @@ from engine.migrate import moved
 from engine.migrate.adopt import CHANGED, EDITED, examine, is_unfinished
 from engine.migrate.entries import EXISTS
 from engine.migrate.job import Job, digest_of
-from engine.migrate.listing import Told, definition, listings, told_by_definitions, with_definitions
+from engine.migrate.listing import Listed, Told, definition, listings, told_by_definitions, with_definitions
 from engine.migrate.lookup import Found, look_up, numbered
 from engine.migrate.task import Task
 from engine.model import Entry, Failed, Prompt, Row, Select
@@ -52,16 +52,22 @@ class Survey:
 
 
 async def survey(
-    job: Job, state: State, *, now: float, retry_failed: bool = False, narrowed: Select = EVERYTHING
+    job: Job,
+    state: State,
+    *,
+    now: float,
+    retry_failed: bool = False,
+    narrowed: Select = EVERYTHING,
+    listed: Listed | None = None,
 ) -> Survey:
     """Lists, selects, places and judges. `now` in epoch seconds. Raises Stop when a listing is not whole.
 
-    `narrowed`: of the selected prompts, what else the rows have to tell.
+    `narrowed`: of the selected prompts, what else the rows have to tell. `listed`: both listings, where they were made.
     """
-    listed, total, target_rows = await listings(job)
-    moves = moved.Moves(sources={row.id for row in listed})
-    lines = await _follow(job, state, listed, target_rows, moves)
-    found, selected = await _select(job, state, listed, narrowed)
+    source_rows, total, target_rows = listed or await listings(job.source, job.target, same=job.ends.same)
+    moves = moved.Moves(sources={row.id for row in source_rows})
+    lines = await _follow(job, state, source_rows, target_rows, moves)
+    found, selected = await _select(job, state, source_rows, narrowed)
     readable = [row for row in selected if row.id not in found.unread]
     tasks, replicas = await judge(job, state, readable, target_rows, now=now, retry_failed=retry_failed, moves=moves)
     if found.unread:

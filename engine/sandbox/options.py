@@ -89,15 +89,19 @@ class ConductorQuirks:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxOptions:
     """Times are seconds. `faults` are probabilities by the names in `FAULTS`; `rate_limit` is requests a second
-    for one key (bursts of one second). `store` is a SQLite file that outlives the process; it is seeded with `prompts`
+    for one key (bursts of one second); with a `rate_window` it is requests in each window of so many seconds, the first
+    of which begins with the key's first request. `latency`: least and most seconds from a request to its answer; what
+    it asks for is done when it arrives. `store` is a SQLite file that outlives the process; it is seeded with `prompts`
     prompts, the same for the same `seed`, only when it is new (Conductor's and Langfuse's sides with a tenth of them,
-    20 at most). `clock` gives seconds since 1970, `sleep` is what a `slow` answer and a create of Langfuse wait with.
+    20 at most). `clock` gives seconds since 1970, `sleep` is what answers are held back with.
     """
 
     port: int = 0
     prompts: int = 200
     seed: int = 1
     rate_limit: float | None = None
+    rate_window: float | None = None
+    latency: tuple[float, float] = (0.0, 0.0)
     faults: Mapping[str, float] = field(default_factory=dict)
     store: Path | None = None
     quirks: Quirks = field(default_factory=Quirks)

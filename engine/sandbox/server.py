@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -94,24 +95,41 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Limit:
-    """A token bucket for each key; bursts of one second."""
+    """For each key a token bucket with bursts of one second, or so many requests in each `window` of seconds."""
 
-    def __init__(self, rate: float | None, clock: Callable[[], float]) -> None:
+    def __init__(self, rate: float | None, window: float | None, clock: Callable[[], float]) -> None:
         self._rate = rate
+        self._window = window
         self._clock = clock
-        self._buckets: dict[str, tuple[float, float]] = {}
+        self._used: dict[str, tuple[float, float]] = {}
+        """Key -> the tokens that were left and when; or the requests of the newest window and when it began."""
 
     def take(self, key: str) -> None:
         """Refusal (429, Retry-After in whole seconds) when the key has used up its rate."""
         if self._rate is None:
             return
+        wait = self._bucket(key, self._rate) if self._window is None else self._count(key, self._rate, self._window)
+        if wait > 0:
+            raise Refusal(429, "AB06", "rate limit exceeded", retry_after=max(1, math.ceil(wait)))
+
+    def _bucket(self, key: str, rate: float) -> float:
+        """Seconds until there is a token; 0: it was taken."""
         now = self._clock()
-        tokens, since = self._buckets.get(key, (max(1.0, self._rate), now))
-        tokens = min(max(1.0, self._rate), tokens + (now - since) * self._rate)
-        self._buckets[key] = (tokens - 1 if tokens >= 1 else tokens, now)
-        if tokens < 1:
-            wait = math.ceil((1 - tokens) / self._rate)
-            raise Refusal(429, "AB06", "rate limit exceeded", retry_after=max(1, wait))
+        tokens, since = self._used.get(key, (max(1.0, rate), now))
+        tokens = min(max(1.0, rate), tokens + (now - since) * rate)
+        self._used[key] = (tokens - 1 if tokens >= 1 else tokens, now)
+        return max(0.0, (1 - tokens) / rate)
+
+    def _count(self, key: str, most: float, window: float) -> float:
+        """Seconds until the next window; 0: there was room in this one."""
+        now = self._clock()
+        used, began = self._used.get(key, (0.0, now))
+        if now >= began + window:
+            used, began = 0.0, now
+        if used + 1 > most:
+            return began + window - now
+        self._used[key] = (used + 1, began)
+        return 0.0
 
 
 class Server:
@@ -124,7 +142,8 @@ class Server:
         self._conductor = conductor
         self._langfuse = langfuse
         self._options = options
-        self._limit = Limit(options.rate_limit, options.clock)
+        self._limit = Limit(options.rate_limit, options.rate_window, options.clock)
+        self._latency = random.Random(options.seed)
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[self._outermost])
@@ -140,6 +159,8 @@ class Server:
     async def _outermost(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         fault = self.faults.draw(request.method, request.path)
         answer = await self._suffer(fault, request, handler)
+        if self._options.latency[1] > 0:
+            await self._options.sleep(self._latency.uniform(*self._options.latency))
         status = 0 if fault in ("reset_before", "reset_after") else answer.status
         self.requests.append(Seen(request.method, request.path, status))
         return answer

@@ -47,7 +47,7 @@ async def examine_ends(job: Job, replicas: Collection[str], known: Collection[st
 
     Raises Stop when an end cannot be asked.
     """
-    listed, _, target_rows = await listings(job)
+    listed, _, target_rows = await listings(job.source, job.target, same=job.ends.same)
     collections = job.ends.source.collections
 
     def silent(row: Row) -> bool:

@@ -123,12 +123,11 @@ def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     return "\n".join([*lines, "", f"Ledger and sink: {median(parts):.1f} % of the engine's CPU time ({spread})."])
 
 
-def write(text: str) -> None:
-    """Puts the table into the README, with the machine by its cores only."""
+def mark(name: str, head: str, lines: Sequence[str]) -> None:
+    """Puts a table into the README, between the marks of that name."""
     found = README.read_text(encoding="utf-8")
-    head = f"{cpu_count()} cores, {IN_FLIGHT} in flight, medians of {FULL.rounds}:"
-    marked = f"<!-- table -->\n{head}\n\n{text}\n<!-- end of table -->"
-    README.write_text(re.sub(r"<!-- table -->.*<!-- end of table -->", lambda _: marked, found, flags=re.DOTALL))
+    marked = "\n".join((f"<!-- {name} -->", head, "", *lines, f"<!-- end of {name} -->"))
+    README.write_text(re.sub(rf"<!-- {name} -->.*<!-- end of {name} -->", lambda _: marked, found, flags=re.DOTALL))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -139,7 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = table(measured(QUICK if quick else FULL))
     print(text)
     if not quick:
-        write(text)
+        # the machine by its cores only
+        mark("table", f"{cpu_count()} cores, {IN_FLIGHT} in flight, medians of {FULL.rounds}:", text.splitlines())
 
 
 if __name__ == "__main__":

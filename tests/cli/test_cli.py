@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -240,10 +241,28 @@ def test_the_sandbox_says_where_it_is_and_keeps_its_store(tmp_path: Path) -> Non
     assert names[0] == names[1]
 
 
+def test_the_sandbox_rehearses_a_far_registry_with_a_limit_by_the_hour(tmp_path: Path) -> None:
+    flags = ("--prompts", "3", "--latency", "20-30", "--rate-limit", "2", "--rate-window", "3600")
+    with started("sandbox", *flags, cwd=tmp_path) as process:
+        first = json.loads(process.first_line())
+        request = urllib.request.Request(f"{first['portkey']}/prompts", headers={"x-portkey-api-key": first["api_key"]})
+        for _ in range(2):
+            urllib.request.urlopen(request, timeout=10).close()
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(request, timeout=10)
+        process.terminate()
+    error.value.close()
+    assert error.value.code == 429
+    assert 3500 < int(error.value.headers["Retry-After"]) <= 3600
+
+
 def test_the_sandbox_refuses_what_it_does_not_know_and_a_port_that_is_taken(tmp_path: Path) -> None:
     said = refused(promptferry("sandbox", "--fault", "earthquake=1", cwd=tmp_path))
     assert all(name in said for name in FAULTS)
     assert "probability" in refused(promptferry("sandbox", "--fault", "429=2", cwd=tmp_path))
+    for wrong in ("soon", "50-", "-5", "150-50"):
+        assert "--latency" in refused(promptferry("sandbox", f"--latency={wrong}", cwd=tmp_path))
+    assert "--rate-limit" in refused(promptferry("sandbox", "--rate-window", "60", cwd=tmp_path))
     with served(SandboxOptions(prompts=0)) as registry:
         port = registry.base_url.split(":")[2].partition("/")[0]
         said = refused(promptferry("sandbox", "--port", port, "--prompts", "0", cwd=tmp_path))

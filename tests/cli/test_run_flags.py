@@ -298,8 +298,11 @@ def test_a_limit_that_nobody_told_of_is_found_and_told(tmp_path: Path) -> None:
     with served(SandboxOptions(prompts=40, rate_limit=12)) as registry:
         path = write_migration(tmp_path, registry.base_url, limits={"share": 1.0})
         found = promptferry("run", path, cwd=tmp_path, env={"KEY": registry.api_key})
+        again = promptferry("run", path, cwd=tmp_path, env={"KEY": registry.api_key})
     assert found.code == 0, found.err
     source = found.summary["throttle"]["source"]
+    assert again.summary["throttle"]["source"]["limit"] == source["limit"], "the next run begins with it"
+    assert again.summary["requests"]["throttled"] == 0
     assert found.summary["requests"]["throttled"] >= 1
     assert 6 <= source["limit"] <= 30
     assert source["paused_s"] >= 1

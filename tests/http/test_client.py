@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from engine.errors import AnswerError, EngineError, Rejected, Stop, Transient
 from engine.http.limiter import RateLimiter
+from engine.http.rate_search import Sent
 from engine.http.redact import clean
 from engine.http.responses import (
     FIRST_BACKOFF,
@@ -596,6 +597,31 @@ async def test_everybody_waits_as_long_as_was_asked(status: int) -> None:
         wire.gate.halt()
         assert isinstance(await waiting, Transient)
         assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("method", ["read", "create", "repeatable"])
+async def test_nothing_leaves_in_a_pause_that_began_while_a_connection_was_set_up(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with RawServer(OK, OK) as server, wired(server.url) as wire:
+        gate, held = wire.gate, list[bool]()
+        departed, space = gate.departed, gate.space
+
+        async def spaced() -> None:
+            await space()
+            if not gate.requests.throttled:
+                assert server.connections == 1
+                gate.pause(0.05, "busy")
+
+        def leaves(*, bound: bool, beside: int) -> Sent:
+            held.append(gate.held)
+            return departed(bound=bound, beside=beside)
+
+        monkeypatch.setattr(gate, "space", spaced)
+        monkeypatch.setattr(gate, "departed", leaves)
+        await getattr(wire, method)()
+        assert held == [False]
+        assert (len(server.received), gate.requests.total, gate.in_flight) == (1, 1, 0)
 
 
 async def test_503_leaves_a_create_in_doubt_and_pauses_the_others() -> None:

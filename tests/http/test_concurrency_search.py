@@ -23,7 +23,7 @@ class Search(Protocol):
 
     limit: int
 
-    def finished(self, kind: str, seconds: float, *, crowded: bool) -> None: ...
+    def finished(self, kind: str, seconds: float, *, in_flight: int, crowded: bool) -> None: ...
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Fixed:
 
     limit: int
 
-    def finished(self, kind: str, seconds: float, *, crowded: bool) -> None:
+    def finished(self, kind: str, seconds: float, *, in_flight: int, crowded: bool) -> None:
         """Learns nothing."""
 
 
@@ -122,7 +122,7 @@ class Ran:
 
 def run(search: Search, registry: Registry, requests: int, seed: int) -> Ran:
     draw = random.Random(seed)
-    free, under_way, ran = [0.0] * registry.workers, list[tuple[float, int, str, float]](), Ran()
+    free, under_way, ran = [0.0] * registry.workers, list[tuple[float, int, str, float, int]](), Ran()
     now, crowded_at, sent, not_before = 0.0, -1.0, 0, 0.0
     while len(ran.ends) < requests:
         while sent < requests and len(under_way) < search.limit and not_before <= now:
@@ -130,7 +130,7 @@ def run(search: Search, registry: Registry, requests: int, seed: int) -> Ran:
             begins = max(heapq.heappop(free), now + way / 2)
             ends = begins + registry.service(draw, kind)
             heapq.heappush(free, ends)
-            heapq.heappush(under_way, (ends + way / 2, sent, kind, now))
+            heapq.heappush(under_way, (ends + way / 2, sent, kind, now, len(under_way) + 1))
             sent += 1
             if registry.rate is not None:
                 not_before = now + 1 / registry.rate
@@ -139,8 +139,8 @@ def run(search: Search, registry: Registry, requests: int, seed: int) -> Ran:
         elif sent < requests and (not under_way or not_before < under_way[0][0]):
             now = not_before
             continue
-        now, _, kind, at = heapq.heappop(under_way)
-        search.finished(kind, now - at, crowded=crowded_at >= at)
+        now, _, kind, at, beside = heapq.heappop(under_way)
+        search.finished(kind, now - at, in_flight=beside, crowded=crowded_at >= at)
         ran.ends.append(now)
         ran.limits.append(search.limit)
     return ran
@@ -190,7 +190,7 @@ def test_few_requests_are_not_kept_waiting() -> None:
 def test_what_nobody_waited_behind_says_nothing() -> None:
     search = ConcurrencySearch(ceiling=CEILING)
     for _ in range(1000):
-        search.finished("read", 0.3, crowded=False)
+        search.finished("read", 0.3, in_flight=4, crowded=False)
     assert search.limit == FIRST_LIMIT
 
 
@@ -204,7 +204,7 @@ def test_more_writes_than_before_are_not_taken_for_a_slower_registry() -> None:
         search, draw, limits = ConcurrencySearch(ceiling=CEILING), random.Random(seed), list[int]()
         for _ in range(130):
             kind, seconds = draw.choice([("read", 0.1), ("write", 0.9)])
-            search.finished(kind, seconds, crowded=True)
+            search.finished(kind, seconds, in_flight=search.limit, crowded=True)
             limits.append(search.limit)
         assert limits == sorted(limits)
         assert limits[-1] == CEILING
@@ -215,7 +215,7 @@ def test_reads_do_not_speak_for_writes() -> None:
     for _ in range(2000):
         # another kind at every limit that is tried, and no limit is of use
         kind = "read" if len(limits) % 2 else "write"
-        search.finished(kind, 0.1 * search.limit, crowded=True)
+        search.finished(kind, 0.1 * search.limit, in_flight=search.limit, crowded=True)
         if search.limit != limits[-1]:
             limits.append(search.limit)
     assert max(limits) <= 2 * FIRST_LIMIT
@@ -269,3 +269,62 @@ def test_it_uses_workers_that_come_later() -> None:
     assert search.limit <= 6
     ran = run(search, Registry(always(0.05), 64, always(0.05)), 12_000, 1)
     assert mean(ran.limits[6000:]) >= 48
+
+
+# ---- a rate and a latency --------------------------------------------------------------------------------------------
+
+
+def of(
+    seconds: float, *, kind: str = "read", in_flight: int = 1, search: ConcurrencySearch | None = None
+) -> ConcurrencySearch:
+    """A search that has seen so many seconds with so few in flight."""
+    search = search or ConcurrencySearch(ceiling=CEILING)
+    for _ in range(16):
+        search.finished(kind, seconds, in_flight=in_flight, crowded=False)
+    return search
+
+
+def test_a_rate_that_is_known_never_waits_for_a_place() -> None:
+    search = of(0.45)
+    search.expect(100.0, firm=True)
+    assert search.limit >= 0.45 * 100 * 1.3
+
+
+def test_before_the_first_answer_nothing_is_expected_of_the_latency() -> None:
+    search = ConcurrencySearch(ceiling=CEILING)
+    search.expect(100.0, firm=True)
+    assert search.limit == FIRST_LIMIT
+
+
+def test_an_earlier_run_tells_the_latency() -> None:
+    search = ConcurrencySearch(ceiling=CEILING, latency=0.1)
+    search.expect(50.0, firm=True)
+    assert 5 < search.limit < CEILING
+
+
+def test_latency_that_jitters_takes_no_places_away() -> None:
+    search, draw = of(0.45), random.Random(1)
+    search.expect(100.0, firm=True)
+    for _ in range(2000):
+        seconds = 5.0 if draw.random() < 0.01 else draw.uniform(0.3, 0.6)
+        search.finished("read", seconds, in_flight=50, crowded=draw.random() < 0.2)
+        search.expect(100.0, firm=True)
+        assert search.limit >= 0.45 * 100
+
+
+def test_a_registry_that_more_in_flight_only_slows_down_does_not_get_more() -> None:
+    """It takes 90 a second, whatever the file says."""
+    search = of(0.01)
+    for _ in range(3000):
+        search.expect(100.0, firm=True)
+        search.finished("read", search.limit / 90, in_flight=search.limit, crowded=True)
+    assert search.limit <= 12
+
+
+def test_a_way_that_becomes_longer_gets_the_places_it_needs() -> None:
+    search = of(0.05)
+    search.expect(100.0, firm=True)
+    for _ in range(3):
+        of(0.4, search=search)
+    search.expect(100.0, firm=True)
+    assert search.limit >= 0.4 * 100 * 1.3

@@ -334,3 +334,33 @@ SAME = {"migration": "m", "mode": "replicate", "source": "s1", "target": "t1", "
 def test_mismatch_names_the_first_part_that_differs(change: dict[str, str], words: str | None) -> None:
     assert mismatch(SAME, {**SAME, **change}) == words
     assert (mismatch({**SAME, **change}, SAME) is None) == (words is None)
+
+
+# ---- what a run found of a registry ----------------------------------------------------------------------------------
+
+
+def ended(throttle: Json) -> Entry:
+    return Entry("end", {"reason": "completed", "throttle": throttle})
+
+
+def test_the_newest_limit_and_latency_of_each_end_are_remembered() -> None:
+    found = {"rate": 45.0, "limit": 50.0, "concurrency": 9, "paused_s": 1.1, "latency_s": 0.1}
+    state = folded(
+        ended({"source": found, "target": found | {"limit": 20}}), ended({"source": found | {"limit": 40.5}})
+    )
+    assert state.throttle == {"source": {"limit": 40.5, "latency_s": 0.1}, "target": {"limit": 20.0, "latency_s": 0.1}}
+
+
+def test_a_run_that_met_no_limit_does_not_forget_one() -> None:
+    state = folded(ended({"source": {"limit": 50.0}}), ended({"source": {"limit": None, "latency_s": 0.2}}))
+    assert state.throttle == {"source": {"limit": 50.0, "latency_s": 0.2}}
+
+
+@pytest.mark.parametrize(
+    "throttle",
+    [None, [], {}, "50", {"source": None}, {"source": 50}, {"source": {"limit": "50", "latency_s": True}}]
+    + [{"source": {"limit": limit, "latency_s": None}} for limit in (0, -1, None)],
+)
+def test_an_end_that_tells_nothing_of_it_is_no_memory(throttle: Json) -> None:
+    assert not any(folded(ended(throttle)).throttle.values())
+    assert folded(Entry("end", {"reason": "completed"})).throttle == {}

@@ -186,6 +186,36 @@ async def test_a_second_lets_its_rate_through() -> None:
         assert await let_through(30) == 5
 
 
+async def test_a_window_of_a_minute_lets_its_number_through() -> None:
+    clock = Clock()
+    async with running(rate_limit=6, rate_window=60, clock=clock) as (sandbox, session):
+
+        async def ask(key: str) -> tuple[int, str | None]:
+            url = f"{sandbox.base_url}/prompts"
+            async with session.get(url, headers={"x-portkey-api-key": key}) as response:
+                return response.status, response.headers.get("Retry-After")
+
+        assert [(await ask(sandbox.api_key))[0] for _ in range(8)] == [200] * 6 + [429] * 2
+        clock.now += 20.5
+        assert await ask(sandbox.api_key) == (429, "40")
+        assert await ask(sandbox.key("other")) == (200, None)
+        clock.now += 39.5
+        assert [(await ask(sandbox.api_key))[0] for _ in range(8)] == [200] * 6 + [429] * 2
+
+
+async def test_every_answer_comes_after_its_latency() -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async with running(latency=(0.05, 0.15), rate_limit=2, clock=Clock(), sleep=sleep) as (sandbox, session):
+        statuses = [(await create(sandbox, session))[0] for _ in range(20)]
+    assert statuses == [200] * 2 + [429] * 18
+    assert len(slept) == 20
+    assert 0.05 <= min(slept) < 0.08 < 0.12 < max(slept) <= 0.15
+
+
 # ---- the store -------------------------------------------------------------------------------------------------------
 
 

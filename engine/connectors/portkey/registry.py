@@ -45,6 +45,7 @@ from engine.model import (
     stored_version,
     version_ref,
 )
+from engine.taskgroup import task_group
 
 KEY_HEADER: Final = "x-portkey-api-key"
 
@@ -142,7 +143,15 @@ class Portkey:
 
     async def catalog(self, kinds: Collection[str]) -> Catalog:
         """What prompts refer to; None for what this key may not list."""
-        found = {kind: await self._named(kind) for kind in _CATALOG_PATHS if kind in kinds}
+        found: dict[str, list[Named] | None] = {}
+
+        async def ask(kind: str) -> None:
+            found[kind] = await self._named(kind)
+
+        async with task_group() as group:
+            for kind in _CATALOG_PATHS:
+                if kind in kinds:
+                    group.start_soon(ask, kind)
         return Catalog(
             collections=found.get("collections"),
             providers=found.get("providers"),

@@ -8,6 +8,7 @@ every change only where new rows come first; in any other order two walks must f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,11 +16,14 @@ from typing import Final, TypeVar
 
 from engine.errors import Rejected, Stop
 from engine.model import Json
+from engine.taskgroup import task_group
 
 T = TypeVar("T")
 
 PAGE_SIZE: Final = 100
 WALKS: Final = 4
+MOST_AHEAD: Final = 256
+"""Pages that are read together: a registry that repeats itself must not be asked for all that it claims to have."""
 QUIET_PAGES: Final = 2
 """Pages running without a new id after which a walk is over: the first page may answer to both 0 and 1."""
 SIZE_REFUSED: Final = (400, 422)
@@ -51,7 +55,8 @@ async def walk(read: ReadPage, what: str, keep: Callable[[Json], T], created: Ca
     before, seen = rows.keys(), rows
     for _ in range(WALKS):
         before = seen.keys()
-        seen, settled = await _once(read, size, what, totals, keep)
+        pages = math.ceil(max(totals) / max(1, len(first.rows)))
+        seen, settled = await _once(read, size, what, pages, totals, keep)
         if settled and (_newest_first(map(created, seen.values())) or seen.keys() == before):
             return list(seen.values())
     raise _not_whole(what, len(seen), totals, same=seen.keys() == before)
@@ -74,30 +79,49 @@ async def _first(read: ReadPage, what: str) -> tuple[dict[str, str], Listing]:
 
 
 async def _once(
-    read: ReadPage, size: dict[str, str], what: str, totals: set[int], keep: Callable[[Json], T]
+    read: ReadPage, size: dict[str, str], what: str, pages: int, totals: set[int], keep: Callable[[Json], T]
 ) -> tuple[dict[str, T], bool]:
-    """One walk: the rows by id, and whether they are the whole."""
+    """One walk of so many `pages`, or a few more: the rows by id, and whether they are the whole."""
     seen: dict[str, T] = {}
     moved: set[int] = set()
     number = quiet = 0
-    while quiet < QUIET_PAGES:
-        page = await _page(read, {**size, "current_page": str(number)}, what)
-        number += 1
-        if page is None:
-            quiet += 1
-            continue
-        moved.add(page.total)
-        rows = _by_id(page.rows, keep)
-        quiet = 0 if rows.keys() - seen.keys() else quiet + 1
-        seen.update(rows)
-        # a full page proves nothing: the total may be that of the page
-        if len(seen) > page.total or (len(seen) == page.total and len(rows) < PAGE_SIZE):
-            break
+    together = min(pages, MOST_AHEAD)
+    while quiet < QUIET_PAGES and together:
+        found = await _pages(read, size, what, range(number, number + together), keep)
+        number += together
+        for page in found:
+            if page is None:
+                quiet += 1
+                continue
+            total, rows = page
+            moved.add(total)
+            quiet = 0 if rows.keys() - seen.keys() else quiet + 1
+            seen.update(rows)
+            # a full page proves nothing: the total may be that of the page
+            if len(seen) > total or (len(seen) == total and len(rows) < PAGE_SIZE):
+                together = 0
+        together = min(together, max(1, pages - number), MOST_AHEAD)
     again = listing(await read(size), what)
     moved.add(again.total)
     totals |= moved
     whole = moved == {len(seen)} and _by_id(again.rows, keep).keys() <= seen.keys()
     return seen, whole
+
+
+async def _pages(
+    read: ReadPage, size: dict[str, str], what: str, numbers: Sequence[int], keep: Callable[[Json], T]
+) -> list[tuple[int, dict[str, T]] | None]:
+    """These pages, read together: the total and the rows of each; None when the registry has no page of that number."""
+    found: dict[int, tuple[int, dict[str, T]] | None] = {}
+
+    async def one(number: int) -> None:
+        page = await _page(read, {**size, "current_page": str(number)}, what)
+        found[number] = None if page is None else (page.total, _by_id(page.rows, keep))
+
+    async with task_group() as group:
+        for number in numbers:
+            group.start_soon(one, number)
+    return [found[number] for number in numbers]
 
 
 async def _page(read: ReadPage, parameters: dict[str, str], what: str) -> Listing | None:
