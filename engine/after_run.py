@@ -12,9 +12,9 @@ from engine.connect import open_ends, open_job
 from engine.content.filter import Chosen
 from engine.errors import ConfigError, Rejected, Transient
 from engine.ledger.state import Record
-from engine.ledger.writes import Made, read_made, runs_of
+from engine.ledger.writes import Writes, read_made, runs_of
 from engine.migrate import entries
-from engine.migrate.context import Flow
+from engine.migrate.context import Context
 from engine.migrate.job import Job
 from engine.migrate.listing import listings
 from engine.migrate.reconcile import settle
@@ -40,7 +40,7 @@ async def verify_migration(
     wanted = migration.verify
     render, completions = render or wanted.render, completions or wanted.completions
     cases: Sequence[Case] = read_cases(wanted.cases) if wanted.cases is not None else ()
-    async with resumed(migration, options, gateways=render or completions > 0, writes=False) as (job, flow, ends):
+    async with resumed(migration, options, gateways=render or completions > 0, writes=False) as (job, context, ends):
         pairs = read_made(migration.ledger, options.chosen)
         if completions:
             await _ask(options, _calls(migration, min(completions, len(pairs))))
@@ -52,7 +52,7 @@ async def verify_migration(
             cases=cases,
             variables=wanted.variables,
         )
-        return await flow.halt.guard(verify(job, flow, pairs, checks, clock=time.time))
+        return await context.halt.guard(verify(job, context, pairs, checks, clock=time.time))
 
 
 def _calls(migration: Migration, prompts: int) -> str:
@@ -72,7 +72,7 @@ async def case_lines(migration: Migration, options: VerbOptions) -> list[bytes]:
     async with open_ends(migration, rate=options.rate) as ends:
         job = await open_job(migration, ends)
 
-        async def one(made: Made) -> None:
+        async def one(made: Writes) -> None:
             try:
                 lines[made.source_id] = skeleton(await job.source.fetch(made.source_id))
             except (Rejected, Transient) as error:
@@ -82,7 +82,7 @@ async def case_lines(migration: Migration, options: VerbOptions) -> list[bytes]:
     return [lines[made.source_id] for made in pairs]
 
 
-def _made(migration: Migration, options: VerbOptions) -> list[Made]:
+def _made(migration: Migration, options: VerbOptions) -> list[Writes]:
     pairs = read_made(migration.ledger, options.chosen) if migration.ledger.exists() else []
     if not pairs:
         raise ConfigError(f"{migration.ledger}: nothing was migrated yet; run the migration first")
@@ -91,26 +91,30 @@ def _made(migration: Migration, options: VerbOptions) -> list[Made]:
 
 async def publish_migration(migration: Migration, options: VerbOptions, *, verified_only: bool = False) -> CutOver:
     """Makes what was staged the published versions. Raises Stop and ConfigError."""
-    async with resumed(migration, options) as (job, flow, _):
+    async with resumed(migration, options) as (job, context, _):
         pairs = staged(read_made(migration.ledger, options.chosen))
         if pairs:
             await _ask(
                 options, f"{len(pairs)} prompts get the version that this migration wrote as their published one"
             )
-        return await publish(job, flow, pairs, verified_only=verified_only)
+        return await publish(job, context, pairs, verified_only=verified_only)
 
 
 async def rollback_migration(
     migration: Migration, options: VerbOptions, *, run: str | None = None, dry_run: bool = False
 ) -> Rollback:
     """Takes back what was done, or what one run did (`last`: the newest). Raises Stop and ConfigError."""
-    async with resumed(migration, options, writes=not dry_run) as (job, flow, _):
+    async with resumed(migration, options, writes=not dry_run) as (job, context, _):
         which = _run_named(migration.ledger, run)
-        left = len(_doubtful(flow)) if dry_run else await flow.halt.guard(_settle_doubts(job, flow, options.chosen))
+        left = (
+            len(_doubtful(context))
+            if dry_run
+            else await context.halt.guard(_settle_doubts(job, context, options.chosen))
+        )
         undos = undoing(read_made(migration.ledger, options.chosen), which)
         if undos and not dry_run:
             await _ask(options, undo_sentence(undos, history=job.target.can.history))
-        return replace(await rollback(job, flow, undos, dry_run=dry_run), in_doubt=left)
+        return replace(await rollback(job, context, undos, dry_run=dry_run), in_doubt=left)
 
 
 def undo_sentence(undos: Sequence[Undo], *, history: bool) -> str:
@@ -141,27 +145,27 @@ async def _ask(options: VerbOptions, what: str) -> None:
         await options.halt.confirm(options.confirm(what))
 
 
-def _doubtful(flow: Flow) -> dict[str, Record]:
-    return {one: record for one, record in flow.state.records.items() if record.doubtful and not record.made}
+def _doubtful(context: Context) -> dict[str, Record]:
+    return {one: record for one, record in context.state.records.items() if record.doubtful and not record.made}
 
 
-async def _settle_doubts(job: Job, flow: Flow, chosen: Chosen) -> int:
+async def _settle_doubts(job: Job, context: Context, chosen: Chosen) -> int:
     """Looks up the creates whose answer was lost: what is there is taken over, what is not was never made. Returns how
     many are left, because nobody can tell whether what is there is what was made.
     """
-    doubtful = _doubtful(flow)
+    doubtful = _doubtful(context)
     if not doubtful:
         return 0
     due = max(record.since for record in doubtful.values()) + 2 * job.settle
-    await flow.halt.pause(due - flow.clock())
+    await context.halt.pause(due - context.clock())
     listed, _, target_rows = await listings(job.source, job.target, same=job.ends.same)
     rows = [row for row in listed if row.id in doubtful]
     rows += [Row(id=one, name="", whole=True) for one in doubtful.keys() - {row.id for row in rows}]
     rows = [row for row in rows if chosen.takes_row(row, job.ends.source.collections)]
-    tasks, _ = await judge(job, flow.state, rows, target_rows, now=flow.clock())
+    tasks, _ = await judge(job, context.state, rows, target_rows, now=context.clock())
     adopting = [task for task in tasks if task.action == "adopt"]
-    await settle(job, flow, adopting)
+    await settle(job, context, adopting)
     absent = [task for task in tasks if task.action == "create"]
     for task in absent:
-        await flow.record(entries.rolled_back({"source_id": task.row.id}, None, "absent"))
+        await context.record(entries.rolled_back({"source_id": task.row.id}, None, "absent"))
     return len(tasks) - len(adopting) - len(absent)

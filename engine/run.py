@@ -28,7 +28,7 @@ from engine.ledger.file import entries, read_ledger
 from engine.ledger.report import Summary
 from engine.ledger.sink import Sink
 from engine.ledger.state import State
-from engine.migrate.context import Flow, MaxFailures
+from engine.migrate.context import Context, MaxFailures
 from engine.migrate.halt import Halt
 from engine.migrate.job import Job, replicas_among
 from engine.migrate.listing import catalog_of, listings, rows_of, told_by_definitions, with_definitions
@@ -57,7 +57,7 @@ class Live:
     migration: str
     stage: str = "opening"
     ends: Workspaces | None = None
-    flow: Flow | None = None
+    context: Context | None = None
 
     @property
     def requests(self) -> Requests:
@@ -185,7 +185,7 @@ async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, list[Task]]:
 
 async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None:
     """Everything that changes the ledger or the target."""
-    flow = Flow(
+    context = Context(
         sink=sink,
         halt=run.halt,
         clock=time.time,
@@ -194,27 +194,27 @@ async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None
         replicas=run.replicas,
         total=len(tasks) + sum(task.action in TOLD for task in _surveyed(run).tasks),
     )
-    run.live.flow, run.live.stage = flow, "migrating"
+    run.live.context, run.live.stage = context, "migrating"
     found = _surveyed(run)
-    await flow.record(
+    await context.record(
         _run_entry(run),
         Entry("listed", {"count": found.listed, "total": found.total, "selected": len(found.tasks)}),
         *found.moved,
     )
     async with task_group() as group:
-        if run.options.watch is not None and flow.total:
+        if run.options.watch is not None and context.total:
             group.start_soon(run.options.watch, run.live)
         try:
-            await settle(job, flow, [task for task in found.tasks if task.row.id in run.chosen])
-            await migrate(job, flow, tasks, canary=run.options.canary)
+            await settle(job, context, [task for task in found.tasks if task.row.id in run.chosen])
+            await migrate(job, context, tasks, canary=run.options.canary)
             waiting = [task.row for task in found.tasks if task.action == "wait" and task.row.id in run.chosen]
-            await reconcile(job, flow, [*waiting, *(task.row for task in tasks)])
+            await reconcile(job, context, [*waiting, *(task.row for task in tasks)])
         except Stop as stop:
             run.halt.request(stop)
         group.cancel_scope.cancel()
     if sink.broken is None:
         summary = _summary(run).to_json()
-        await flow.record(Entry("end", {name: summary[name] for name in report.END_FIELDS}))
+        await context.record(Entry("end", {name: summary[name] for name in report.END_FIELDS}))
 
 
 def _run_entry(run: _Run) -> Entry:

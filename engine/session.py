@@ -17,7 +17,7 @@ from engine.errors import ConfigError, Stop
 from engine.ledger.before_images import BeforeImages
 from engine.ledger.sink import Sink
 from engine.ledger.state import State, mismatch
-from engine.migrate.context import Flow
+from engine.migrate.context import Context
 from engine.migrate.halt import Halt
 from engine.migrate.interrupt import interruptible
 from engine.migrate.job import Job
@@ -87,7 +87,7 @@ async def opened(
 @asynccontextmanager
 async def resumed(
     migration: Migration, options: VerbOptions, *, gateways: bool = False, writes: bool = True
-) -> AsyncIterator[tuple[Job, Flow, Workspaces]]:
+) -> AsyncIterator[tuple[Job, Context, Workspaces]]:
     """The same for what comes after a run, and its job. Raises ConfigError where nothing was migrated yet."""
     if not migration.ledger.exists():
         raise ConfigError(f"{migration.ledger}: there is no ledger: nothing was migrated yet, or it lies elsewhere")
@@ -95,7 +95,7 @@ async def resumed(
     how: dict[str, Any] = {"rate": options.rate, "signals": options.signals, "gateways": gateways, "writes": writes}
     async with opened(migration, halt, run=run, **how) as (sink, ends):
         job = await halt.guard(open_job(migration, ends))
-        yield job, Flow(sink=sink, halt=halt, clock=time.time, copies=BeforeImages(migration.ledger, run=run)), ends
+        yield job, Context(sink=sink, halt=halt, clock=time.time, copies=BeforeImages(migration.ledger, run=run)), ends
 
 
 async def _stop_sending(halt: Halt, ends: Workspaces) -> None:

@@ -90,6 +90,9 @@ class Started(Forked):
         self._hearer.start()
         try:
             super().__init__(arguments, cwd=cwd, env=env, out=to_out, err=to_err, **more)
+        except BaseException:
+            self.stdout.close()
+            raise
         finally:
             os.close(to_out)
             os.close(to_err)

@@ -15,7 +15,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -106,6 +109,8 @@ class Forked:
         """Negative: the signal that ended it. None: it was not yet seen to end."""
         self.peak_kib = 0
         """The most memory that it held, once it has ended."""
+        self._stopped = False
+        self._hearing = threading.Lock()
         self._free = _FREE[covered and plan is None and file_limit is None]
         try:
             self._server = self._free.get_nowait()
@@ -123,25 +128,27 @@ class Forked:
             self._server.order(order, (stdin, out, err))
         finally:
             os.close(stdin)
-        self.pid = self._news(PATIENCE_S)["pid"]
+        self.pid = self._first_news()["pid"]
 
     def poll(self) -> int | None:
         """Its exit code, when it has ended."""
-        if self.returncode is None and (news := self._server.news(0)):
-            self._ended(news)
+        self._hear(0)
         return self.returncode
 
     def wait(self, patience_s: float = PATIENCE_S) -> int:
         """Its exit code, when it ends by itself. TimeoutExpired: it hangs."""
-        if self.returncode is None:
-            self._ended(self._news(patience_s))
-        assert self.returncode is not None
+        deadline = time.monotonic() + patience_s
+        while self.returncode is None:
+            self._hear(0.05)
+            if self.returncode is None and time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("promptferry", patience_s)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
         """To the process, if it still runs."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has ended, and nobody has heard of it yet
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """SIGTERM."""
@@ -154,19 +161,26 @@ class Forked:
 
     def stand_still(self) -> bool:
         """Stopped, in all its threads, when this returns; False: it had ended. SIGCONT lets it go on."""
+        self._stopped = False
         self.send_signal(signal.SIGSTOP)
-        if self.returncode is None and "stopped" not in (news := self._news(PATIENCE_S)):
-            self._ended(news)
+        while self.returncode is None and not self._stopped:
+            self._hear(0.05)
         return self.returncode is None
 
-    def _news(self, patience_s: float) -> dict[str, int]:
-        if (news := self._server.news(patience_s)) is None:
-            raise subprocess.TimeoutExpired("promptferry", patience_s)
+    def _first_news(self) -> dict[str, int]:
+        if (news := self._server.news(PATIENCE_S)) is None:
+            raise subprocess.TimeoutExpired("promptferry", PATIENCE_S)
         return news
 
-    def _ended(self, news: Mapping[str, int]) -> None:
-        self.returncode, self.peak_kib = news["code"], news["peak_kib"]
-        self._free.put(self._server)
+    def _hear(self, patience_s: float) -> None:
+        """Takes one line of news; several threads may wait for the same command."""
+        with self._hearing:
+            if self.returncode is not None or (news := self._server.news(patience_s)) is None:
+                return
+            self._stopped = "stopped" in news
+            if not self._stopped:
+                self.returncode, self.peak_kib = news["code"], news["peak_kib"]
+                self._free.put(self._server)
 
     def __enter__(self) -> Self:
         return self

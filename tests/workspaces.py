@@ -14,7 +14,7 @@ from engine.content.rewrite import Ends
 from engine.errors import Stop
 from engine.ledger.before_images import BeforeImages
 from engine.ledger.sink import Sink
-from engine.migrate.context import Flow, MaxFailures
+from engine.migrate.context import Context, MaxFailures
 from engine.migrate.halt import Halt
 from engine.migrate.job import Job
 from engine.migrate.pipeline import migrate
@@ -197,19 +197,19 @@ class Ran:
     """What a run left behind."""
 
     survey: Survey
-    flow: Flow
+    context: Context
 
     @property
     def stop(self) -> Stop | None:
-        return self.flow.halt.stop
+        return self.context.halt.stop
 
     def status(self, source_id: str) -> str | None:
-        record = self.flow.state.records.get(source_id)
+        record = self.context.state.records.get(source_id)
         return record.status if record is not None else None
 
     @property
     def statuses(self) -> dict[str, str]:
-        return {source_id: record.status for source_id, record in self.flow.state.records.items()}
+        return {source_id: record.status for source_id, record in self.context.state.records.items()}
 
 
 async def run(
@@ -230,17 +230,17 @@ async def run(
         async with sink:
             found = await survey(job, sink.state, now=clock(), retry_failed=retry_failed)
             copies = BeforeImages(ledger, run=sink.run)
-            flow = Flow(sink=sink, halt=halt or Halt(), clock=clock, copies=copies, max_failures=max_failures)
-            await flow.record(Entry("run", {"migration": job.migration, "identity": {}}), *found.moved)
+            context = Context(sink=sink, halt=halt or Halt(), clock=clock, copies=copies, max_failures=max_failures)
+            await context.record(Entry("run", {"migration": job.migration, "identity": {}}), *found.moved)
             tasks = [task for task in found.tasks if task.action in ("create", "update")][:limit]
             waiting = [task for task in found.tasks if task.action == "wait"]
             try:
-                await settle(job, flow, found.tasks)
-                await migrate(job, flow, tasks, canary=canary)
-                await reconcile(job, flow, [task.row for task in (*waiting, *tasks)])
+                await settle(job, context, found.tasks)
+                await migrate(job, context, tasks, canary=canary)
+                await reconcile(job, context, [task.row for task in (*waiting, *tasks)])
             except Stop as stop:
-                flow.halt.request(stop)
-            return Ran(found, flow)
+                context.halt.request(stop)
+            return Ran(found, context)
     finally:
         sink.close()
 

@@ -42,12 +42,12 @@ def figures(live: Live) -> Figures:
     paused = max(gates, key=lambda gate: gate.paused_for, default=None)
     pause = f"paused {ceil(paused.paused_for)} s: {paused.why}" if paused is not None and paused.paused_for else ""
     down = next((gate.why for gate in gates if gate.why), "")
-    flow = live.flow
+    context = live.context
     return Figures(
-        stage="looking up what is in doubt" if flow is not None and flow.looking_up else live.stage,
-        done=flow.settled if flow is not None else 0,
-        total=flow.total if flow is not None else 0,
-        failed=flow.done["failed"] if flow is not None else 0,
+        stage="looking up what is in doubt" if context is not None and context.looking_up else live.stage,
+        done=context.settled if context is not None else 0,
+        total=context.total if context is not None else 0,
+        failed=context.done["failed"] if context is not None else 0,
         rate=sum(gate.rate for gate in gates),
         pause=pause or down,
     )

@@ -20,14 +20,14 @@ _WHOSE: Final = ("source_id", "source_name", "source_collection")
 
 
 @dataclass(slots=True)
-class Made:
+class Writes:
     """One prompt of the source, and all that was written for it and not taken back, oldest first."""
 
     source_id: str
     writes: list[Line] = field(default_factory=list)
     """Lines `created` and `updated`."""
     intent: Line | None = None
-    """An update whose answer is not known."""
+    """An update origin answer is not known."""
     cut_over: Line | None = None
     """The line `published` that speaks of the last write."""
     verified: str | None = None
@@ -46,7 +46,7 @@ class Made:
         return str((self.writes[-1] if self.writes else self.intent or {})["target_id"])
 
     @property
-    def whose(self) -> dict[str, Json]:
+    def origin(self) -> dict[str, Json]:
         """What lines about it begin with."""
         line = self.writes[-1] if self.writes else self.intent or {}
         return {name: line.get(name) for name in _WHOSE}
@@ -54,7 +54,7 @@ class Made:
     @property
     def name(self) -> str:
         """At the source."""
-        return str(self.whose["source_name"])
+        return str(self.origin["source_name"])
 
     @property
     def version(self) -> str | None:
@@ -70,28 +70,28 @@ class Made:
         return self.version if self.version != version_ref(self.last.get("before_version")) else None
 
 
-def read_made(path: Path, chosen: Chosen) -> list[Made]:
+def read_made(path: Path, chosen: Chosen) -> list[Writes]:
     """Those of the chosen prompts for which something is on the target. Raises what `entries` raises."""
-    found: dict[str, Made] = {}
+    found: dict[str, Writes] = {}
     picked: set[str] = set()
     for line in entries(path):
         source_id = line.get("source_id")
         if isinstance(source_id, str):
             if line["kind"] == "moved":
                 _move(found, picked, line)
-            made = found.get(source_id) or found.setdefault(source_id, Made(source_id))
+            made = found.get(source_id) or found.setdefault(source_id, Writes(source_id))
             _add(made, line)
             if chosen.takes_line(line):
                 picked.add(source_id)
     return [made for source_id, made in found.items() if source_id in picked and (made.writes or made.intent)]
 
 
-def _move(found: dict[str, Made], picked: set[str], line: Line) -> None:
+def _move(found: dict[str, Writes], picked: set[str], line: Line) -> None:
     """All that was written for the prompt under its old id is now told under the new one."""
     was, source_id = line["was"], line["source_id"]
     if (made := found.pop(was, None)) is None:
         return
-    found[source_id] = Made(
+    found[source_id] = Writes(
         source_id,
         writes=[_moved(write, line, made.target_id) for write in made.writes],
         intent=_moved(made.intent, line, made.target_id) if made.intent is not None else None,
@@ -105,12 +105,12 @@ def _move(found: dict[str, Made], picked: set[str], line: Line) -> None:
 
 def _moved(written: Line, line: Line, target_id: str) -> Line:
     """A write as the line `moved` has it; an earlier replica of the same prompt stays where it was."""
-    whose = {**written, **{name: line.get(name) for name in _WHOSE}}
+    origin = {**written, **{name: line.get(name) for name in _WHOSE}}
     replica = {name: line.get(name) for name in ("target_id", "target_slug")}
-    return {**whose, **(replica if written["target_id"] == target_id else {})}
+    return {**origin, **(replica if written["target_id"] == target_id else {})}
 
 
-def _add(made: Made, line: Line) -> None:
+def _add(made: Writes, line: Line) -> None:
     match line["kind"]:
         case "created" | "updated":
             made.writes.append(line)
@@ -132,7 +132,7 @@ def _add(made: Made, line: Line) -> None:
             _take_back(made, line)
 
 
-def _take_back(made: Made, line: Line) -> None:
+def _take_back(made: Writes, line: Line) -> None:
     if line.get("result") == "kept":
         return
     undone = line.get("undone")

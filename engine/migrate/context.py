@@ -107,7 +107,7 @@ class FirstWrite:
 
 
 @dataclass(slots=True, kw_only=True)
-class Flow:
+class Context:
     """One run. Every line of the ledger goes through `record`."""
 
     sink: Sink

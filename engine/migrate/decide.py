@@ -31,13 +31,13 @@ EDITED: Final = "was edited by hand since it was made; it stays as it is"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """create and update have a `draft`; finish: labels or versions are missing; replica: it is no source.
+    """create and update have a `prepared`; finish: labels or versions are missing; replica: it is no source.
 
     The others need nothing but `entry` in the ledger.
     """
 
     action: Action
-    draft: Prepared | None = None
+    prepared: Prepared | None = None
     pending: bool = False
     """Labels or the rest of the history follow."""
     entry: Entry | None = None
@@ -49,11 +49,11 @@ class Decision:
 
 async def decide(job: Job, task: Task, record: Record | None, *, now: float, mark_in: MarkIn = "metadata") -> Decision:
     """Reads what it needs. `now`: epoch seconds. Raises Stop; what else goes wrong is the prompt's failure."""
-    case = _Case(job, task, record, now, mark_in, entries.origin(task.row, job.ends.source.collections))
+    case = _Case(job, task, record, now, mark_in, entries.origin_of(task.row, job.ends.source.collections))
     try:
         return case.as_planned(await _decided(case))
     except Gone:
-        entry = entries.skipped(case.whose, "gone", **(UPDATE if task.action == "update" else {}))
+        entry = entries.skipped(case.origin, "gone", **(UPDATE if task.action == "update" else {}))
         return Decision(action="skip", entry=entry, notes=("gone",))
     except (Rejected, Transient) as error:
         return case.refused(error)
@@ -79,7 +79,7 @@ class _Case:
     record: Record | None
     now: float
     mark_in: MarkIn
-    whose: Mapping[str, Json]
+    origin: Mapping[str, Json]
 
     # ---- what may become of it ---------------------------------------------------------------------------------------
 
@@ -93,11 +93,11 @@ class _Case:
         prompt = await job.read(row.id, version)
         if job.is_replica(prompt):
             return Decision(action="replica")
-        draft = prepare(job, prompt, name=self.task.name, mark_in=self.mark_in)
-        if isinstance(draft, Failed):
-            return self.failed(draft, prompt)
+        prepared = prepare(job, prompt, name=self.task.name, mark_in=self.mark_in)
+        if isinstance(prepared, Failed):
+            return self.failed(prepared, prompt)
         pending = job.labels_follow(prompt) or job.select.version == "all"
-        return Decision(action="create", draft=draft, pending=pending, notes=self._notes(draft), source=prompt)
+        return Decision(action="create", prepared=prepared, pending=pending, notes=self._notes(prepared), source=prompt)
 
     async def replica(self) -> Decision:
         """It was made: compared with what the rules make of its source now."""
@@ -105,10 +105,10 @@ class _Case:
         if self.task.look == "replica":
             return self._looked_at(await self._replica())
         prompt = await job.read(self.task.row.id, job.select.version)
-        draft = prepare(job, prompt, name=self.task.name, mark_in=self.mark_in)
-        if isinstance(draft, Failed):
-            return self.failed(draft, prompt)
-        mark = draft.replica.mark
+        prepared = prepare(job, prompt, name=self.task.name, mark_in=self.mark_in)
+        if isinstance(prepared, Failed):
+            return self.failed(prepared, prompt)
+        mark = prepared.replica.mark
         settled = not record.doubtful and not record.rare.pending
         if settled and record.was_made_from(mark.source_digest) and record.was_made_as(mark.replica_digest):
             return self._same(prompt, None, edited=record.rare.edited)
@@ -123,7 +123,7 @@ class _Case:
                 return self._same(prompt, replica, mark, edited=True, note=EDITED)
             if (left := self._left_edited(prompt, replica)) is not None:
                 return left
-        return await self._update(draft, prompt, replica)
+        return await self._update(prepared, prompt, replica)
 
     async def history(self) -> Decision:
         """Every version is copied: those that are new at the source follow."""
@@ -162,20 +162,20 @@ class _Case:
         if record is not None and made and record.rules == job.rewrites:
             return self._same(prompt, prompt)
         original = await self._original(prompt, base, fetched=untouched or not ours)
-        draft = prepare(job, original)
-        if isinstance(draft, Failed):
-            return self.failed(draft, prompt, of_update=True)
-        mark = draft.replica.mark
+        prepared = prepare(job, original)
+        if isinstance(prepared, Failed):
+            return self.failed(prepared, prompt, of_update=True)
+        mark = prepared.replica.mark
         if not doubtful and (found == mark.replica_digest or (made and self._record.was_made_as(mark.replica_digest))):
             return self._same(prompt, prompt, mark)
-        return await self._update(draft, original, prompt)
+        return await self._update(prepared, original, prompt)
 
     def as_planned(self, decision: Decision) -> Decision:
         """The same, unless a plan says otherwise: then it is a conflict."""
         step = (self.job.planned or {}).get(self.task.row.id)
         if step is None or decision.action not in ("create", "update", "finish"):
             return decision
-        mark = decision.draft.replica.mark if decision.draft is not None else None
+        mark = decision.prepared.replica.mark if decision.prepared is not None else None
         digests = (mark.source_digest, mark.replica_digest) if mark is not None else (None, None)
         if decision.action in ("finish", step.action) and digests == (step.source_digest, step.replica_digest):
             return decision
@@ -188,11 +188,11 @@ class _Case:
         assert self.record is not None  # only what was made is compared
         return self.record
 
-    def _notes(self, draft: Prepared) -> tuple[str, ...]:
-        labels = draft.replica.source.labels
+    def _notes(self, prepared: Prepared) -> tuple[str, ...]:
+        labels = prepared.replica.source.labels
         if not labels or self.job.target.can.labels == "written" or "labels" in self.job.target.fields:
-            return draft.rewritten.notes
-        return (*draft.rewritten.notes, f"the target has no labels; these stay behind: {', '.join(labels)}")
+            return prepared.rewritten.notes
+        return (*prepared.rewritten.notes, f"the target has no labels; these stay behind: {', '.join(labels)}")
 
     async def _replica(self) -> Prompt | None:
         target_id = self._record.target_id
@@ -241,10 +241,10 @@ class _Case:
             return True
         if replica.version not in self._record.rare.versions.values():
             return False
-        draft = prepare(self.job, source, name=self.task.name, mark_in=self.mark_in)
-        if isinstance(draft, Failed):
+        prepared = prepare(self.job, source, name=self.task.name, mark_in=self.mark_in)
+        if isinstance(prepared, Failed):
             return False
-        wanted = draft.replica.prompt
+        wanted = prepared.replica.prompt
         return (replica.name, replica.collection) == (wanted.name, wanted.collection)
 
     def _is_staged(self, replica: Prompt) -> bool:
@@ -252,32 +252,36 @@ class _Case:
         staged = self._record.rare.staged
         return staged is not None and replica.version in staged
 
-    async def _update(self, draft: Prepared, source: Prompt, before: Prompt) -> Decision:
+    async def _update(self, prepared: Prepared, source: Prompt, before: Prompt) -> Decision:
         """`before`: what is there now."""
         job = self.job
-        if (refused := renamed(job, before.name, draft.replica.prompt.name)) is not None:
+        if (refused := renamed(job, before.name, prepared.replica.prompt.name)) is not None:
             return self.failed(refused, source, of_update=True)
         versions = await job.target.versions(before.id)
         newest = versions[-1].ref if versions else before.version
-        fields = self._fields(draft, source, before, newest)
-        there = await self._there(draft, before, versions)
+        fields = self._fields(prepared, source, before, newest)
+        there = await self._there(prepared, before, versions)
         revision = await self._began_with(
             Revision(
                 target_id=before.id, base=newest, published=before.version, before=before, fields=fields, there=there
             ),
             source,
         )
-        notes = self._notes(draft)
+        notes = self._notes(prepared)
         if newest not in (before.version, there):
             notes = (*notes, f"version {newest} is a newer draft; it stays in the history, nothing of it is copied")
         pending = job.labels_follow(source) and not job.in_place
         return Decision(
-            action="update", draft=draft.revising(revision, job.target), pending=pending, notes=notes, source=source
+            action="update",
+            prepared=prepared.revising(revision, job.target),
+            pending=pending,
+            notes=notes,
+            source=source,
         )
 
-    def _fields(self, draft: Prepared, source: Prompt, before: Prompt, newest: str | None) -> frozenset[str] | None:
+    def _fields(self, prepared: Prepared, source: Prompt, before: Prompt, newest: str | None) -> frozenset[str] | None:
         """What an update sends: in place only what changes, where the registry fills in the rest as it should."""
-        changed = changed_fields(before, draft.replica.prompt)
+        changed = changed_fields(before, prepared.replica.prompt)
         if not self.job.in_place:
             return None
         once = self.job.target.can.once
@@ -286,7 +290,7 @@ class _Case:
         if (
             newest != before.version
             or source.version != before.version
-            or not _patchable(changed, draft.replica.prompt, once)
+            or not _patchable(changed, prepared.replica.prompt, once)
         ):
             return None
         # alone, a provider would change the published version of an older back end
@@ -305,9 +309,9 @@ class _Case:
             return replace(revision, published=published.version)
         return revision
 
-    async def _there(self, draft: Prepared, before: Prompt, versions: Sequence[Version]) -> str | None:
+    async def _there(self, prepared: Prepared, before: Prompt, versions: Sequence[Version]) -> str | None:
         """The version that holds what is wanted already: published, newer than that, or than the update in doubt."""
-        record, wanted = self.record, draft.replica.mark.replica_digest
+        record, wanted = self.record, prepared.replica.mark.replica_digest
         if digest(before) == wanted:
             return before.version
         since = ordinal_of(versions, before.version)
@@ -325,7 +329,7 @@ class _Case:
         self, source: Prompt, replica: Prompt | None, mark: Mark | None = None, *, edited: bool = False, note: str = ""
     ) -> Decision:
         entry = entries.unchanged(
-            self.whose,
+            self.origin,
             source_updated_at=entries.compared_at(source.updated_at, self.now),
             target_updated_at=self._seen(replica),
             mark=mark,
@@ -337,7 +341,7 @@ class _Case:
         """Only the replica's time of change is new."""
         edited = replica is not None and not (self._record.was_made_as(digest(replica)) or self._is_staged(replica))
         entry = entries.unchanged(
-            self.whose,
+            self.origin,
             source_updated_at=self._record.updated_at,
             target_updated_at=self._seen(replica),
             edited=edited,
@@ -354,13 +358,13 @@ class _Case:
         return Decision(action="finish", source=source)
 
     def _conflict(self, reason: str, target_id: str | None) -> Decision:
-        entry = entries.conflict(self.whose, reason, target_id, **UPDATE)
+        entry = entries.conflict(self.origin, reason, target_id, **UPDATE)
         return Decision(action="conflict", entry=entry, notes=(reason,))
 
     def failed(self, failure: Failed, source: Prompt | None, *, of_update: bool = False) -> Decision:
         """`source`: None: it was not read."""
         op = UPDATE if of_update or (self.record is not None and self.record.made) else {}
-        entry = entries.failed(self.whose, "rewrite", failure, self._failed_with(source), **op)
+        entry = entries.failed(self.origin, "rewrite", failure, self._failed_with(source), **op)
         return Decision(action="failed", entry=entry, failure=failure, source=source)
 
     def refused(self, error: AnswerError) -> Decision:
@@ -369,7 +373,7 @@ class _Case:
         retriable = isinstance(error, Transient) or not self.job.source.can.asked
         failure = entries.failure(error, retriable=retriable)
         op = UPDATE if self.task.action == "update" else {}
-        entry = entries.failed(self.whose, "fetch", failure, self._failed_with(None), **op)
+        entry = entries.failed(self.origin, "fetch", failure, self._failed_with(None), **op)
         return Decision(action="failed", entry=entry, failure=failure)
 
     def _failed_with(self, source: Prompt | None) -> Mapping[str, Json]:

@@ -20,7 +20,7 @@ EXISTS: Final = "exists"
 """The `error` of an `unknown` line after a 409: the registry has that name, and a look-up tells whose it is."""
 
 
-def origin(row: Row, collections: Sequence[Named] | None) -> dict[str, Json]:
+def origin_of(row: Row, collections: Sequence[Named] | None) -> dict[str, Json]:
     """Whose line it is; by name and collection too, so that readers of the ledger can choose by them."""
     known = find(collections, row.collection)
     return {
@@ -42,36 +42,36 @@ def compared_at(updated_at: str | None, now: float) -> str | None:
     return updated_at if now - changed > CLOCKS_APART_S else None
 
 
-def intent(whose: Mapping[str, Json], draft: Prepared, attempt: int) -> Entry:
+def intent(origin: Mapping[str, Json], prepared: Prepared, attempt: int) -> Entry:
     """Durable before the first byte of a create or update leaves."""
-    revision = draft.revision
+    revision = prepared.revision
     return Entry(
         "intent",
         {
-            **whose,
+            **origin,
             "op": "create" if revision is None else "update",
-            "key": draft.replica.mark.key,
-            "name": draft.replica.prompt.name,
-            "body_sha256": hashlib.sha256(draft.body).hexdigest(),
+            "key": prepared.replica.mark.key,
+            "name": prepared.replica.prompt.name,
+            "body_sha256": hashlib.sha256(prepared.body).hexdigest(),
             "attempt": attempt,
             "base_version": None if revision is None else stored_version(revision.base),
-            **(_update_intended(draft, revision) if revision is not None else {}),
+            **(_update_intended(prepared, revision) if revision is not None else {}),
         },
     )
 
 
-def _update_intended(draft: Prepared, revision: Revision) -> dict[str, Json]:
+def _update_intended(prepared: Prepared, revision: Revision) -> dict[str, Json]:
     """What tells later whether it happened, and what was there before it."""
     versions = {
-        "source_version": stored_version(draft.replica.source.version),
-        "collection": draft.replica.prompt.collection,
+        "source_version": stored_version(prepared.replica.source.version),
+        "collection": prepared.replica.prompt.collection,
     }
-    return {**_before(revision), **versions, "replica_digest": draft.replica.mark.replica_digest}
+    return {**_before(revision), **versions, "replica_digest": prepared.replica.mark.replica_digest}
 
 
 def of(
-    whose: Mapping[str, Json],
-    draft: Prepared,
+    origin: Mapping[str, Json],
+    prepared: Prepared,
     outcome: Outcome,
     *,
     now: float,
@@ -82,15 +82,15 @@ def of(
 
     `pending`: labels or the rest of the history follow. `seen`: see `failed`.
     """
-    op = UPDATE if draft.revision is not None else {}
+    op = UPDATE if prepared.revision is not None else {}
     stage = "update" if op else "create"
     match outcome:
         case Failed(exists=True) if not op:  # 409: the look-up tells ours from somebody else's
-            return Entry("unknown", {**whose, **op, "stage": stage, "error": EXISTS})
+            return Entry("unknown", {**origin, **op, "stage": stage, "error": EXISTS})
         case Failed():
-            return failed(whose, stage, outcome, seen, **op)
+            return failed(origin, stage, outcome, seen, **op)
         case Unknown():
-            return Entry("unknown", {**whose, **op, "stage": stage, "error": outcome.error})
+            return Entry("unknown", {**origin, **op, "stage": stage, "error": outcome.error})
         case Created() if not op:
             made: dict[str, Json] = {
                 "target_id": outcome.target_id,
@@ -98,14 +98,16 @@ def of(
                 "how": "response",
             }
             made |= {"after_version": stored_version(outcome.version)} if outcome.version != FIRST else {}
-            return Entry("created", {**whose, **_copied(draft, now), **made, **({"pending": True} if pending else {})})
+            return Entry(
+                "created", {**origin, **_copied(prepared, now), **made, **({"pending": True} if pending else {})}
+            )
         case _:
             raise RuntimeError(f"the {stage} of a prompt ended as {type(outcome).__name__}")
 
 
 def updated(
-    whose: Mapping[str, Json],
-    draft: Prepared,
+    origin: Mapping[str, Json],
+    prepared: Prepared,
     *,
     how: str,
     after: str | None,
@@ -114,17 +116,17 @@ def updated(
     pending: bool,
 ) -> Entry:
     """A prompt that has a new version, or a new head; `published`: that version is what applications get."""
-    revision = draft.revision
+    revision = prepared.revision
     assert revision is not None  # nothing else is an update
     return Entry(
         "updated",
         {
-            **whose,
-            **_copied(draft, now),
+            **origin,
+            **_copied(prepared, now),
             **_before(revision),
             "target_slug": revision.before.slug,
             "how": how,
-            "collection": draft.replica.prompt.collection,
+            "collection": prepared.replica.prompt.collection,
             "after_version": stored_version(after),
             "published": published,
             **({"pending": True} if pending else {}),
@@ -143,21 +145,21 @@ def _before(revision: Revision) -> dict[str, Json]:
     }
 
 
-def _copied(draft: Prepared, now: float) -> dict[str, Json]:
-    source = draft.replica.source
+def _copied(prepared: Prepared, now: float) -> dict[str, Json]:
+    source = prepared.replica.source
     return {
         "source_slug": source.slug,
         "source_version": stored_version(source.version),
         "source_updated_at": compared_at(source.updated_at, now),
-        "name": draft.replica.prompt.name,
-        "model": draft.replica.prompt.model,
-        "source_digest": draft.replica.mark.source_digest,
-        "replica_digest": draft.replica.mark.replica_digest,
+        "name": prepared.replica.prompt.name,
+        "model": prepared.replica.prompt.model,
+        "source_digest": prepared.replica.mark.source_digest,
+        "replica_digest": prepared.replica.mark.replica_digest,
     }
 
 
 def unchanged(
-    whose: Mapping[str, Json],
+    origin: Mapping[str, Json],
     *,
     source_updated_at: str | None,
     target_updated_at: str | None,
@@ -167,38 +169,40 @@ def unchanged(
     """It was compared, and there is nothing to do. `mark`: what both hold now, where that is not what they held."""
     digests = {} if mark is None else {"source_digest": mark.source_digest, "replica_digest": mark.replica_digest}
     times = {"source_updated_at": source_updated_at, "target_updated_at": target_updated_at}
-    return Entry("unchanged", {**whose, **times, **digests, **({"edited": True} if edited else {})})
+    return Entry("unchanged", {**origin, **times, **digests, **({"edited": True} if edited else {})})
 
 
-def version(whose: Mapping[str, Json], target_id: str, source_version: str, target_version: str) -> Entry:
+def version(origin: Mapping[str, Json], target_id: str, source_version: str, target_version: str) -> Entry:
     """One version of a history has arrived."""
     refs = {"source_version": stored_version(source_version), "target_version": stored_version(target_version)}
-    return Entry("version", {**whose, "target_id": target_id, **refs})
+    return Entry("version", {**origin, "target_id": target_id, **refs})
 
 
-def verified(whose: Mapping[str, Json], target_id: str, result: str, fields: Sequence[str], **more: Json) -> Entry:
+def verified(origin: Mapping[str, Json], target_id: str, result: str, fields: Sequence[str], **more: Json) -> Entry:
     """What a comparison found: same | differs | missing | source_changed."""
-    return Entry("verified", {**whose, "target_id": target_id, "result": result, "fields": list(fields), **more})
+    return Entry("verified", {**origin, "target_id": target_id, "result": result, "fields": list(fields), **more})
 
 
-def published(whose: Mapping[str, Json], target_id: str, result: str, *, before: str | None, version: str) -> Entry:
+def published(origin: Mapping[str, Json], target_id: str, result: str, *, before: str | None, version: str) -> Entry:
     """A cut-over: published | already | edited. `before`: the version that was published until then."""
     refs = {"before_version": stored_version(before), "version": stored_version(version)}
-    return Entry("published", {**whose, "target_id": target_id, "result": result, **refs})
+    return Entry("published", {**origin, "target_id": target_id, "result": result, **refs})
 
 
-def rolled_back(whose: Mapping[str, Json], target_id: str | None, result: str, **back_to: Json) -> Entry:
+def rolled_back(origin: Mapping[str, Json], target_id: str | None, result: str, **back_to: Json) -> Entry:
     """deleted | gone | absent | restored | kept. `back_to`: what an earlier run had made, where that is there again."""
-    return Entry("rolled_back", {**whose, "target_id": target_id, "result": result, **back_to})
+    return Entry("rolled_back", {**origin, "target_id": target_id, "result": result, **back_to})
 
 
-def finished(whose: Mapping[str, Json], target_id: str, draft: Prepared | None, *, now: float) -> Entry:
-    """What was pending is there. `draft`: of a whole history the version that is published."""
-    return Entry("finished", {**whose, "target_id": target_id, **(_copied(draft, now) if draft is not None else {})})
+def finished(origin: Mapping[str, Json], target_id: str, prepared: Prepared | None, *, now: float) -> Entry:
+    """What was pending is there. `prepared`: of a whole history the version that is published."""
+    return Entry(
+        "finished", {**origin, "target_id": target_id, **(_copied(prepared, now) if prepared is not None else {})}
+    )
 
 
 def adopted(
-    whose: Mapping[str, Json], row: Row, source: Prompt | None, found: Row, mark: Mark, *, now: float, pending: bool
+    origin: Mapping[str, Json], row: Row, source: Prompt | None, found: Row, mark: Mark, *, now: float, pending: bool
 ) -> Entry:
     """A replica of ours that was found on the target. `source`: what it was made from, when it is what the rules make
     of that now; else the next run compares them.
@@ -206,7 +210,7 @@ def adopted(
     return Entry(
         "created",
         {
-            **whose,
+            **origin,
             "source_slug": row.slug,
             "source_version": stored_version(source.version) if source is not None else None,
             "source_updated_at": compared_at(source.updated_at, now) if source is not None else None,
@@ -221,9 +225,9 @@ def adopted(
     )
 
 
-def moved(whose: Mapping[str, Json], was: str, target: Row) -> Entry:
+def moved(origin: Mapping[str, Json], was: str, target: Row) -> Entry:
     """A prompt that an earlier run knew under the id `was`, and its replica as it is now, which may have moved too."""
-    return Entry("moved", {**whose, "was": was, "target_id": target.id, "target_slug": target.slug})
+    return Entry("moved", {**origin, "was": was, "target_id": target.id, "target_slug": target.slug})
 
 
 def seen(updated_at: str | None, source_digest: str | None, now: float) -> dict[str, Json]:
@@ -236,7 +240,7 @@ def seen(updated_at: str | None, source_digest: str | None, now: float) -> dict[
 
 
 def failed(
-    whose: Mapping[str, Json], stage: str, failure: Failed, seen: Mapping[str, Json], *, op: str | None = None
+    origin: Mapping[str, Json], stage: str, failure: Failed, seen: Mapping[str, Json], *, op: str | None = None
 ) -> Entry:
     """Surely no effect on the target. `seen`: what of the source must change before a plain run takes it up again,
     unless it is retriable. `op`: `update`, when it was one of a replica that is there.
@@ -244,7 +248,7 @@ def failed(
     return Entry(
         "failed",
         {
-            **whose,
+            **origin,
             **({"op": op} if op is not None else {}),
             "stage": stage,
             "error": failure.error,
@@ -262,16 +266,16 @@ def failure(error: AnswerError, *, retriable: bool) -> Failed:
     return Failed(error=error.error, message=str(error), status=error.status, code=error.code, retriable=retriable)
 
 
-def skipped(whose: Mapping[str, Json], reason: str, *, op: str | None = None) -> Entry:
+def skipped(origin: Mapping[str, Json], reason: str, *, op: str | None = None) -> Entry:
     """Nothing is to be done for this prompt. `op`: as in `failed`."""
     more = {"op": op} if op is not None else {}
-    return Entry("skipped", {**whose, **more, "reason": reason})
+    return Entry("skipped", {**origin, **more, "reason": reason})
 
 
-def conflict(whose: Mapping[str, Json], reason: str, target_id: str | None, *, op: str | None = None) -> Entry:
+def conflict(origin: Mapping[str, Json], reason: str, target_id: str | None, *, op: str | None = None) -> Entry:
     """A person must decide: `exists`, `name_clash`, `edited`, `changed`. `op`: as in `failed`."""
     more = {"op": op} if op is not None else {}
-    return Entry("conflict", {**whose, **more, "reason": reason, "target_id": target_id})
+    return Entry("conflict", {**origin, **more, "reason": reason, "target_id": target_id})
 
 
 def short(message: str) -> str:

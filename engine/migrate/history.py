@@ -8,7 +8,7 @@ from functools import partial
 from engine.content.digest import digest
 from engine.errors import Rejected, Transient
 from engine.migrate import entries
-from engine.migrate.context import Flow
+from engine.migrate.context import Context
 from engine.migrate.entries import UPDATE
 from engine.migrate.job import Job, prepare
 from engine.migrate.send import listed_source, record_refused
@@ -17,48 +17,48 @@ from engine.migrate.update import put_and_prove
 from engine.model import Failed, Json, Prompt, Version, ordinal_of
 
 
-async def finish(job: Job, flow: Flow, task: Task, whose: Mapping[str, Json]) -> None:
+async def finish(job: Job, context: Context, task: Task, origin: Mapping[str, Json]) -> None:
     """Brings what belongs to a replica besides its first version. May be repeated from any point."""
-    target_id = flow.state.records[task.row.id].target_id
+    target_id = context.state.records[task.row.id].target_id
     assert target_id is not None  # it has been made
     try:
         if job.select.version == "all":
-            await _History(job, flow, task, whose, target_id).copy(await job.read_versions(task.row.id))
+            await _History(job, context, task, origin, target_id).copy(await job.read_versions(task.row.id))
         else:
-            await _label_replica(job, flow, task, whose, target_id)
+            await _label_replica(job, context, task, origin, target_id)
     except (Rejected, Transient) as error:
-        await record_refused(flow, whose, "finish", error, listed_source(flow, task))
+        await record_refused(context, origin, "finish", error, listed_source(context, task))
 
 
 # ---- labels and histories --------------------------------------------------------------------------------------------
 
 
-async def _label_replica(job: Job, flow: Flow, task: Task, whose: Mapping[str, Json], target_id: str) -> None:
-    record = flow.state.records[task.row.id]
+async def _label_replica(job: Job, context: Context, task: Task, origin: Mapping[str, Json], target_id: str) -> None:
+    record = context.state.records[task.row.id]
     source = await job.read(task.row.id, job.select.version)
     for version in reversed(await job.target.versions(target_id)):
         if record.was_made_as(digest(await job.target.fetch(target_id, version.ref))):
-            await label(job, flow, target_id, version.id, source.labels)
+            await label(job, context, target_id, version.id, source.labels)
             break
     else:
         if source.labels:
             names = ", ".join(source.labels)
             raise Rejected(f"no version of it is as it was made, so these labels stay behind: {names}", error="differs")
-    await flow.record(entries.finished(whose, target_id, None, now=flow.clock()))
+    await context.record(entries.finished(origin, target_id, None, now=context.clock()))
 
 
-async def label(job: Job, flow: Flow, target_id: str, version_id: str, names: Sequence[str]) -> None:
+async def label(job: Job, context: Context, target_id: str, version_id: str, names: Sequence[str]) -> None:
     """Puts these labels on a version, made where they are not there."""
     for name in names:
-        await job.target.label(target_id, version_id, await flow.labels.id_of(job.target, name))
+        await job.target.label(target_id, version_id, await context.labels.id_of(job.target, name))
 
 
 class _History:
     """The versions of one prompt, oldest first, into its replica."""
 
-    def __init__(self, job: Job, flow: Flow, task: Task, whose: Mapping[str, Json], target_id: str) -> None:
-        self.job, self.flow, self.task, self.whose, self.target_id = job, flow, task, whose, target_id
-        record = flow.state.records[task.row.id]
+    def __init__(self, job: Job, context: Context, task: Task, origin: Mapping[str, Json], target_id: str) -> None:
+        self.job, self.context, self.task, self.origin, self.target_id = job, context, task, origin, target_id
+        record = context.state.records[task.row.id]
         self.begun = record.rare.pending
         """It was never whole."""
         self.copies = dict(record.rare.versions)
@@ -74,75 +74,75 @@ class _History:
         there = await job.target.versions(self.target_id)
         self.newest = max(self.copies.values(), key=partial(ordinal_of, there), default=None)
         spare = [version for version in there if version.ref not in self.copies.values()]
-        drafts: dict[str | None, Prepared] = {}
+        prepared_versions: dict[str | None, Prepared] = {}
         for version in versions:
             if version.ref in self.copies and version.ref != published.version:
                 continue
             prompt = published
             if version.ref != published.version:
                 prompt = await job.read(row.id, version.ref)
-            draft = prepare(job, prompt, name=self.task.name, mark_in=self.flow.mark_in)
-            if isinstance(draft, Failed):
-                seen = listed_source(self.flow, self.task)
-                await self.flow.record(entries.failed(self.whose, "rewrite", draft, seen, **UPDATE))
+            prepared = prepare(job, prompt, name=self.task.name, mark_in=self.context.mark_in)
+            if isinstance(prepared, Failed):
+                seen = listed_source(self.context, self.task)
+                await self.context.record(entries.failed(self.origin, "rewrite", prepared, seen, **UPDATE))
                 return
-            drafts[version.ref] = draft
-            if version.ref not in self.copies and not await self._bring(version.ref, draft, before, spare):
+            prepared_versions[version.ref] = prepared
+            if version.ref not in self.copies and not await self._bring(version.ref, prepared, before, spare):
                 return
-        await self._publish(published.version or "", drafts[published.version], before)
+        await self._publish(published.version or "", prepared_versions[published.version], before)
 
-    async def _bring(self, source: str, draft: Prepared, before: Prompt, spare: list[Version]) -> bool:
+    async def _bring(self, source: str, prepared: Prepared, before: Prompt, spare: list[Version]) -> bool:
         """One version; False: it did not arrive, and the ledger says why, or the run was asked to end."""
-        made = await self._claim(draft, spare)
+        made = await self._claim(prepared, spare)
         if made is None:
-            if self.flow.halt.stop is not None:
+            if self.context.halt.stop is not None:
                 return False
             revision = Revision(
                 target_id=self.target_id, base=self.newest, published=before.version, before=before, fields=None
             )
-            ready = Ready(self.task, self.whose, draft.revising(revision, self.job.target))
-            made = await put_and_prove(self.job, self.flow, ready)
+            ready = Ready(self.task, self.origin, prepared.revising(revision, self.job.target))
+            made = await put_and_prove(self.job, self.context, ready)
             if made is None:
                 return False
-        if (labels := draft.replica.source.labels) and self.job.target.can.labels == "written":
+        if (labels := prepared.replica.source.labels) and self.job.target.can.labels == "written":
             ids = {version.ref: version.id for version in await self.job.target.versions(self.target_id)}
-            await label(self.job, self.flow, self.target_id, ids[made], labels)
-        await self.flow.record(entries.version(self.whose, self.target_id, source, made))
+            await label(self.job, self.context, self.target_id, ids[made], labels)
+        await self.context.record(entries.version(self.origin, self.target_id, source, made))
         self.copies[source] = self.newest = made
         return True
 
-    async def _claim(self, draft: Prepared, spare: list[Version]) -> str | None:
+    async def _claim(self, prepared: Prepared, spare: list[Version]) -> str | None:
         """A version that is there already and holds the same: the first one, or one whose answer was lost."""
         for version in list(spare):
             found = await self.job.target.fetch(self.target_id, version.ref)
-            if digest(found) == draft.replica.mark.replica_digest:
+            if digest(found) == prepared.replica.mark.replica_digest:
                 del spare[: spare.index(version) + 1]
                 return version.ref
         return None
 
-    async def _publish(self, published: str, draft: Prepared, before: Prompt) -> None:
+    async def _publish(self, published: str, prepared: Prepared, before: Prompt) -> None:
         if self.job.publish and not self.job.target.can.stages:
             newest = (await self.job.target.versions(self.target_id))[-1].ref
             # there the newest is in use: it is brought once more, as that
-            if self.copies[published] != newest and not await self._bring(published, draft, before, []):
+            if self.copies[published] != newest and not await self._bring(published, prepared, before, []):
                 return
         made = self.copies[published]
         if self.job.publish and before.version != made and self.job.target.can.stages:
             await self.job.target.publish(self.target_id, made)
         if self.begun:
-            await self.flow.record(entries.finished(self.whose, self.target_id, draft, now=self.flow.clock()))
+            await self.context.record(entries.finished(self.origin, self.target_id, prepared, now=self.context.clock()))
             return
         revision = Revision(
             target_id=self.target_id, base=None, published=before.version, before=before, fields=None, there=made
         )
-        draft = draft.revising(revision, self.job.target)
+        prepared = prepared.revising(revision, self.job.target)
         after = entries.updated(
-            self.whose,
-            draft,
+            self.origin,
+            prepared,
             how="response",
             after=made,
             published=self.job.publish,
-            now=self.flow.clock(),
+            now=self.context.clock(),
             pending=False,
         )
-        await self.flow.record(after)
+        await self.context.record(after)

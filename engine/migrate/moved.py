@@ -154,7 +154,7 @@ async def _digest(job: Job, row: Row) -> str:
 
 
 def _line(job: Job, row: Row, was: str, target: Row) -> Entry:
-    return entries.moved(entries.origin(row, job.ends.source.collections), was, target)
+    return entries.moved(entries.origin_of(row, job.ends.source.collections), was, target)
 
 
 def moved_notes(lines: Sequence[Entry], moves: Moves) -> list[str]:

@@ -18,7 +18,7 @@ import anyio
 
 from engine.errors import Stop
 from engine.migrate import entries
-from engine.migrate.context import Flow
+from engine.migrate.context import Context
 from engine.migrate.decide import Decision, decide
 from engine.migrate.job import Job
 from engine.migrate.post import post, revise
@@ -34,7 +34,7 @@ IDLE: Final = ("unchanged", "skip", "replica")
 """Decisions after which a prompt was no canary."""
 
 
-async def migrate(job: Job, flow: Flow, tasks: Sequence[Task], *, canary: int = 0) -> None:
+async def migrate(job: Job, context: Context, tasks: Sequence[Task], *, canary: int = 0) -> None:
     """Creates the replicas of these tasks; every outcome is in the ledger when it returns.
 
     `canary`: so many that need something first, read back whole; the run ends when one of them is not as it should be.
@@ -42,23 +42,23 @@ async def migrate(job: Job, flow: Flow, tasks: Sequence[Task], *, canary: int = 
     rest = deque(tasks)
     if canary:
         canaries = Canaries(canary)
-        await _all(job, flow, rest, canaries)
-        if flow.halt.stop is None:
-            await _until_stopped(flow, partial(judge_canaries, job, flow, canaries.taken))
+        await _all(job, context, rest, canaries)
+        if context.halt.stop is None:
+            await _until_stopped(context, partial(judge_canaries, job, context, canaries.taken))
         rest.extendleft(reversed(canaries.left))
-    await _all(job, flow, rest)
+    await _all(job, context, rest)
 
 
-async def _all(job: Job, flow: Flow, rest: deque[Task], canaries: Canaries | None = None) -> None:
-    if rest and flow.halt.stop is None:
-        await _until_stopped(flow, partial(_pools, job, flow, rest, canaries))
+async def _all(job: Job, context: Context, rest: deque[Task], canaries: Canaries | None = None) -> None:
+    if rest and context.halt.stop is None:
+        await _until_stopped(context, partial(_pools, job, context, rest, canaries))
 
 
-async def _until_stopped(flow: Flow, work: Callable[[], Awaitable[None]]) -> None:
+async def _until_stopped(context: Context, work: Callable[[], Awaitable[None]]) -> None:
     """Runs a stage; GRACE_S after the run was asked to end, what is still in flight is dropped and stays an intent."""
 
     async def grace(scope: anyio.CancelScope) -> None:
-        await flow.halt.wait()
+        await context.halt.wait()
         await anyio.sleep(GRACE_S)
         scope.cancel()
 
@@ -67,34 +67,34 @@ async def _until_stopped(flow: Flow, work: Callable[[], Awaitable[None]]) -> Non
         try:
             await work()
         except Stop as stop:
-            flow.halt.request(stop)
+            context.halt.request(stop)
         group.cancel_scope.cancel()
 
 
-async def _write(job: Job, flow: Flow, batch: Sequence[Ready]) -> None:
+async def _write(job: Job, context: Context, batch: Sequence[Ready]) -> None:
     """Creates in one call, updates one by one; nothing when the run was asked to end."""
-    if flow.halt.stop is not None:
+    if context.halt.stop is not None:
         return
-    batch = await as_marked(job, flow, batch)
-    if creates := [one for one in batch if one.draft.revision is None]:
-        await post(job, flow, creates)
+    batch = await as_marked(job, context, batch)
+    if creates := [one for one in batch if one.prepared.revision is None]:
+        await post(job, context, creates)
     for update in batch:
-        if update.draft.revision is not None:
-            await revise(job, flow, update)
+        if update.prepared.revision is not None:
+            await revise(job, context, update)
 
 
-async def _pools(job: Job, flow: Flow, rest: deque[Task], canaries: Canaries | None) -> None:
+async def _pools(job: Job, context: Context, rest: deque[Task], canaries: Canaries | None) -> None:
     # no more workers than may be in flight: whoever waits for a place costs time and sends nothing
     workers = min((job.concurrency + 1) // 2, len(rest))
     posters = workers if job.target.batch == 1 else min(workers, BULKS)
-    await _Pools(job, flow, rest, canaries).run(workers, posters)
+    await _Pools(job, context, rest, canaries).run(workers, posters)
 
 
 class _Pools:
     """The stages over these tasks, or over the canaries among them: what was not taken up stays in `rest`."""
 
-    def __init__(self, job: Job, flow: Flow, rest: deque[Task], canaries: Canaries | None) -> None:
-        self.job, self.flow, self.rest, self.canaries = job, flow, rest, canaries
+    def __init__(self, job: Job, context: Context, rest: deque[Task], canaries: Canaries | None) -> None:
+        self.job, self.context, self.rest, self.canaries = job, context, rest, canaries
         self.ids: asyncio.Queue[Task | None] = asyncio.Queue(job.concurrency)
         self.ready: asyncio.Queue[Ready | None] = asyncio.Queue(job.concurrency)
 
@@ -106,7 +106,7 @@ class _Pools:
                 group.start_soon(self._post_worker)
 
     async def _produce(self, workers: int) -> None:
-        while self.rest and self.flow.halt.stop is None and not (self.canaries and self.canaries.full):
+        while self.rest and self.context.halt.stop is None and not (self.canaries and self.canaries.full):
             await self.ids.put(self.rest.popleft())
         for _ in range(workers):
             await self.ids.put(None)
@@ -120,22 +120,22 @@ class _Pools:
 
     async def _fetch_worker(self) -> None:
         while (task := await self.ids.get()) is not None:
-            if self.flow.halt.stop is not None:
+            if self.context.halt.stop is not None:
                 continue
             try:
-                if (prepared := await self._fetch(task)) is not None:
-                    await self._hand_over(prepared)
+                if (ready := await self._fetch(task)) is not None:
+                    await self._hand_over(ready)
             except Stop as stop:
-                self.flow.halt.request(stop)
+                self.context.halt.request(stop)
 
-    async def _hand_over(self, prepared: Ready) -> None:
-        if self.job.target.batch > 1 and prepared.draft.revision is not None:
-            if not await write_alone(self.job, self.flow, prepared):
-                await _write(self.job, self.flow, [prepared])  # one by one: nothing that fills a bulk waits for it
+    async def _hand_over(self, ready: Ready) -> None:
+        if self.job.target.batch > 1 and ready.prepared.revision is not None:
+            if not await write_alone(self.job, self.context, ready):
+                await _write(self.job, self.context, [ready])  # one by one: nothing that fills a bulk waits for it
             return
         while self.job.target.batch == 1 and self.ready.full() and (first := self.ready.get_nowait()) is not None:
             await self._post_next(first)  # writes take longer than reads: lend them a hand
-        await self.ready.put(prepared)
+        await self.ready.put(ready)
 
     async def _post_worker(self) -> None:
         while (first := await self.ready.get()) is not None:
@@ -143,10 +143,10 @@ class _Pools:
 
     async def _post_next(self, first: Ready) -> None:
         try:
-            if not await write_alone(self.job, self.flow, first):
-                await _write(self.job, self.flow, await self._filled(first))
+            if not await write_alone(self.job, self.context, first):
+                await _write(self.job, self.context, await self._filled(first))
         except Stop as stop:
-            self.flow.halt.request(stop)
+            self.context.halt.request(stop)
 
     async def _filled(self, first: Ready) -> list[Ready]:
         """As much as the target takes in one call; waits for it, for a bulk of one costs as much as a full one."""
@@ -161,26 +161,26 @@ class _Pools:
 
     async def _fetch(self, task: Task) -> Ready | None:
         """Reads what decides and prepares what is sent; None when nothing is, and the ledger says why."""
-        job, flow, canaries = self.job, self.flow, self.canaries
+        job, context, canaries = self.job, self.context, self.canaries
         if canaries is not None and canaries.full:
             canaries.left.append(task)
             return None
-        record = flow.state.records.get(task.row.id)
-        decision = await decide(job, task, record, now=flow.clock(), mark_in=flow.mark_in)
+        record = context.state.records.get(task.row.id)
+        decision = await decide(job, task, record, now=context.clock(), mark_in=context.mark_in)
         if canaries is not None and decision.action not in IDLE and not canaries.take(task):
             return None
-        whose = entries.origin(task.row, job.ends.source.collections)
+        origin = entries.origin_of(task.row, job.ends.source.collections)
         if decision.action == "replica":
-            flow.replicas.add(task.row.id)  # a replica of ours that has been renamed, and that no ledger knows
+            context.replicas.add(task.row.id)  # a replica of ours that has been renamed, and that no ledger knows
         elif decision.action == "finish":
-            await finish_in_turn(job, flow, task, whose)
-        elif decision.draft is not None:
-            return Ready(task, whose, decision.draft, decision.pending)
-        elif decision.entry is not None and not _never_sent(flow, decision):
-            await flow.record(decision.entry)
+            await finish_in_turn(job, context, task, origin)
+        elif decision.prepared is not None:
+            return Ready(task, origin, decision.prepared, decision.pending)
+        elif decision.entry is not None and not _never_sent(context, decision):
+            await context.record(decision.entry)
         return None
 
 
-def _never_sent(flow: Flow, decision: Decision) -> bool:
+def _never_sent(context: Context, decision: Decision) -> bool:
     """The run was asked to end before its definition was read: the prompt is as it was."""
-    return flow.halt.stop is not None and decision.failure is not None and decision.failure.error == "not_sent"
+    return context.halt.stop is not None and decision.failure is not None and decision.failure.error == "not_sent"

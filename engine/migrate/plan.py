@@ -156,9 +156,9 @@ async def _planned(job: Job, task: Task, record: Record | None, now: float) -> P
         return None
     action = _ACTION_OF.get(decision.action) or task.action
     notes += [*decision.notes, *await _labels_left(job, task, decision)]
-    draft, failure = decision.draft, decision.failure
-    rewritten = draft.rewritten if draft is not None else _rewritten(job, decision)
-    if draft is None and rewritten is not None:
+    prepared, failure = decision.prepared, decision.failure
+    rewritten = prepared.rewritten if prepared is not None else _rewritten(job, decision)
+    if prepared is None and rewritten is not None:
         notes += rewritten.notes
     return Planned(
         source_id=task.row.id,
@@ -168,7 +168,7 @@ async def _planned(job: Job, task: Task, record: Record | None, now: float) -> P
         losses=list(rewritten.losses) if rewritten is not None else (),
         notes=notes,
         problem=failure.message if failure is not None else None,
-        digests=_digests(draft),
+        digests=_digests(prepared),
         requests=_requests(job, decision),
         dialect=decision.source.dialect if decision.source is not None else None,
     )
@@ -185,7 +185,7 @@ def _changes(decision: Decision, rewritten: Rewritten | None) -> Sequence[Mappin
     """What the rules change; of an update, what becomes different from what is there."""
     if rewritten is None:
         return []
-    revision = decision.draft.revision if decision.draft is not None else None
+    revision = decision.prepared.revision if decision.prepared is not None else None
     compared = rewritten if revision is None else replace(rewritten, source=revision.before)
     found = [
         {"field": change.field, "before": _told(change.before), "after": _told(change.after)}
@@ -234,8 +234,8 @@ async def _labels_left(job: Job, task: Task, decision: Decision) -> list[str]:
     return [f"label {name!r} stands on version {ref}, which is not copied" for ref, name in left]
 
 
-def _digests(draft: Prepared | None) -> Mapping[str, str | None]:
-    mark = draft.replica.mark if draft is not None else None
+def _digests(prepared: Prepared | None) -> Mapping[str, str | None]:
+    mark = prepared.replica.mark if prepared is not None else None
     return {} if mark is None else {"source_digest": mark.source_digest, "replica_digest": mark.replica_digest}
 
 

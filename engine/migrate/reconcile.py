@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from engine.log import log
 from engine.migrate import entries
-from engine.migrate.context import Flow
+from engine.migrate.context import Context
 from engine.migrate.job import Job
 from engine.migrate.listing import rows_of
 from engine.migrate.pipeline import migrate
@@ -22,26 +22,26 @@ from engine.model import Row
 from engine.taskgroup import for_each
 
 
-async def reconcile(job: Job, flow: Flow, rows: Sequence[Row]) -> None:
+async def reconcile(job: Job, context: Context, rows: Sequence[Row]) -> None:
     """Until none of these rows is in doubt, the attempts are used up, or the run is asked to end."""
     for _ in range(2 * job.attempts):
-        doubtful = [row for row in rows if _in_doubt(flow, row)]
-        if not doubtful or flow.halt.stop is not None:
+        doubtful = [row for row in rows if _in_doubt(context, row)]
+        if not doubtful or context.halt.stop is not None:
             return
-        flow.looking_up = True
-        await flow.halt.pause(_due(job, flow, doubtful) - flow.clock())
-        if flow.halt.stop is not None:
+        context.looking_up = True
+        await context.halt.pause(_due(job, context, doubtful) - context.clock())
+        if context.halt.stop is not None:
             return
-        now = flow.clock()  # before the listing: what landed while it was read is not in it
-        target_rows, _ = await flow.halt.guard(rows_of(job.target))
-        tasks, _ = await flow.halt.guard(judge(job, flow.state, doubtful, target_rows, now=now))
-        await settle(job, flow, tasks)
+        now = context.clock()  # before the listing: what landed while it was read is not in it
+        target_rows, _ = await context.halt.guard(rows_of(job.target))
+        tasks, _ = await context.halt.guard(judge(job, context.state, doubtful, target_rows, now=now))
+        await settle(job, context, tasks)
         again = [task for task in tasks if task.action in ("create", "update")]
         if again:
-            await migrate(job, flow, again)
+            await migrate(job, context, again)
 
 
-async def settle(job: Job, flow: Flow, tasks: Sequence[Task]) -> None:
+async def settle(job: Job, context: Context, tasks: Sequence[Task]) -> None:
     """Records what a judgement found without sending anything: adopted, in conflict, unread, to be left alone. Then
     brings what adopted replicas are short of.
     """
@@ -49,40 +49,42 @@ async def settle(job: Job, flow: Flow, tasks: Sequence[Task]) -> None:
     for task in tasks:
         if task.note:
             log.warning("prompt.note", source_id=task.row.id, note=task.note)
-        whose = entries.origin(task.row, job.ends.source.collections)
+        origin = entries.origin_of(task.row, job.ends.source.collections)
         if task.adopt is not None:
             match = task.adopt.match
             pending = job.select.version == "all" or task.adopt.labelled
-            source, now = task.adopt.source, flow.clock()
-            await flow.record(entries.adopted(whose, task.row, source, match.row, match.mark, now=now, pending=pending))
+            source, now = task.adopt.source, context.clock()
+            await context.record(
+                entries.adopted(origin, task.row, source, match.row, match.mark, now=now, pending=pending)
+            )
             if pending:
                 short.append(task)
         elif task.action == "conflict":
             op = entries.UPDATE if job.in_place else {}
-            await flow.record(entries.conflict(whose, task.reason or "exists", task.target_id, **op))
+            await context.record(entries.conflict(origin, task.reason or "exists", task.target_id, **op))
         elif task.action == "skip":
-            await flow.record(entries.skipped(whose, task.reason or "exists"))
+            await context.record(entries.skipped(origin, task.reason or "exists"))
         elif task.action == "unread" and task.failure is not None:
-            record = flow.state.records.get(task.row.id)
+            record = context.state.records.get(task.row.id)
             op = entries.UPDATE if job.in_place or (record is not None and record.made) else {}
-            seen = entries.seen(task.row.updated_at, None, flow.clock())
-            await flow.record(entries.failed(whose, "fetch", task.failure, seen, **op))
+            seen = entries.seen(task.row.updated_at, None, context.clock())
+            await context.record(entries.failed(origin, "fetch", task.failure, seen, **op))
 
     async def complete(task: Task) -> None:
-        await finish_in_turn(job, flow, task, entries.origin(task.row, job.ends.source.collections))
+        await finish_in_turn(job, context, task, entries.origin_of(task.row, job.ends.source.collections))
 
     await for_each(short, complete, limit=job.concurrency)
 
 
-def _in_doubt(flow: Flow, row: Row) -> bool:
-    record = flow.state.records.get(row.id)
+def _in_doubt(context: Context, row: Row) -> bool:
+    record = context.state.records.get(row.id)
     return record is not None and record.doubtful
 
 
-def _due(job: Job, flow: Flow, rows: Sequence[Row]) -> float:
+def _due(job: Job, context: Context, rows: Sequence[Row]) -> float:
     """When all of them may be looked up: one settle time after the last was sent, then another one."""
-    records = [flow.state.records[row.id] for row in rows]
+    records = [context.state.records[row.id] for row in rows]
     waiting = [record for record in records if not (record.status == "unknown" and record.reason == entries.EXISTS)]
-    now = flow.clock()
+    now = context.clock()
     first = max((record.since + job.settle for record in waiting), default=now)
     return first if now < first else max((record.since + 2 * job.settle for record in waiting), default=now)

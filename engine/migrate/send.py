@@ -8,7 +8,7 @@ from typing import Final
 from engine.content.digest import digest
 from engine.errors import AnswerError, Rejected, Stop, Transient
 from engine.migrate import entries
-from engine.migrate.context import Flow
+from engine.migrate.context import Context
 from engine.migrate.entries import UPDATE
 from engine.migrate.job import Job
 from engine.migrate.task import Prepared, Ready, Revision, Task
@@ -23,7 +23,7 @@ Write = Callable[[Sending], Awaitable[list[Outcome]]]
 # ---- one request -----------------------------------------------------------------------------------------------------
 
 
-async def send(job: Job, flow: Flow, batch: Sequence[Ready], write: Write) -> list[Outcome | None]:
+async def send(job: Job, context: Context, batch: Sequence[Ready], write: Write) -> list[Outcome | None]:
     """Each intent is durable before the first byte leaves. None: the run was asked to end before this one was sent, so
     it is as it was; whatever else comes before an intent is an outcome like any other.
     """
@@ -31,7 +31,9 @@ async def send(job: Job, flow: Flow, batch: Sequence[Ready], write: Write) -> li
 
     async def sending() -> None:
         nonlocal intended
-        await flow.record(*(entries.intent(ready.whose, ready.draft, _attempt(flow, ready) + 1) for ready in batch))
+        await context.record(
+            *(entries.intent(ready.origin, ready.prepared, _attempt(context, ready) + 1) for ready in batch)
+        )
         intended = True
 
     try:
@@ -40,48 +42,48 @@ async def send(job: Job, flow: Flow, batch: Sequence[Ready], write: Write) -> li
         # surely no effect: nothing is in doubt; of a bulk, a part may have been carried out
         if intended and len(batch) == 1 and isinstance(stop.__cause__, (Rejected, Transient)):
             failure = entries.failure(stop.__cause__, retriable=True)
-            await flow.record(*(outcome_entry(job, flow, ready, failure) for ready in batch))
+            await context.record(*(outcome_entry(job, context, ready, failure) for ready in batch))
         raise
     if len(outcomes) != len(batch):
         raise RuntimeError(f"{len(batch)} prompts were sent, and the target told what became of {len(outcomes)}")
-    return [outcome if intended or not _unsent(flow, outcome) else None for outcome in outcomes]
+    return [outcome if intended or not _unsent(context, outcome) else None for outcome in outcomes]
 
 
-def _unsent(flow: Flow, outcome: Outcome) -> bool:
+def _unsent(context: Context, outcome: Outcome) -> bool:
     """Of what came back though no intent was written: whether it is only that the run was asked to end."""
     if not isinstance(outcome, Failed):
         raise RuntimeError(f"a prompt was sent before its intent was written: {type(outcome).__name__}")
-    return flow.dropped(outcome)
+    return context.dropped(outcome)
 
 
-def outcome_entry(job: Job, flow: Flow, ready: Ready, outcome: Outcome) -> Entry:
+def outcome_entry(job: Job, context: Context, ready: Ready, outcome: Outcome) -> Entry:
     """What the ledger says of it."""
-    seen = seen_source(job, flow, ready)
-    return entries.of(ready.whose, ready.draft, outcome, now=flow.clock(), seen=seen, pending=ready.pending)
+    seen = seen_source(job, context, ready)
+    return entries.of(ready.origin, ready.prepared, outcome, now=context.clock(), seen=seen, pending=ready.pending)
 
 
-def seen_source(job: Job, flow: Flow, ready: Ready) -> dict[str, Json]:
+def seen_source(job: Job, context: Context, ready: Ready) -> dict[str, Json]:
     """The source, should this fail with it."""
     if job.select.version == "all":
-        return listed_source(flow, ready.task)
-    there, made_from = ready.draft.revision, ready.draft.replica.mark.source_digest
+        return listed_source(context, ready.task)
+    there, made_from = ready.prepared.revision, ready.prepared.replica.mark.source_digest
     found = digest(there.before) if job.in_place and there is not None else made_from
-    return entries.seen(ready.task.row.updated_at, found, flow.clock())
+    return entries.seen(ready.task.row.updated_at, found, context.clock())
 
 
-def listed_source(flow: Flow, task: Task) -> dict[str, Json]:
+def listed_source(context: Context, task: Task) -> dict[str, Json]:
     """The same, where more than the content of one version decides."""
-    return entries.seen(task.row.updated_at, None, flow.clock())
+    return entries.seen(task.row.updated_at, None, context.clock())
 
 
-def _attempt(flow: Flow, ready: Ready) -> int:
-    record = flow.state.records.get(ready.task.row.id)
+def _attempt(context: Context, ready: Ready) -> int:
+    record = context.state.records.get(ready.task.row.id)
     return record.attempt if record is not None else 0
 
 
-def revision_of(draft: Prepared) -> Revision:
-    assert draft.revision is not None  # only updates come here
-    return draft.revision
+def revision_of(prepared: Prepared) -> Revision:
+    assert prepared.revision is not None  # only updates come here
+    return prepared.revision
 
 
 def makes_no_version(job: Job, revision: Revision) -> bool:
@@ -90,9 +92,9 @@ def makes_no_version(job: Job, revision: Revision) -> bool:
 
 
 async def record_refused(
-    flow: Flow, whose: Mapping[str, Json], stage: str, error: AnswerError, seen: Mapping[str, Json]
+    context: Context, origin: Mapping[str, Json], stage: str, error: AnswerError, seen: Mapping[str, Json]
 ) -> None:
-    if flow.dropped(error):
+    if context.dropped(error):
         return
     failure = entries.failure(error, retriable=isinstance(error, Transient))
-    await flow.record(entries.failed(whose, stage, failure, seen, **UPDATE))
+    await context.record(entries.failed(origin, stage, failure, seen, **UPDATE))

@@ -113,8 +113,8 @@ class Ready:
     """A task whose replica is ready to be sent."""
 
     task: Task
-    whose: Mapping[str, Json]
+    origin: Mapping[str, Json]
     """What its lines in the ledger begin with."""
-    draft: Prepared
+    prepared: Prepared
     pending: bool = False
     """Labels or the rest of the history follow."""

@@ -10,7 +10,7 @@ from engine.errors import Gone, Rejected, Stop, Transient
 from engine.ledger.state import Record
 from engine.log import log
 from engine.migrate import entries
-from engine.migrate.context import Flow
+from engine.migrate.context import Context
 from engine.migrate.history import finish
 from engine.migrate.job import Job, prepare
 from engine.migrate.post import post, revise
@@ -22,103 +22,105 @@ from engine.taskgroup import for_each
 # ---- the first write -------------------------------------------------------------------------------------------------
 
 
-async def write_alone(job: Job, flow: Flow, ready: Ready) -> bool:
+async def write_alone(job: Job, context: Context, ready: Ready) -> bool:
     """Sends it alone as long as the first write of its kind is to be made; False: it may go with the others.
 
     Whoever comes meanwhile waits here. What a create was made into is read back before the next one leaves; after a
     write that failed the next one is alone again.
     """
-    create = ready.draft.revision is None
-    async with flow.first.turn(create=create) as alone:
-        if alone and flow.halt.stop is None:
-            await (_create_first(job, flow, ready) if create else _revise_first(job, flow, ready))
+    create = ready.prepared.revision is None
+    async with context.first.turn(create=create) as alone:
+        if alone and context.halt.stop is None:
+            await (_create_first(job, context, ready) if create else _revise_first(job, context, ready))
         return alone
 
 
-async def _create_first(job: Job, flow: Flow, ready: Ready) -> None:
-    for marked in await as_marked(job, flow, [ready]):
-        outcomes = await post(job, flow, [marked])
+async def _create_first(job: Job, context: Context, ready: Ready) -> None:
+    for marked in await as_marked(job, context, [ready]):
+        outcomes = await post(job, context, [marked])
         if outcomes and isinstance(outcomes[0], Created):
-            flow.first.arrived = True
-            await _learn(job, flow, marked.draft, outcomes[0].target_id)
-            flow.first.read_back = True
+            context.first.arrived = True
+            await _learn(job, context, marked.prepared, outcomes[0].target_id)
+            context.first.read_back = True
 
 
-async def _revise_first(job: Job, flow: Flow, ready: Ready) -> None:
-    for marked in await as_marked(job, flow, [ready]):
-        await revise(job, flow, marked)
-        flow.first.arrived = flow.first.arrived or _arrived(flow, marked.task)
+async def _revise_first(job: Job, context: Context, ready: Ready) -> None:
+    for marked in await as_marked(job, context, [ready]):
+        await revise(job, context, marked)
+        context.first.arrived = context.first.arrived or _arrived(context, marked.task)
 
 
-async def finish_in_turn(job: Job, flow: Flow, task: Task, whose: Mapping[str, Json]) -> None:
+async def finish_in_turn(job: Job, context: Context, task: Task, origin: Mapping[str, Json]) -> None:
     """Brings what a replica is short of; like every write not beside the first one."""
-    async with flow.first.turn(create=False):
-        if flow.halt.stop is None:
-            await finish(job, flow, task, whose)
-            flow.first.arrived = flow.first.arrived or _arrived(flow, task)
+    async with context.first.turn(create=False):
+        if context.halt.stop is None:
+            await finish(job, context, task, origin)
+            context.first.arrived = context.first.arrived or _arrived(context, task)
 
 
-def _arrived(flow: Flow, task: Task) -> bool:
-    record = flow.state.records.get(task.row.id)
+def _arrived(context: Context, task: Task) -> bool:
+    record = context.state.records.get(task.row.id)
     return record is not None and record.status in ("created", "updated") and not record.rare.pending
 
 
-async def as_marked(job: Job, flow: Flow, batch: Sequence[Ready]) -> list[Ready]:
+async def as_marked(job: Job, context: Context, batch: Sequence[Ready]) -> list[Ready]:
     """The same, with their marks where the first create has shown that they survive: most were read before that. What
     cannot be written so is recorded and left out.
     """
     marked = []
     for ready in batch:
-        draft = _marked(job, flow, ready)
-        if isinstance(draft, Failed):
-            op = {} if ready.draft.revision is None else entries.UPDATE
-            await flow.record(entries.failed(ready.whose, "rewrite", draft, seen_source(job, flow, ready), **op))
+        prepared = _marked(job, context, ready)
+        if isinstance(prepared, Failed):
+            op = {} if ready.prepared.revision is None else entries.UPDATE
+            await context.record(
+                entries.failed(ready.origin, "rewrite", prepared, seen_source(job, context, ready), **op)
+            )
         else:
-            marked.append(ready if draft is ready.draft else replace(ready, draft=draft))
+            marked.append(ready if prepared is ready.prepared else replace(ready, prepared=prepared))
     return marked
 
 
-def _marked(job: Job, flow: Flow, ready: Ready) -> Prepared | Failed:
-    draft = ready.draft
-    if flow.mark_in == "metadata" or read_mark(draft.replica.prompt.metadata, None) is None:
-        return draft
-    again = prepare(job, draft.replica.source, name=draft.replica.prompt.name, mark_in=flow.mark_in)
-    if isinstance(again, Failed) or draft.revision is None:
+def _marked(job: Job, context: Context, ready: Ready) -> Prepared | Failed:
+    prepared = ready.prepared
+    if context.mark_in == "metadata" or read_mark(prepared.replica.prompt.metadata, None) is None:
+        return prepared
+    again = prepare(job, prepared.replica.source, name=prepared.replica.prompt.name, mark_in=context.mark_in)
+    if isinstance(again, Failed) or prepared.revision is None:
         return again
     try:
-        return again.revising(draft.revision, job.target)
+        return again.revising(prepared.revision, job.target)
     except Rejected as error:
         return Failed(error=error.error, message=str(error))
 
 
-async def _learn(job: Job, flow: Flow, draft: Prepared, target_id: str) -> None:
+async def _learn(job: Job, context: Context, prepared: Prepared, target_id: str) -> None:
     """Reads the first replica back whole. What the registry did to it is said; it does not stop the run."""
-    found = await _read_back(job, flow, target_id)
+    found = await _read_back(job, context, target_id)
     if found is None:
         log.warning("replica.not_readable", target_id=target_id)
         return
-    if (mark := read_mark(found.metadata, None)) is None or mark.key != draft.replica.mark.key:
-        await _move_mark(job, flow, draft, target_id)
-    if fields := differences(draft.replica.prompt, found):
+    if (mark := read_mark(found.metadata, None)) is None or mark.key != prepared.replica.mark.key:
+        await _move_mark(job, context, prepared, target_id)
+    if fields := differences(prepared.replica.prompt, found):
         log.warning("replica.differs", target_id=target_id, fields=list(fields))
 
 
-async def _move_mark(job: Job, flow: Flow, draft: Prepared, target_id: str) -> None:
+async def _move_mark(job: Job, context: Context, prepared: Prepared, target_id: str) -> None:
     """From now on marks stand in the description, where the target has one for them."""
     kept = job.target.can.marks[0]
     if "description" not in job.target.can.marks:
         log.warning("mark.lost", reason=f"the registry does not keep it in the {kept}, and there is no other place")
         return
-    flow.mark_in = "description"
+    context.mark_in = "description"
     log.warning("mark.moved", reason=f"the registry does not keep it in the {kept}", to="version description")
-    await _mark_again(job, draft, target_id)
+    await _mark_again(job, prepared, target_id)
 
 
-async def _mark_again(job: Job, draft: Prepared, target_id: str) -> None:
+async def _mark_again(job: Job, prepared: Prepared, target_id: str) -> None:
     """Gives the first replica the mark that all later ones carry, so that a lost ledger does not lose it."""
     marked = make_replica(
-        draft.replica.source,
-        draft.rewritten.prompt,
+        prepared.replica.source,
+        prepared.rewritten.prompt,
         migration=job.migration,
         registry=job.registry,
         mark_in="description",
@@ -129,13 +131,13 @@ async def _mark_again(job: Job, draft: Prepared, target_id: str) -> None:
         log.warning("replica.not_marked", target_id=target_id, message=str(error))
 
 
-async def _read_back(job: Job, flow: Flow, target_id: str, version: str = "published") -> Prompt | None:
+async def _read_back(job: Job, context: Context, target_id: str, version: str = "published") -> Prompt | None:
     """The replica, polled for some seconds because reads may be stale; None when it does not appear."""
     for attempt in range(READ_BACK_TRIES):
         try:
             return await job.target.fetch(target_id, version)
         except Gone:
-            await flow.halt.pause(0.1 * 2**attempt)
+            await context.halt.pause(0.1 * 2**attempt)
         except (Rejected, Transient) as error:
             log.warning("replica.not_readable", target_id=target_id, message=str(error))
             return None
@@ -164,15 +166,15 @@ class Canaries:
         return self.taken[-1] is task
 
 
-async def judge_canaries(job: Job, flow: Flow, tasks: Collection[Task]) -> None:
+async def judge_canaries(job: Job, context: Context, tasks: Collection[Task]) -> None:
     """Raises Stop unless each of them was written and is, read back, what the rules make of its source."""
     wrong: dict[str, str] = {}
 
     async def judge(task: Task) -> None:
-        record = flow.state.records.get(task.row.id)
+        record = context.state.records.get(task.row.id)
         if record is None or record.target_id is None:
             wrong[task.row.id] = f"{task.row.name}: {record.status if record is not None else 'not created'}"
-        elif fields := await _differences(job, flow, task, record, record.target_id):
+        elif fields := await _differences(job, context, task, record, record.target_id):
             wrong[task.row.id] = f"{task.row.name}: {', '.join(fields)}"
 
     await for_each(tasks, judge, limit=job.concurrency)
@@ -185,10 +187,10 @@ async def judge_canaries(job: Job, flow: Flow, tasks: Collection[Task]) -> None:
         )
 
 
-async def _differences(job: Job, flow: Flow, task: Task, record: Record, target_id: str) -> Sequence[str]:
+async def _differences(job: Job, context: Context, task: Task, record: Record, target_id: str) -> Sequence[str]:
     """The fields in which a replica differs from what the rules make of its source now."""
     staged = record.rare.staged
-    found = await _read_back(job, flow, target_id, "published" if staged is None else str(staged[1]))
+    found = await _read_back(job, context, target_id, "published" if staged is None else str(staged[1]))
     if found is None:
         return ["cannot be read back"]
     if job.in_place:  # its source is what was written over

@@ -8,7 +8,7 @@ from dataclasses import replace
 from engine.content.digest import differences
 from engine.errors import Gone
 from engine.migrate import entries
-from engine.migrate.context import Flow
+from engine.migrate.context import Context
 from engine.migrate.entries import UPDATE
 from engine.migrate.job import Job
 from engine.migrate.send import READ_BACK_TRIES, makes_no_version, outcome_entry, revision_of, seen_source, send
@@ -18,60 +18,64 @@ from engine.model import Entry, Failed, Outcome, Sending, Updated, Version, ordi
 # ---- an update -------------------------------------------------------------------------------------------------------
 
 
-async def put_and_prove(job: Job, flow: Flow, ready: Ready) -> str | None:
+async def put_and_prove(job: Job, context: Context, ready: Ready) -> str | None:
     """The version that holds what is wanted; None when there is none, and the ledger says why, or the run
     was asked to end.
     """
-    outcome = await _put(job, flow, ready)
-    partial = revision_of(ready.draft).fields is not None
+    outcome = await _put(job, context, ready)
+    partial = revision_of(ready.prepared).fields is not None
     if partial and isinstance(outcome, Failed) and outcome.status == 400:  # a back end that does not know `patch`
         ready = _whole(job, ready)
-        outcome = await _put(job, flow, ready)
+        outcome = await _put(job, context, ready)
     if not isinstance(outcome, Updated):
-        await _not_made(job, flow, ready, outcome)
+        await _not_made(job, context, ready, outcome)
         return None
-    made, wrong = await _proved(job, flow, ready, outcome)
-    if wrong and revision_of(ready.draft).fields is not None and not makes_no_version(job, revision_of(ready.draft)):
+    made, wrong = await _proved(job, context, ready, outcome)
+    if (
+        wrong
+        and revision_of(ready.prepared).fields is not None
+        and not makes_no_version(job, revision_of(ready.prepared))
+    ):
         # somebody's draft came in between, and the registry filled ours from it
         ready = _whole(job, ready)
-        outcome = await _put(job, flow, ready)
+        outcome = await _put(job, context, ready)
         if not isinstance(outcome, Updated):
-            await _not_made(job, flow, ready, outcome)
+            await _not_made(job, context, ready, outcome)
             return None
-        made, wrong = await _proved(job, flow, ready, outcome)
+        made, wrong = await _proved(job, context, ready, outcome)
     if made is None or wrong:
-        await flow.record(_differs(job, flow, ready, made, wrong))
+        await context.record(_differs(job, context, ready, made, wrong))
         return None
     return made
 
 
-async def _not_made(job: Job, flow: Flow, ready: Ready, outcome: Outcome | None) -> None:
+async def _not_made(job: Job, context: Context, ready: Ready, outcome: Outcome | None) -> None:
     if outcome is not None:
-        await flow.record(outcome_entry(job, flow, ready, outcome))
+        await context.record(outcome_entry(job, context, ready, outcome))
 
 
-async def _put(job: Job, flow: Flow, ready: Ready) -> Outcome | None:
+async def _put(job: Job, context: Context, ready: Ready) -> Outcome | None:
     """None: the run was asked to end before it was sent."""
 
     async def write(sending: Sending) -> list[Outcome]:
-        return [await job.target.update(revision_of(ready.draft).target_id, ready.draft.body, sending)]
+        return [await job.target.update(revision_of(ready.prepared).target_id, ready.prepared.body, sending)]
 
-    (outcome,) = await send(job, flow, [ready], write)
+    (outcome,) = await send(job, context, [ready], write)
     return outcome
 
 
 def _whole(job: Job, ready: Ready) -> Ready:
-    whole = replace(revision_of(ready.draft), fields=None)
-    return replace(ready, draft=ready.draft.revising(whole, job.target))
+    whole = replace(revision_of(ready.prepared), fields=None)
+    return replace(ready, prepared=ready.prepared.revising(whole, job.target))
 
 
-async def _proved(job: Job, flow: Flow, ready: Ready, made: Updated) -> tuple[str | None, Sequence[str]]:
+async def _proved(job: Job, context: Context, ready: Ready, made: Updated) -> tuple[str | None, Sequence[str]]:
     """What the list of versions calls what was made, and the fields in which it is not as wanted."""
-    revision, wanted = revision_of(ready.draft), ready.draft.replica.prompt
+    revision, wanted = revision_of(ready.prepared), ready.prepared.replica.prompt
     ref, wrong = None, ["not readable"]
     for attempt in range(READ_BACK_TRIES):
         if attempt:
-            await flow.halt.pause(0.1 * 2**attempt)
+            await context.halt.pause(0.1 * 2**attempt)
         if makes_no_version(job, revision):
             ref = revision.published
         elif ref is None:
@@ -96,8 +100,8 @@ def _ref_of(versions: Sequence[Version], made: Updated, revision: Revision) -> s
     return None
 
 
-def _differs(job: Job, flow: Flow, ready: Ready, made: str | None, wrong: Sequence[str]) -> Entry:
+def _differs(job: Job, context: Context, ready: Ready, made: str | None, wrong: Sequence[str]) -> Entry:
     what = "its new version is not in the list of versions" if made is None else f"version {made} is not as wanted"
     message = f"{what} ({', '.join(wrong)}); it was not published"
     failure = Failed(error="differs", message=message)
-    return entries.failed(ready.whose, "read_back", failure, seen_source(job, flow, ready), **UPDATE)
+    return entries.failed(ready.origin, "read_back", failure, seen_source(job, context, ready), **UPDATE)

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from engine.errors import Rejected, Transient
-from engine.ledger.writes import Made
+from engine.ledger.writes import Writes
 from engine.migrate import entries
-from engine.migrate.context import Flow
+from engine.migrate.context import Context
 from engine.migrate.job import Job
 from engine.model import Json, stored_version, version_ref
 from engine.taskgroup import for_each
@@ -53,17 +53,17 @@ def _stored(one: Published) -> dict[str, Json]:
     return {"before": stored_version(one.before), "version": stored_version(one.version)}
 
 
-def staged(pairs: Sequence[Made]) -> list[Made]:
+def staged(pairs: Sequence[Writes]) -> list[Writes]:
     """Those whose last version is not published yet."""
     return [made for made in pairs if made.staged is not None]
 
 
-async def publish(job: Job, flow: Flow, pairs: Sequence[Made], *, verified_only: bool) -> CutOver:
+async def publish(job: Job, context: Context, pairs: Sequence[Writes], *, verified_only: bool) -> CutOver:
     """Publishes what is staged; every result is in the ledger when it returns. Raises Stop."""
     found: dict[str, Published] = {}
 
-    async def one(made: Made) -> None:
-        found[made.source_id] = await _publish(job, flow, made, verified_only=verified_only)
+    async def one(made: Writes) -> None:
+        found[made.source_id] = await _publish(job, context, made, verified_only=verified_only)
 
     await for_each(pairs, one, limit=job.concurrency)
     prompts = [found[made.source_id] for made in pairs]
@@ -71,7 +71,7 @@ async def publish(job: Job, flow: Flow, pairs: Sequence[Made], *, verified_only:
     return CutOver(prompts=prompts, counts={name: counts[name] for name in RESULTS})
 
 
-async def _publish(job: Job, flow: Flow, made: Made, *, verified_only: bool) -> Published:
+async def _publish(job: Job, context: Context, made: Writes, *, verified_only: bool) -> Published:
     version = made.staged
     assert version is not None  # only what is staged comes here
     before = version_ref(made.last.get("before_version"))
@@ -87,19 +87,19 @@ async def _publish(job: Job, flow: Flow, made: Made, *, verified_only: bool) -> 
             message=message,
         )
 
-    if flow.halt.stop is not None:
+    if context.halt.stop is not None:
         return says("not_started")
     if verified_only and made.verified != "same":
         return says("not_verified", "its last comparison did not say `same`; run `promptferry verify`")
     try:
         now = (await job.target.fetch(made.target_id)).version
         if now not in (before, version):
-            await flow.record(entries.published(made.whose, made.target_id, "edited", before=now, version=version))
+            await context.record(entries.published(made.origin, made.target_id, "edited", before=now, version=version))
             return says("edited", f"version {now} was published since; it stays")
         if now != version:
             await job.target.publish(made.target_id, version)
     except (Rejected, Transient) as error:
-        return says("not_started" if flow.dropped(error) else "failed", str(error))
+        return says("not_started" if context.dropped(error) else "failed", str(error))
     result = "already" if now == version else "published"
-    await flow.record(entries.published(made.whose, made.target_id, result, before=before, version=version))
+    await context.record(entries.published(made.origin, made.target_id, result, before=before, version=version))
     return says(result)

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from engine.content.digest import digest, make_replica
 from engine.errors import Gone, Rejected, Transient
-from engine.ledger.writes import FIRST, Line, Made
+from engine.ledger.writes import FIRST, Line, Writes
 from engine.migrate import entries
-from engine.migrate.context import Flow
+from engine.migrate.context import Context
 from engine.migrate.job import Job
 from engine.model import Failed, Prompt, Updated, Version, no_intent, ordinal_of, stored_version, version_ref
 from engine.taskgroup import for_each
@@ -31,7 +31,7 @@ BREAKS: Final = "Applications that already call these replicas will break."
 class Undo:
     """One prompt: `delete` its replica, or `restore` what was there before `first`, of the last `count` writes."""
 
-    made: Made
+    made: Writes
     action: str
     first: Line
     count: int
@@ -74,7 +74,7 @@ class Rollback:
         return {**asdict(self), "prompts": prompts}
 
 
-def undoing(pairs: Sequence[Made], run: str | None) -> list[Undo]:
+def undoing(pairs: Sequence[Writes], run: str | None) -> list[Undo]:
     """What is to be taken back: everything, or what this run wrote last."""
     found = []
     for made in pairs:
@@ -90,12 +90,12 @@ def undoing(pairs: Sequence[Made], run: str | None) -> list[Undo]:
     return found
 
 
-async def rollback(job: Job, flow: Flow, undos: Sequence[Undo], *, dry_run: bool) -> Rollback:
+async def rollback(job: Job, context: Context, undos: Sequence[Undo], *, dry_run: bool) -> Rollback:
     """Takes each back; every result is in the ledger when it returns. Raises Stop."""
     found: dict[str, Undone] = {}
 
     async def one(undo: Undo) -> None:
-        found[undo.made.source_id] = await _Undoing(job, flow, undo).undone(dry_run=dry_run)
+        found[undo.made.source_id] = await _Undoing(job, context, undo).undone(dry_run=dry_run)
 
     await for_each(undos, one, limit=job.concurrency)
     prompts = [found[undo.made.source_id] for undo in undos]
@@ -106,20 +106,20 @@ async def rollback(job: Job, flow: Flow, undos: Sequence[Undo], *, dry_run: bool
 @dataclass(frozen=True, slots=True)
 class _Undoing:
     job: Job
-    flow: Flow
+    context: Context
     undo: Undo
 
     async def undone(self, *, dry_run: bool) -> Undone:
         made = self.undo.made
         left: list[str] = []
-        if self.flow.halt.stop is not None:
+        if self.context.halt.stop is not None:
             return self._says("not_started")
         try:
             current = await self.job.target.fetch(made.target_id)
             versions = await self.job.target.versions(made.target_id)
             if not await self._is_ours(current, versions):
                 if not dry_run:
-                    await self.flow.record(entries.rolled_back(made.whose, made.target_id, "kept"))
+                    await self.context.record(entries.rolled_back(made.origin, made.target_id, "kept"))
                 return self._says("kept", "it was edited since; it stays as it is")
             if self.undo.action == "restore" and not self.job.target.can.history:
                 return self._says("kept", NO_HISTORY)
@@ -132,9 +132,9 @@ class _Undoing:
         except Gone:
             result = "gone"
         except (Rejected, Transient) as error:
-            return self._says("not_started" if self.flow.dropped(error) else "failed", str(error))
+            return self._says("not_started" if self.context.dropped(error) else "failed", str(error))
         if not dry_run:
-            await self.flow.record(entries.rolled_back(made.whose, made.target_id, result, **self._back_to()))
+            await self.context.record(entries.rolled_back(made.origin, made.target_id, result, **self._back_to()))
         return self._says(result, versions=left)
 
     @property
@@ -191,7 +191,7 @@ class _Undoing:
             version_id is not None and not self.job.in_place and target.can.labels == "written"
         ):  # in place no label was moved
             for label in first.get("before_labels") or ():
-                await target.label(current.id, version_id, await self.flow.labels.id_of(target, label))
+                await target.label(current.id, version_id, await self.context.labels.id_of(target, label))
         wanted = current
         if current.collection == last.get("collection", current.collection):  # else somebody moved it since
             wanted = replace(wanted, collection=first.get("before_collection"))

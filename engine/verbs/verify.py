@@ -17,9 +17,9 @@ import anyio
 from engine.content.digest import differences, digest, read_mark
 from engine.content.selection import find
 from engine.errors import Gone, Rejected, Transient
-from engine.ledger.writes import Made
+from engine.ledger.writes import Writes
 from engine.migrate import entries
-from engine.migrate.context import Flow
+from engine.migrate.context import Context
 from engine.migrate.job import Job, prepare
 from engine.migrate.listing import rows_of
 from engine.migrate.lookup import look_up
@@ -80,18 +80,18 @@ class Checks:
 
 
 async def verify(
-    job: Job, flow: Flow, pairs: Sequence[Made], checks: Checks, *, clock: Callable[[], float]
+    job: Job, context: Context, pairs: Sequence[Writes], checks: Checks, *, clock: Callable[[], float]
 ) -> Verification:
     """Compares each pair and records what it finds. `clock`: epoch seconds. Raises Stop."""
     called = _called(pairs, checks)
-    doubled = await _doubled(job, pairs, flow)
+    doubled = await _doubled(job, pairs, context)
     found: dict[str, Verified] = {}
 
-    async def one(made: Made) -> None:
+    async def one(made: Writes) -> None:
         case = _Pair(job, made, checks, clock)
         verified = await case.verified(call=made.target_id in called, second=doubled.get(made.source_id, ()))
         found[made.source_id] = verified
-        await flow.record(_entry(made, verified))
+        await context.record(_entry(made, verified))
 
     await for_each(pairs, one, limit=job.concurrency)
     prompts = [found[made.source_id] for made in pairs]
@@ -99,30 +99,30 @@ async def verify(
     return Verification(prompts=prompts, counts={name: counts[name] for name in RESULTS}, notes=_notes(prompts))
 
 
-def _entry(made: Made, verified: Verified) -> Entry:
+def _entry(made: Writes, verified: Verified) -> Entry:
     more = {"completions": [asdict(one) for one in verified.completions]} if verified.completions else {}
-    return entries.verified(made.whose, verified.target_id, verified.result, verified.fields, **more)
+    return entries.verified(made.origin, verified.target_id, verified.result, verified.fields, **more)
 
 
 def _notes(prompts: Sequence[Verified]) -> tuple[str, ...]:
     return tuple(f"{one.name}: {note}" for one in prompts for note in one.notes)
 
 
-def _called(pairs: Sequence[Made], checks: Checks) -> set[str]:
+def _called(pairs: Sequence[Writes], checks: Checks) -> set[str]:
     if not checks.completions:
         return set()
     models = [(made.target_id, made.last.get("model")) for made in pairs if made.writes]
     return set(completions.spread(models, checks.completions))
 
 
-async def _doubled(job: Job, pairs: Sequence[Made], flow: Flow) -> dict[str, list[str]]:
+async def _doubled(job: Job, pairs: Sequence[Writes], context: Context) -> dict[str, list[str]]:
     """Source id -> further replicas of it: a create that landed after it had been given up."""
     if job.in_place or not pairs:
         return {}
     rows, _ = await rows_of(job.target)
     names = {str(made.last.get("name")) for made in pairs if made.writes}
     keys = {job.key(made.source_id): made.source_id for made in pairs}
-    found = await look_up(job, names, lambda: keys.keys(), rows, flow.state.targets)
+    found = await look_up(job, names, lambda: keys.keys(), rows, context.state.targets)
     return {keys[key]: [match.row.id for match in matches] for key, matches in found.ours.items() if key in keys}
 
 
@@ -131,7 +131,7 @@ class _Pair:
     """One prompt and its replica."""
 
     job: Job
-    made: Made
+    made: Writes
     checks: Checks
     clock: Callable[[], float]
 
@@ -234,11 +234,11 @@ class _Pair:
         return fields
 
     def _fields(self, source: Prompt, replica: Prompt) -> list[str]:
-        draft = self._draft(source)
-        if isinstance(draft, Failed):
-            return [f"cannot be rewritten: {draft.message}"]
-        fields = list(differences(draft.replica.prompt, replica))
-        if "provider" in fields and self._same_provider(draft.replica.prompt.provider, replica.provider):
+        prepared = self._draft(source)
+        if isinstance(prepared, Failed):
+            return [f"cannot be rewritten: {prepared.message}"]
+        fields = list(differences(prepared.replica.prompt, replica))
+        if "provider" in fields and self._same_provider(prepared.replica.prompt.provider, replica.provider):
             fields.remove("provider")
         mark = read_mark(replica.metadata, replica.description)
         return fields if self.job.in_place or self._is_its_mark(mark) else [*fields, "mark"]
@@ -272,8 +272,8 @@ class _Pair:
         replica_ref = self._reference()
         cases = cases_for(source, checks.cases, checks.variables)
         if checks.render:
-            draft = self._draft(source)
-            may_differ = render.may_differ_of(draft.rewritten) if isinstance(draft, Prepared) else frozenset()
+            prepared = self._draft(source)
+            may_differ = render.may_differ_of(prepared.rewritten) if isinstance(prepared, Prepared) else frozenset()
             before = self._source_reference(source)
             rendered = await render.compare(checks.source, checks.target, before, replica_ref, cases, may_differ)
             verified = _with(verified, rendered.fields, rendered.problem)

@@ -50,11 +50,11 @@ def write_ledger(path: Path) -> None:
         for start in range(0, ENTRIES // 2, BATCH // 2):
             parts = []
             for number in range(start, min(start + BATCH // 2, ENTRIES // 2)):
-                whose = {"source_id": f"p-{number}", "source_name": f"prompt {number}", "source_collection": "main"}
+                origin = {"source_id": f"p-{number}", "source_name": f"prompt {number}", "source_collection": "main"}
                 intent = {"op": "create", "key": digest[:16], "name": f"prompt {number}-replica", "attempt": 1}
                 made = {"target_id": f"r-{number}", "how": "response", "replica_digest": digest}
-                parts += [encode_line(Entry("intent", {**whose, **intent, "body_sha256": digest})),
-                          encode_line(Entry("created", {**whose, **made, "source_digest": digest}))]  # fmt: skip
+                parts += [encode_line(Entry("intent", {**origin, **intent, "body_sha256": digest})),
+                          encode_line(Entry("created", {**origin, **made, "source_digest": digest}))]  # fmt: skip
             data, end = seal(parts, end, ts=ts, run="first")
             file.write(data)
 

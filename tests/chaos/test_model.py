@@ -24,7 +24,7 @@ from engine.ledger import report
 from engine.ledger.before_images import BeforeImages
 from engine.ledger.file import read_ledger
 from engine.ledger.sink import Sink
-from engine.migrate.context import Flow
+from engine.migrate.context import Context
 from engine.migrate.halt import Halt
 from engine.migrate.pipeline import migrate
 from engine.migrate.reconcile import reconcile, settle
@@ -277,27 +277,27 @@ class Migrations(RuleBasedStateMachine):
             async with sink:
                 found = await survey(self._job, sink.state, now=self._clock(), retry_failed=retry_failed)
                 copies = BeforeImages(self._ledger, run=sink.run)
-                flow = Flow(sink=sink, halt=Patient(self._clock), clock=self._clock, copies=copies)
-                await flow.record(Entry("run", {"migration": self._job.migration}))
+                context = Context(sink=sink, halt=Patient(self._clock), clock=self._clock, copies=copies)
+                await context.record(Entry("run", {"migration": self._job.migration}))
                 tasks = [task for task in found.tasks if task.action == "create"]
-                await settle(self._job, flow, found.tasks)
-                await migrate(self._job, flow, tasks)
+                await settle(self._job, context, found.tasks)
+                await migrate(self._job, context, tasks)
                 waiting = [task for task in found.tasks if task.action == "wait"]
-                await reconcile(self._job, flow, [task.row for task in (*waiting, *tasks)])
-            selected = [task.row.id for task in found.tasks if task.row.id not in flow.replicas]
-            assert flow.halt.stop is None
+                await reconcile(self._job, context, [task.row for task in (*waiting, *tasks)])
+            selected = [task.row.id for task in found.tasks if task.row.id not in context.replicas]
+            assert context.halt.stop is None
             assert set(selected) == set(self._sources), "a source was left out, or a replica taken for one"
-            self._judge_books(flow, selected)
-            return {one: report.outcome_of(flow.state.records.get(one), sink.run) for one in selected}
+            self._judge_books(context, selected)
+            return {one: report.outcome_of(context.state.records.get(one), sink.run) for one in selected}
         finally:
             sink.close()
 
-    def _judge_books(self, flow: Flow, selected: list[str]) -> None:
+    def _judge_books(self, context: Context, selected: list[str]) -> None:
         """They balance, every prompt has an outcome, and the file says what the run believes."""
-        counts, _ = report.books(flow.state, selected, listed=0, run=flow.sink.run)
+        counts, _ = report.books(context.state, selected, listed=0, run=context.sink.run)
         assert counts["selected"] == sum(counts[name] for name in report.OUTCOMES)
         assert report.lost_track(counts, stop=None, limited=False) is None
-        assert read_ledger(self._ledger).state == flow.state
+        assert read_ledger(self._ledger).state == context.state
 
 
 def _all_killed(error: BaseException) -> bool:

@@ -94,7 +94,7 @@ def test_what_is_no_number_of_json_is_none(text: str) -> None:
 def test_ints_and_floats_are_taken_where_they_are_written_so_again(text: str) -> None:
     found = number(text)
     assert dumps(found) == text
-    assert isinstance(found, Number) == (json.dumps(json.loads(text)) != text)
+    assert isinstance(found, Number) == (dumps(json.loads(text)) != text)
 
 
 @pytest.mark.parametrize(

@@ -67,29 +67,29 @@ async def migrated(folder: Path) -> Path:
 def others() -> list[Entry]:
     """What files never come to."""
     row = Row(id="p", name="p")
-    whose, now = entries.origin(row, None), 1_795_176_000.0
+    origin, now = entries.origin_of(row, None), 1_795_176_000.0
     mark = Mark(migration="demo", key="k", source_id="p", source_digest="a" * 64, replica_digest="b" * 64)
     prompt = Prompt(id="p", name="p", text="t")
     rewritten = Rewritten(source=prompt, prompt=prompt, losses=(), notes=(), missing=())
     prepared = Prepared(replica=Replica(source=prompt, prompt=prompt, mark=mark), body=b"", rewritten=rewritten)
     called = Completion(how="plain", answered=True, seconds=0.1)
     return [
-        entries.adopted(whose, row, prompt, row, mark, now=now, pending=True),
-        entries.of(whose, prepared, Created(target_id="t", version="v-1"), now=now, seen={}),
-        entries.version(whose, "t", "1", "2"),
-        entries.finished(whose, "t", None, now=now),
-        entries.unchanged(whose, source_updated_at=None, target_updated_at=None, mark=mark, edited=True),
-        entries.skipped(whose, "gone", op="update"),
-        entries.conflict(whose, "exists", "t", op="update"),
-        entries.failed(whose, "fetch", Failed(error="e", message="m"), entries.seen(None, None, now), op="update"),
-        entries.verified(whose, "t", "differs", ["string"], completions=[asdict(called)]),
-        entries.published(whose, "t", "published", before="1", version="2"),
+        entries.adopted(origin, row, prompt, row, mark, now=now, pending=True),
+        entries.of(origin, prepared, Created(target_id="t", version="v-1"), now=now, seen={}),
+        entries.version(origin, "t", "1", "2"),
+        entries.finished(origin, "t", None, now=now),
+        entries.unchanged(origin, source_updated_at=None, target_updated_at=None, mark=mark, edited=True),
+        entries.skipped(origin, "gone", op="update"),
+        entries.conflict(origin, "exists", "t", op="update"),
+        entries.failed(origin, "fetch", Failed(error="e", message="m"), entries.seen(None, None, now), op="update"),
+        entries.verified(origin, "t", "differs", ["string"], completions=[asdict(called)]),
+        entries.published(origin, "t", "published", before="1", version="2"),
         entries.rolled_back(
-            whose, "t", "restored", undone=1, source_digest="", replica_digest="", source_updated_at=None
+            origin, "t", "restored", undone=1, source_digest="", replica_digest="", source_updated_at=None
         ),
         Entry(
             "unknown",
-            {**entries.origin(Row(id="q", name="q"), None), **entries.UPDATE, "stage": "update", "error": "e"},
+            {**entries.origin_of(Row(id="q", name="q"), None), **entries.UPDATE, "stage": "update", "error": "e"},
         ),
     ]
 

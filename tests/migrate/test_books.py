@@ -21,7 +21,7 @@ from engine.ledger.file import entries
 from engine.ledger.report import OUTCOMES, Summary
 from engine.ledger.status import read_status
 from engine.migrate import send, update
-from engine.migrate.context import Flow
+from engine.migrate.context import Context
 from engine.migrate.halt import Halt
 from engine.model import Created, Entry, Failed, Outcome, Prompt, Rule, Sending, Unknown, Updated
 from engine.run import RunOptions
@@ -116,15 +116,15 @@ async def somebody_else_to_skip(place: Place) -> dict[str, Any]:
 
 def silenced(monkeypatch: pytest.MonkeyPatch, kinds: Sequence[str] = ()) -> None:
     """No line (of these kinds) about that prompt reaches the ledger."""
-    record = Flow.record
+    record = Context.record
 
-    async def mutated(self: Flow, *entries: Entry) -> None:
+    async def mutated(self: Context, *entries: Entry) -> None:
         said = [
             entry for entry in entries if entry.fields.get("source_id") != ONE or not (entry.kind in kinds or not kinds)
         ]
         await record(self, *said)
 
-    monkeypatch.setattr(Flow, "record", mutated)
+    monkeypatch.setattr(Context, "record", mutated)
 
 
 @pytest.mark.parametrize("before", [nothing, an_edit, other_rules, a_lost_ledger, somebody_else, somebody_else_to_skip])
@@ -169,7 +169,7 @@ async def test_an_outcome_that_is_taken_for_the_end_of_the_run_is_caught(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusing(monkeypatch)
-    monkeypatch.setattr(send, "_unsent", lambda flow, outcome: True)
+    monkeypatch.setattr(send, "_unsent", lambda context, outcome: True)
     summary = await place.run()
     assert (summary.exit_code, summary.counts["not_started"]) == (4, COUNT)
     assert "the books do not balance" in summary.message
@@ -306,7 +306,7 @@ async def test_an_update_that_is_not_sent_because_the_run_ends_is_as_it_was(ledg
         return Failed(error="not_sent", message="the run is stopping", retriable=True)
 
     ran = await run(job_of(Wrapped(there, on_update=on_update)), ledger, halt=halt)
-    assert (ran.status("a"), ran.flow.state.records["a"].run) == ("created", "run-1")
+    assert (ran.status("a"), ran.context.state.records["a"].run) == ("created", "run-1")
     assert (await run(job_of(there), ledger)).status("a") == "updated"
 
 
@@ -360,7 +360,7 @@ async def test_a_replica_of_which_nobody_says_that_it_is_whole_is_missed(ledger:
     """Its labels follow; unless the run was asked to end, a line says that they did, or why not."""
     there = memory(prompt("a", labels=("production",)))
     ran = await run(job_of(there), ledger)
-    state = ran.flow.state
+    state = ran.context.state
     assert (ran.status("a"), report.without_outcome(state, ["a"], "run-1")) == ("created", [])
     state.records["a"].rare.pending = True
     assert report.without_outcome(state, ["a"], "run-1") == ["a"]

@@ -32,7 +32,7 @@ async def made(there: Memory, ledger: Path, **fields: Any) -> Record:
 
 
 def record_of(ran: Ran) -> Record:
-    return ran.flow.state.records["a"]
+    return ran.context.state.records["a"]
 
 
 async def decided(job: Job, record: Record | None) -> Decision:
@@ -105,7 +105,7 @@ async def test_what_is_done_with_a_replica(
     if marked_edited:
         assert entry(decision)["edited"] is True
     if action == "update":
-        draft = decision.draft
+        draft = decision.prepared
         assert draft is not None
         assert draft.revision is not None
         wanted = (there.prompts["a"].text, OTHER if rule == "model" else NEW, "a-replica")
@@ -162,9 +162,9 @@ async def test_an_update_in_doubt_is_looked_for_before_it_is_sent_again(
         ]
     decision = await decided(job_of(there, rules=rules()), record)
     assert decision.action == "update"
-    assert decision.draft is not None
-    assert decision.draft.revision is not None
-    assert decision.draft.revision.there == ("2" if landed else None)
+    assert decision.prepared is not None
+    assert decision.prepared.revision is not None
+    assert decision.prepared.revision.there == ("2" if landed else None)
 
 
 def lost(there: Memory, *, landed: bool) -> Wrapped:
@@ -233,8 +233,8 @@ async def test_what_is_done_in_place(
     decision = await decided(job, record)
     assert decision.action == action
     if wanted is not None:
-        assert decision.draft is not None
-        asked = decision.draft.replica.prompt
+        assert decision.prepared is not None
+        asked = decision.prepared.replica.prompt
         assert (asked.model, asked.text, asked.name) == (*wanted, name.format(name="a"))
 
 
@@ -264,8 +264,8 @@ async def test_only_what_changes_is_sent(rule: Rule, draft: bool, fields: set[st
     if draft:
         there.history["a"] = [there.prompts["a"], replace(there.prompts["a"], version="2", text="a draft")]
     decision = await decided(job_of(there, in_place=True, publish=False, rules=(rule,)), None)
-    assert decision.draft is not None
-    revision = decision.draft.revision
+    assert decision.prepared is not None
+    revision = decision.prepared.revision
     assert revision is not None
     assert revision.fields == fields
     newest = "2" if draft else "1"
@@ -278,10 +278,10 @@ async def test_a_draft_that_carries_on_is_not_what_was_published_before() -> Non
     there.history["a"] = [there.prompts["a"], replace(there.prompts["a"], version="2", text="a draft")]
     job = job_of(there, in_place=True, publish=False, rules=rules(name="{name}"), select=Select(version="latest"))
     decision = await decided(job, None)
-    assert decision.draft is not None
-    revision = decision.draft.revision
+    assert decision.prepared is not None
+    revision = decision.prepared.revision
     assert revision is not None
-    assert decision.draft.replica.prompt.text == "a draft"
+    assert decision.prepared.replica.prompt.text == "a draft"
     assert (revision.base, revision.published) == ("2", "1")
     assert revision.fields == frozenset({"model"})
 
@@ -295,10 +295,10 @@ async def test_an_update_in_place_in_doubt(landed: bool, name: str, ledger: Path
     assert record.doubtful
     decision = await decided(job_of(there, **fields), record)
     assert decision.action == "update"
-    assert decision.draft is not None
-    assert decision.draft.revision is not None
-    assert decision.draft.revision.there == ("2" if landed else None)
-    assert decision.draft.replica.prompt.name == name.format(name="a")
+    assert decision.prepared is not None
+    assert decision.prepared.revision is not None
+    assert decision.prepared.revision.there == ("2" if landed else None)
+    assert decision.prepared.replica.prompt.name == name.format(name="a")
 
 
 async def test_a_lost_ledger_finds_what_was_staged(ledger: Path) -> None:
@@ -306,9 +306,9 @@ async def test_a_lost_ledger_finds_what_was_staged(ledger: Path) -> None:
     fields: dict[str, Any] = {"in_place": True, "publish": False, "rules": rules(name="{name}")}
     await made(there, ledger, **fields)
     decision = await decided(job_of(there, **fields), None)
-    assert decision.draft is not None
-    assert decision.draft.revision is not None
-    assert (decision.draft.revision.there, decision.draft.revision.published) == ("2", "1")
+    assert decision.prepared is not None
+    assert decision.prepared.revision is not None
+    assert (decision.prepared.revision.there, decision.prepared.revision.published) == ("2", "1")
 
 
 async def test_what_a_rule_would_not_change_is_unchanged() -> None:

@@ -80,7 +80,7 @@ async def test_a_definition_that_cannot_be_read_fails_alone(
     ran = await run(job_of(Wrapped(there, on_fetch=failing(source_id, error=error))), ledger)
     assert ran.stop is None
     assert ran.status(source_id) == status
-    assert ran.flow.state.records[source_id].retriable is retriable
+    assert ran.context.state.records[source_id].retriable is retriable
     assert once(ran, there, missing={source_id})
 
 
@@ -152,8 +152,8 @@ async def test_a_stop_without_effect_leaves_nothing_in_doubt(ledger: Path, posit
     assert ran.stop is not None
     assert ran.stop.reason == "quota"
     assert ran.status(source_id) == "failed"
-    assert ran.flow.state.records[source_id].retriable
-    assert not [record for record in ran.flow.state.records.values() if record.doubtful]
+    assert ran.context.state.records[source_id].retriable
+    assert not [record for record in ran.context.state.records.values() if record.doubtful]
     ran = await run(job_of(there), ledger)
     assert once(ran, there)
 
@@ -416,7 +416,7 @@ async def test_a_first_replica_that_can_be_read_only_later_is_waited_for(ledger:
     there = Wrapped(memory(*prompts(3)), on_fetch=on_fetch)
     ran = await run(job_of(there), ledger)
     assert late == 0
-    assert ran.flow.mark_in == "metadata"
+    assert ran.context.mark_in == "metadata"
     assert once(ran, there.inner)
 
 
@@ -424,7 +424,7 @@ async def test_where_the_metadata_is_dropped_the_mark_goes_to_the_description(le
     there = Forgetful()
     job = job_of(memory(*prompts(10)), there)
     ran = await run(job, ledger)
-    assert ran.flow.mark_in == "description"
+    assert ran.context.mark_in == "description"
     assert Counter((one.description or "").endswith("]") for one in there.prompts.values()) == {True: 10}
     ledger.unlink()
     ran = await run(job, ledger)

@@ -100,7 +100,7 @@ async def test_the_counts_tell_what_is_to_be_done(ledger: Path) -> None:
     there = memory(prompt("a"), prompt("b"), prompt("c"), prompt("t", "c-replica"))
     job = job_of(there, select=Select(ids=("a", "b", "c")))
     ran = await run(job, ledger, limit=1)
-    made = await planned(job, ran.flow.state)
+    made = await planned(job, ran.context.state)
     assert made.counts == {
         "listed": 5,
         "selected": 3,
@@ -204,7 +204,7 @@ async def test_what_the_plan_calls_create_is_what_the_run_creates(
         ledger = Path(folder) / "m.jsonl"
         state = State()
         if done:
-            state = (await run(job, ledger, limit=done)).flow.state
+            state = (await run(job, ledger, limit=done)).context.state
         if lost:
             ledger.unlink(missing_ok=True)
             state = State()
@@ -216,7 +216,7 @@ async def test_what_the_plan_calls_create_is_what_the_run_creates(
         ran = await run(job, ledger)
     wanted = {one.source_id for one in made.prompts if one.action == "create" and one.problem is None}
     created = set(inner.prompts) - before
-    of_target = {record.target_id: source_id for source_id, record in ran.flow.state.records.items()}
+    of_target = {record.target_id: source_id for source_id, record in ran.context.state.records.items()}
     assert {of_target[target_id] for target_id in created} == wanted
     assert len(created) == len(wanted)
     names_planned = {one.source_id: one.changes[0]["after"] for one in made.prompts if one.source_id in wanted}

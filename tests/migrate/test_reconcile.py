@@ -235,7 +235,7 @@ async def test_a_name_that_somebody_took_meanwhile(ledger: Path, on_existing: st
 async def test_a_name_that_nobody_can_find_is_a_conflict(ledger: Path) -> None:
     ran = await run(job_of(memory(prompt("a")), Wrapped(memory(), on_create=deciding(lambda *_: "exists"))), ledger)
     assert ran.statuses == {"a": "conflict"}
-    assert ran.flow.state.records["a"].reason == "exists"
+    assert ran.context.state.records["a"].reason == "exists"
 
 
 # ---- the run is asked to end -----------------------------------------------------------------------------------------
@@ -325,5 +325,5 @@ async def test_whatever_becomes_of_the_creates_nothing_is_doubled_or_lost(
                 break
         assert {source_id: ran.status(source_id) for source_id in plan} == dict.fromkeys(plan, "created")
         assert made(there) == Counter(list(plan))
-        known = {record.target_id for record in ran.flow.state.records.values()}
+        known = {record.target_id for record in ran.context.state.records.values()}
         assert known == set(there.prompts)

@@ -222,7 +222,7 @@ async def test_a_row_that_nobody_can_judge_fails_by_name_and_is_not_written(erro
     ran = await run(job_of(source, target := memory(), select=CLAUDE), ledger)
     assert ran.statuses == {"a": "created", "b": "failed", "c": "created"}
     assert names(target) == ["a-replica", "c-replica"]
-    assert ran.flow.state.records["b"].retriable
+    assert ran.context.state.records["b"].retriable
     assert any("1 prompts could not be read" in note for note in ran.survey.notes)
     again = await run(job_of(source, target, select=CLAUDE), ledger)
     assert sorted(task.row.id for task in again.survey.tasks) == ["a", "c"]
@@ -259,7 +259,7 @@ async def test_a_replica_whose_source_nobody_can_judge_stays_made(ledger: Path) 
     await run(job_of(source, there, select=CLAUDE), ledger)
     source.on_fetch = refusing("a", error=Transient("no", error="x"))
     ran = await run(job_of(source, there, select=CLAUDE), ledger)
-    assert (ran.status("a"), ran.flow.state.records["a"].made) == ("failed", True)
+    assert (ran.status("a"), ran.context.state.records["a"].made) == ("failed", True)
     source.on_fetch = None
     ran = await run(job_of(source, there, select=CLAUDE), ledger)
     assert (ran.status("a"), there.creates) == ("created", 1)
@@ -389,7 +389,7 @@ async def test_a_lost_ledger_loses_nothing(ledger: Path, two_keys: bool) -> None
     assert actions(ran.survey) == {f"p{number}": "adopt" for number in range(30)}
     assert len(names(there)) == 60
     assert set(ran.statuses.values()) == {"created"}
-    records = ran.flow.state.records
+    records = ran.context.state.records
     assert {record.target_id for record in records.values()} == set(there.prompts) - set(records)
     again = await run(job, ledger)
     assert set(actions(again.survey).values()) == {"unchanged"}
@@ -411,7 +411,7 @@ async def test_a_renamed_replica_that_no_ledger_knows_is_no_source(ledger: Path)
     renamed(there, "memory-1", "moved away")
     ledger.unlink()
     ran = await run(job_of(there, select=Select(names=("moved*",))), ledger)
-    assert ran.flow.replicas == {"memory-1"}
+    assert ran.context.replicas == {"memory-1"}
     assert names(there) == ["a", "moved away"]
 
 
@@ -517,7 +517,7 @@ async def test_what_changed_meanwhile_is_counted_and_left_alone(ledger: Path) ->
     there = memory(*(prompt(one, updated_at="2026-01-01T00:00:00Z") for one in ("a", "b", "c")))
     job = job_of(there, on_change="skip")
     first = await run(job, ledger)
-    target_of = {source_id: record.target_id for source_id, record in first.flow.state.records.items()}
+    target_of = {source_id: record.target_id for source_id, record in first.context.state.records.items()}
     there.prompts["a"] = replace(there.prompts["a"], updated_at="2026-01-03T00:00:00Z")
     del there.prompts[str(target_of["b"])]
     del there.prompts["c"]
@@ -532,14 +532,14 @@ async def test_what_changed_meanwhile_is_counted_and_left_alone(ledger: Path) ->
 async def test_what_was_open_when_its_replica_went_away_is_settled(kind: str, ledger: Path) -> None:
     there = memory(prompt("a"))
     first = await run(job_of(there), ledger)
-    state = first.flow.state
+    state = first.context.state
     told(state, kind, "a", op="update", reason="edited", retriable=True, ts=NOW - 100)
     del there.prompts[str(state.records["a"].target_id)]
     assert actions(await surveyed(job_of(there), state)) == {"a": "update"}
     await lines_added(ledger, {"kind": kind, "source_id": "a", "op": "update", "reason": "edited", "retriable": True})
     ran = await run(job_of(there), ledger)
-    assert (ran.status("a"), ran.flow.state.records["a"].told) == ("created", "run-2")
-    assert actions(await surveyed(job_of(there), ran.flow.state)) == {"a": "unchanged"}
+    assert (ran.status("a"), ran.context.state.records["a"].told) == ("created", "run-2")
+    assert actions(await surveyed(job_of(there), ran.context.state)) == {"a": "unchanged"}
 
 
 async def lines_added(ledger: Path, *lines: dict[str, Any]) -> None:
@@ -558,7 +558,7 @@ async def test_a_made_prompt_whose_source_goes_away_meanwhile_is_skipped_and_loo
     await run(job_of(there), ledger)
     there.prompts["a"] = replace(there.prompts["a"], updated_at="2026-01-03T00:00:00Z", text="new")
     ran = await run(job_of(Wrapped(there, on_fetch=on_fetch)), ledger)
-    assert (ran.status("a"), ran.flow.state.records["a"].made) == ("skipped", True)
+    assert (ran.status("a"), ran.context.state.records["a"].made) == ("skipped", True)
     assert (await run(job_of(there), ledger)).status("a") == "updated"
 
 

@@ -19,7 +19,7 @@ from engine.ledger.file import entries
 from engine.ledger.sink import Sink
 from engine.ledger.state import State
 from engine.ledger.writes import read_made
-from engine.migrate.context import Flow
+from engine.migrate.context import Context
 from engine.migrate.halt import Halt
 from engine.migrate.job import Job
 from engine.model import Created, Json, Outcome, Prompt, Rule, Select, Sending, Unknown, Updated, Version
@@ -125,10 +125,10 @@ async def acting(ledger: Path, command: str, job: Job, **more: Any) -> Any:
     sink = Sink.open(ledger, run=command)
     try:
         async with sink:
-            flow = Flow(sink=sink, halt=Halt(), clock=lambda: 0.0, copies=BeforeImages(ledger, run=command))
+            context = Context(sink=sink, halt=Halt(), clock=lambda: 0.0, copies=BeforeImages(ledger, run=command))
             if command == "publish":
-                return await publish(job, flow, staged(made), verified_only=False)
-            return await rollback(job, flow, undoing(made, more.get("run")), dry_run=False)
+                return await publish(job, context, staged(made), verified_only=False)
+            return await rollback(job, context, undoing(made, more.get("run")), dry_run=False)
     finally:
         sink.close()
 
@@ -146,7 +146,7 @@ async def test_a_history_is_copied_and_the_ledger_has_the_texts(ledger: Path) ->
     pairs = [list(pair) for pair in zip(refs("a", *range(1, 7)), refs("memory-1", *range(1, 7)), strict=True)]
     assert told(ledger, "version", "source_version", "target_version") == pairs
     assert told(ledger, "created", "after_version") == [refs("memory-1", 1)]
-    assert ran.flow.state.records["a"].rare.versions == dict(pairs)
+    assert ran.context.state.records["a"].rare.versions == dict(pairs)
     only_refs(ledger)
     assert told(ledger, "finished", "source_version") == [refs("a", 3)]
 
@@ -212,7 +212,7 @@ async def test_an_update_is_staged_published_and_taken_back(ledger: Path) -> Non
     source, target = memory(prompt("a", text="as it was")), memory()
     ran = await updated(ledger, source, target)
     first, second = refs("memory-1", 1, 2)
-    assert ran.flow.state.records["a"].rare.staged == (first, second)
+    assert ran.context.state.records["a"].rare.staged == (first, second)
     assert (target.prompts["memory-1"].text, target.history["memory-1"][-1].text) == ("as it was", "changed")
 
     job = job_of(Opaque(source), Opaque(target), rules=RULES, publish=False)
@@ -253,7 +253,7 @@ async def test_an_update_in_doubt_is_found_by_its_place_and_sent_once(landed: bo
 
     there = Opaque(target, on_update=lost)
     ran = await run(job_of(Opaque(source), there, rules=RULES, publish=True, attempts=0), ledger)
-    assert ran.flow.state.records["a"].doubtful
+    assert ran.context.state.records["a"].doubtful
     await run(job_of(Opaque(source), Opaque(target), rules=RULES, publish=True), ledger)
     assert (target.updates, target.prompts["memory-1"].text) == (1, "changed")
     assert told(ledger, "updated", "how", "before_version", "after_version") == [
