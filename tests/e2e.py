@@ -86,7 +86,7 @@ class Started(Forked):
         (out, to_out), (err, to_err) = os.pipe(), os.pipe()
         self.stdout = os.fdopen(out, "rb")
         self._told, self._log = b"", bytearray()
-        self._hearer = threading.Thread(target=self._hear, args=(err,))
+        self._hearer = threading.Thread(target=self._hear_log, args=(err,))
         self._hearer.start()
         try:
             super().__init__(arguments, cwd=cwd, env=env, out=to_out, err=to_err, **more)
@@ -97,7 +97,7 @@ class Started(Forked):
             os.close(to_out)
             os.close(to_err)
 
-    def _hear(self, err: int) -> None:
+    def _hear_log(self, err: int) -> None:
         with os.fdopen(err, "rb", buffering=0) as log:
             while piece := log.read(1 << 16):
                 self._log += piece

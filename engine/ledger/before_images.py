@@ -16,7 +16,7 @@ import anyio
 from engine.errors import Rejected, Stop
 from engine.ledger.durable import PRIVATE, append_line
 from engine.lossless_json import encode
-from engine.model import Json, Prompt
+from engine.model import Json, Prompt, stored_version
 
 _LEFT_OUT: Final = frozenset({"variables", "inputs"})
 
@@ -29,11 +29,12 @@ class BeforeImages:
         self._run = run
         self._lock = anyio.Lock()
 
-    async def keep(self, whose: Mapping[str, Json], before: Prompt) -> None:
+    async def keep(self, origin: Mapping[str, Json], before: Prompt) -> None:
         """Raises Stop when the disk fails, Rejected when it cannot be written as JSON without loss."""
         prompt = {one.name: getattr(before, one.name) for one in fields(Prompt) if one.name not in _LEFT_OUT}
+        prompt["version"] = stored_version(before.version)
         try:
-            line = encode({"run": self._run, "source_id": whose["source_id"], "prompt": prompt}) + b"\n"
+            line = encode({"run": self._run, "source_id": origin["source_id"], "prompt": prompt}) + b"\n"
         except ValueError as error:
             raise Rejected(f"it cannot be kept as it is before the update: {error}", error="not_encodable") from error
         async with self._lock:
