@@ -146,7 +146,7 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         """To the process, if it still runs."""
-        if self.poll() is None:
+        if self.returncode is None:
             with suppress(ProcessLookupError):  # it has ended, and nobody has heard of it yet
                 os.kill(self.pid, number)
 
