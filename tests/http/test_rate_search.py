@@ -57,7 +57,7 @@ def bucket(rate: float, capacity: float) -> Callable[[], Limit]:
 @pytest.mark.parametrize("capacity", [10, 50])
 @pytest.mark.parametrize(
     ("latency", "share", "least", "most"),
-    [(NEAR, 0.9, 0.82, 0.01), (NEAR, 1.0, 0.88, 0.02), (FAR, 0.9, 0.75, 0.025), (FAR, 1.0, 0.83, 0.025)],
+    [(NEAR, 0.9, 0.82, 0.01), (NEAR, 1.0, 0.9, 0.02), (FAR, 0.9, 0.75, 0.025), (FAR, 1.0, 0.85, 0.025)],
 )
 def test_a_limit_is_found_used_and_told(
     capacity: float, latency: Latency, share: float, least: float, most: float
@@ -134,7 +134,7 @@ def test_two_runs_with_one_key_share_it() -> None:
 # ---- a limit that is known -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("latency", "least"), [(Latency(0.05, 0.1), 0.97), (FAR, 0.94)])
+@pytest.mark.parametrize(("latency", "least"), [(Latency(0.05, 0.1), 0.97), (FAR, 0.95)])
 def test_a_limit_that_is_given_is_used_and_never_met(latency: Latency, least: float) -> None:
     found = ran(World(limit=bucket(100, 10), latency=latency, late=LATE), Run(rate=100))
     assert used(found) >= least
@@ -222,25 +222,6 @@ def test_refusals_of_what_was_under_way_are_one_event() -> None:
     first = search.rate(4.5)
     assert first == search.rate(4.6)
     assert 40 < first < 60
-
-
-@pytest.mark.parametrize("limit", [30.0, 50.0])
-def test_many_accepted_among_refusals_tell_the_limit_at_once(limit: float) -> None:
-    """Far away, much is under way by the time of the first refusal."""
-    search, registry, now = RateSearch(ceiling=None, share=1.0), Bucket([(0, limit)], 10), 0.0
-    under_way: list[tuple[Sent, float | None]] = []
-    while now < 20 and search.limit is None:
-        if now >= search._pause_ends:
-            sent = departing(search, now)
-            under_way.append((sent, registry.takes(now)))
-        while under_way and under_way[0][0].at <= now - 0.5:
-            sent, asked = under_way.pop(0)
-            if asked is None:
-                search.accepted(now, sent)
-            else:
-                search.refused(now, sent, 1.0, 0.5)
-        now += 1 / search.rate(now)
-    assert search.limit == pytest.approx(limit, rel=0.1)
 
 
 def test_a_registry_that_stays_closed_costs_pauses_that_grow() -> None:
