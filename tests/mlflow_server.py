@@ -11,6 +11,7 @@ from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from posixpath import normpath
 from typing import Any, Final
 
 from aiohttp import web
@@ -202,7 +203,8 @@ def sent(tags: dict[str, str]) -> list[Item]:
 def kept(given: Item) -> dict[str, str]:
     tags = {tag["key"]: tag["value"] for tag in given.get("tags", ())}
     for key, value in tags.items():
-        if not key or "," in key or len(key) > 250 or len(value) > LONGEST:
+        bad = not re.fullmatch(r"[/\w.\- :]+", key) or normpath(key) != key or key.startswith(("..", "/")) or key == "."
+        if bad or len(key) > 250 or len(value) > LONGEST:
             raise Refusal(400, "INVALID_PARAMETER_VALUE", f"{key}: not a tag, or exceeds the maximum length")
     return {key: "" if re.search("[\ud800-\udfff]", value) else value for key, value in tags.items()}
 

@@ -8,9 +8,11 @@ mark says all of itself; to any other one belongs also what is said of its promp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from posixpath import normpath
 from typing import Any, Final
 
 from engine.connectors.mlflow.dialect import MLFLOW, NAMES
@@ -49,6 +51,7 @@ _OF_A_VERSION: Final = frozenset(
 _IN_CONFIG: Final = ("tools", "tool_choice", "functions")
 """Fields of Prompt that stand in the configuration under their own names."""
 _CONFIG_FIELDS: Final = frozenset({"provider", "model_name", *_IN_CONFIG})
+_KEY: Final = re.compile(r"[/\w.\- :]+")
 _LAST_TIME: Final = 253_402_300_799_999
 """The end of the year 9999, in milliseconds."""
 
@@ -310,8 +313,9 @@ def _written_metadata(prompt: Prompt) -> Iterator[tuple[str, str]]:
 
 
 def _is_tag(key: str) -> bool:
-    fits = 0 < len(key) <= LONGEST_KEY and "," not in key and _is_whole(key)
-    return fits and _is_free(key) and key != COLLECTION
+    """Whether it can be the key of a tag: a path of its own, as it says of itself."""
+    fits = len(key) <= LONGEST_KEY and _KEY.fullmatch(key) is not None and _is_free(key) and key != COLLECTION
+    return fits and normpath(key) == key and not key.startswith(("..", "/")) and key != "."
 
 
 def _as_sent(tags: Mapping[str, str]) -> list[Item]:
