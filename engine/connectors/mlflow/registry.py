@@ -16,7 +16,7 @@ from typing import Final
 from uuid import uuid4
 
 from engine.connectors.endpoint import Opening
-from engine.connectors.mlflow.dialect import MLFLOW, NAMES
+from engine.connectors.mlflow.dialect import ALIASES, MLFLOW, NAMES
 from engine.connectors.mlflow.endpoint import MlflowEndpoint
 from engine.connectors.mlflow.format import (
     IS_PROMPT,
@@ -108,6 +108,7 @@ class Mlflow:
         own_ids=False,
         taken="refuses",
         published="alias",
+        label_names=ALIASES,
         renames=False,
         once=frozenset(),
         dated=False,
