@@ -5,21 +5,27 @@ Held to the real one by tests/real: the same tests run against both.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import threading
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from posixpath import normpath
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
+
+from tests.forks import PATIENCE_S
 
 API: Final = "/api/2.0/mlflow/"
 IS_PROMPT: Final = "mlflow.prompt.is_prompt"
 LONGEST: Final = 100_000
 
+T = TypeVar("T")
 Item = dict[str, Any]
 Spoil = Callable[[str, Item], Awaitable[web.StreamResponse | None]]
 """Path and body or query of a request that has been carried out, if `late`, or that comes in."""
@@ -59,9 +65,10 @@ class MlflowServer:
         """Of every version, oldest first."""
         return [version["tags"]["mlflow.prompt.text"] for version in self.models[name]["versions"].values()]
 
-    def plant(self, name: str, *texts: str, model: Item | None = None, **tags: str) -> None:
+    def plant(self, name: str, *texts: str, **tags: str) -> None:
         """A prompt with these versions, as its own client would make it."""
-        self.do("registered-models/create", {"name": name, "tags": sent({IS_PROMPT: "true"}), **(model or {})})
+        if name not in self.models:
+            self.do("registered-models/create", {"name": name, "tags": sent({IS_PROMPT: "true"})})
         for text in texts:
             given = {IS_PROMPT: "true", "mlflow.prompt.text": text, "_mlflow_prompt_type": "text", **tags}
             self.do("model-versions/create", {"name": name, "source": "dummy-source", "tags": sent(given)})
@@ -224,3 +231,41 @@ async def serve_mlflow() -> AsyncIterator[MlflowServer]:
         yield server
     finally:
         await runner.cleanup()
+
+
+class ServedMlflow:
+    """A server on a thread and loop of its own, so that it answers while a test waits for a process."""
+
+    def __init__(self, server: MlflowServer, loop: asyncio.AbstractEventLoop) -> None:
+        self._server, self._loop = server, loop
+        self.url = server.url
+
+    def ask(self, question: Callable[[MlflowServer], T]) -> T:
+        """The answer of the server, on its own thread."""
+
+        async def answer() -> T:
+            return question(self._server)
+
+        return asyncio.run_coroutine_threadsafe(answer(), self._loop).result(PATIENCE_S)
+
+
+@contextmanager
+def served_mlflow() -> Iterator[ServedMlflow]:
+    """A server without prompts, on a thread."""
+    ready: Future[ServedMlflow] = Future()
+    done: list[asyncio.Event] = []
+
+    async def main() -> None:
+        async with serve_mlflow() as server:
+            done.append(asyncio.Event())
+            ready.set_result(ServedMlflow(server, asyncio.get_running_loop()))
+            await done[0].wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    found = ready.result(PATIENCE_S)
+    try:
+        yield found
+    finally:
+        found._loop.call_soon_threadsafe(done[0].set)
+        thread.join(PATIENCE_S)

@@ -167,7 +167,7 @@ async def mlflow_at(url: str) -> AsyncIterator[End]:
             await add(prompt_id, None, **{"mlflow.prompt.text": text})
 
         async def count() -> int:
-            query = {"filter": f"tags.`{is_prompt}` = 'true'", "max_results": 1000}
+            query = {"filter": f"tags.`{is_prompt}` = 'true'", "max_results": "1000"}
             return len((await api.get("registered-models/search", params=query)).json().get("registered_models", ()))
 
         async with connect as target:
