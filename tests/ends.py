@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from engine.connectors import DIALECTS
 from engine.connectors.conductor.endpoint import ConductorEndpoint
 from engine.connectors.endpoint import Opening
+from engine.connectors.mlflow.endpoint import MlflowEndpoint
 from engine.connectors.portkey.endpoint import PortkeyEndpoint
 from engine.http.client import RequestLimits
 from engine.http.limiter import RateLimiter
@@ -24,6 +25,11 @@ def opening(*, name: str = "target", attempts: int = 3, concurrency: int = 16, *
 def portkey(url: str, key: str, workspace: str | None = None) -> PortkeyEndpoint:
     """A workspace at that address."""
     return PortkeyEndpoint.model_construct(base_url=url, api_key=SecretStr(key), workspace=workspace)
+
+
+def mlflow(url: str, **more: Any) -> MlflowEndpoint:
+    """An open tracking server at that address."""
+    return MlflowEndpoint.model_construct(base_url=url, **more)
 
 
 def conductor(url: str, secret: str) -> ConductorEndpoint:

@@ -86,22 +86,29 @@ ENDS: dict[str, dict[str, Any]] = {
         "key_id": "${CONDUCTOR_KEY_ID}",
         "key_secret": "${CONDUCTOR_KEY_SECRET}",
     },
+    "mlflow": {"kind": "mlflow", "base_url": "http://127.0.0.1:5000"},
     "files": {"kind": "files", "path": "prompts"},
 }
-KEYS = {"PORTKEY_API_KEY": "pk", "CONDUCTOR_KEY_ID": "id", "CONDUCTOR_KEY_SECRET": "ck"}
+TOGETHER = {"mlflow.username": "mlflow.password", "mlflow.password": "mlflow.username"}
+"""Keys of an end that need another one beside them."""
+KEYS = {
+    **{"PORTKEY_API_KEY": "pk", "CONDUCTOR_KEY_ID": "id", "CONDUCTOR_KEY_SECRET": "ck"},
+    **{"MLFLOW_TRACKING_TOKEN": "mt", "MLFLOW_TRACKING_USERNAME": "mu", "MLFLOW_TRACKING_PASSWORD": "mp"},
+}
 
 
 def file_with(key: str) -> dict[str, Any]:
     """A migration file in which this key has the value of its example."""
     file: dict[str, Any] = {"name": "m", "source": dict(ENDS["portkey"])}
-    *way, last = key.split(".")
+    way = key.split(".")[:-1]
     place: Any = file
     if way and way[0] in REGISTRIES:
         place = file["source"] = dict(ENDS[way.pop(0)])
     for step in way:
         place = place.setdefault(step, [{"model": "other"}] if step == "rules" else {})
         place = place[0] if isinstance(place, list) else place
-    place[last] = YAML(typ="safe").load(EXAMPLES[key])
+    for one in (key, *([TOGETHER[key]] if key in TOGETHER else [])):
+        place[one.rpartition(".")[2]] = YAML(typ="safe").load(EXAMPLES[one])
     if key.startswith("rewrite.rules.when."):
         file["rewrite"]["rules"][0].setdefault("when", {})
     return file

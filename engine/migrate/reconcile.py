@@ -52,7 +52,7 @@ async def settle(job: Job, context: Context, tasks: Sequence[Task]) -> None:
         origin = entries.origin_of(task.row, job.ends.source.collections)
         if task.adopt is not None:
             match = task.adopt.match
-            pending = job.select.version == "all" or task.adopt.labelled
+            pending = job.select.version == "all" or task.adopt.labelled or job.puts_out
             source, now = task.adopt.source, context.clock()
             await context.record(
                 entries.adopted(origin, task.row, source, match.row, match.mark, now=now, pending=pending)

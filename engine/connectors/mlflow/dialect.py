@@ -1,0 +1,161 @@
+"""How MLflow writes its prompts, and what they, their tags and their aliases may be called.
+
+Source: `mlflow/prompt/constants.py` and `entities/model_registry/prompt_version.py` of MLflow 3.17.2, which is what its
+client goes by when it loads and fills in a prompt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from engine.content.templates import BRACE, BRACKET, COMMENT, DIGITS, SIGN, SPACE, TEXT, UNCLOSED, VARIABLE, literal
+from engine.model import Json
+from engine.model.dialect import (
+    Chat,
+    Construct,
+    Dialect,
+    Grammar,
+    MetadataRule,
+    NameRule,
+    Parameter,
+    ParameterNames,
+    Token,
+)
+
+BLOCK: Final = "Jinja2 block"
+EXPRESSION: Final = "Jinja2 expression"
+
+_NAME: Final = "[a-zA-Z_][a-zA-Z0-9_]*"
+_VARIABLE: Final = re.compile(rf"\{{\{{\s*({_NAME}(?:\.{_NAME})*)\s*\}}\}}")
+_JINJA: Final = re.compile(r"(\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\})", re.DOTALL)
+_SIGNS: Final = {BLOCK: ("{% ", " %}"), COMMENT: ("{# ", " #}"), UNCLOSED: ("{%", "")}
+
+
+# ---- templates -------------------------------------------------------------------------------------------------------
+
+
+def _tokens(text: str) -> list[Token]:
+    """A text that has both signs of a block anywhere is one of Jinja2; else it has variables and nothing besides."""
+    return _jinja(text) if "{%" in text and "%}" in text else _variables(text)
+
+
+def _variables(text: str) -> list[Token]:
+    tokens: list[Token] = []
+    here = 0
+    for tag in _VARIABLE.finditer(text):
+        tokens += [*literal(text[here : tag.start()]), Token(VARIABLE, tag[1])]
+        here = tag.end()
+    return tokens + literal(text[here:])
+
+
+def _jinja(text: str) -> list[Token]:
+    pieces = enumerate(_JINJA.split(text))
+    tokens = [token for at, piece in pieces for token in (_tag(piece) if at % 2 else literal(piece))]
+    return tokens if any(token.kind == BLOCK for token in tokens) else [Token(UNCLOSED, "")]
+
+
+def _tag(piece: str) -> list[Token]:
+    if (variable := _VARIABLE.fullmatch(piece)) is not None:
+        return [Token(VARIABLE, variable[1])]
+    kind = {"{%": BLOCK, "{#": COMMENT}.get(piece[:2], EXPRESSION)
+    return [Token(kind, piece[2:-2].strip())]
+
+
+def _text(tokens: Iterable[Token]) -> str:
+    return "".join(_pieces(tokens))
+
+
+def _pieces(tokens: Iterable[Token]) -> Iterator[str]:
+    for token in tokens:
+        before, after = ("", "") if token.kind == TEXT else _SIGNS.get(token.kind, ("{{", "}}"))
+        yield f"{before}{token.body}{after}"
+
+
+_NO_VARIABLE: Final = "text, and no variable"
+_GRAMMAR: Final = Grammar(
+    name="MLflow's double braces",
+    tokens=_tokens,
+    text=_text,
+    shown=_VARIABLE.findall,
+    variable="{{name}}, {{ name }} of letters, digits and _",
+    opening="{%",
+    constructs=(
+        Construct(
+            name="Jinja2",
+            kinds=frozenset({BLOCK, EXPRESSION, COMMENT}),
+            words="all of Jinja2, where {% and %} stand in the text",
+        ),
+    ),
+    names=dict.fromkeys((SPACE, BRACE, SIGN, BRACKET, DIGITS), _NO_VARIABLE),
+    literal=(
+        ("literal {{name}}", "it would become a variable, and there is no escape"),
+        ("literal {% with %}", "the whole text would be read as Jinja2"),
+    ),
+)
+
+
+# ---- parameters ------------------------------------------------------------------------------------------------------
+
+_WRAPPED: Final = "response"
+"""What a schema that comes without a name is called, where one is needed."""
+_OPENAI_FORMATS: Final = ("text", "json_object", "json_schema")
+
+
+def _is_openai(value: Json) -> bool:
+    """Whether it has the form that OpenAI takes."""
+    return isinstance(value, dict) and value.get("type") in _OPENAI_FORMATS
+
+
+def _from_schema(value: Json) -> Json:
+    """Clients of MLflow write a bare JSON schema; others name it."""
+    if not isinstance(value, dict) or _is_openai(value):
+        return value
+    return {"type": "json_schema", "json_schema": {"name": _WRAPPED, "schema": value}}
+
+
+def _to_schema(value: Json) -> Json:
+    """Exactly what the other way makes becomes bare again; all else stays."""
+    match value:
+        case {"type": "json_schema", "json_schema": {"name": str(name), "schema": dict(schema), **inner}, **outer} if (
+            name == _WRAPPED and not inner and not outer and not _is_openai(schema)
+        ):
+            return schema
+    return value
+
+
+MLFLOW: Final = Dialect(
+    name="mlflow",
+    registry="MLflow",
+    grammar=_GRAMMAR,
+    parameters=ParameterNames(
+        known={
+            "stop_sequences": Parameter(neutral="stop"),
+            "response_format": Parameter(
+                neutral="response_format",
+                read=_from_schema,
+                write=_to_schema,
+                own=", also a bare JSON schema",
+            ),
+        },
+        open=True,
+    ),
+    chat=Chat(messages=True, parts=frozenset({"text", "image_url", "input_audio", "reasoning"})),
+    metadata=MetadataRule(says="tags; what is no text as JSON in one of them"),
+)
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+LONGEST_NAME: Final = 256
+"""Of its columns, which sqlite does not hold to and other databases do."""
+NAMES: Final = NameRule(
+    says="in MLflow a name has letters A to Z, digits, and the signs _ . - alone, and at most 256 characters",
+    takes=lambda name: re.fullmatch(r"[A-Za-z0-9_.-]+", name) and name not in (".", "..") and len(name) <= LONGEST_NAME,
+)
+_RESERVED: Final = re.compile(r"latest|v\d+", re.IGNORECASE)
+ALIASES: Final = NameRule(
+    says="in MLflow an alias has letters, digits, _ and - alone, and is neither latest nor v with a number",
+    takes=lambda name: re.fullmatch(r"[\w-]{1,255}", name) and not _RESERVED.fullmatch(name),
+)
