@@ -29,6 +29,9 @@ TABLE: Final = (
 REGISTRIES: Final[Mapping[str, Registry]] = {registry.kind: registry for registry in TABLE}
 """By the word that stands for it in a migration file; the first is meant where none stands there."""
 DIALECTS: Final[Mapping[str, Dialect]] = {
-    registry.can.dialect.name: registry.can.dialect for registry in TABLE if registry.can.dialect is not None
+    one.name: one
+    for registry in TABLE
+    if registry.can.dialect is not None
+    for one in (registry.can.dialect, *registry.can.dialect.variants)
 }
 """By the word that stands for it in files."""
