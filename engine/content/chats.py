@@ -43,7 +43,7 @@ def _text(prompt: Prompt, way: Way) -> Carried:
     tokens = way.source.grammar.tokens(prompt.text)
     if refused := [*refusals(tokens, way), *_read_otherwise(prompt, way.source, [])]:
         return Carried(refused=refused)
-    text = prompt.text if way.same_grammar else way.target.grammar.text(tokens)
+    text = way.written(prompt.text, tokens)
     names = tuple(names_in(tokens))
     if way.target.chat.text:
         return Carried(text, names, list(_like_messages(text, tokens, way)))
@@ -240,4 +240,4 @@ def _mapped(value: Json, change: Callable[[str], str]) -> Json:
 
 
 def _rewritten(text: str, *, way: Way) -> str:
-    return way.target.grammar.text(way.source.grammar.tokens(text))
+    return way.written(text, way.source.grammar.tokens(text))
