@@ -28,7 +28,7 @@ from engine.http.limiter import RateLimiter
 from engine.http.responses import Answer, Request, Special
 from engine.version import __version__
 
-__all__ = ["Auth", "Client", "KeyAuth", "RequestLimits", "Timing", "open_client"]
+__all__ = ["Auth", "Client", "KeyAuth", "NoAuth", "RequestLimits", "Timing", "open_client"]
 
 KEEP_ALIVE: Final = 4.0
 """Seconds an idle connection is kept: below the 5 s after which many servers close theirs. A request that leaves on a
@@ -51,6 +51,18 @@ class KeyAuth:
 
     async def refresh(self, stale: Mapping[str, str]) -> bool:
         """There is no other key."""
+        return False
+
+
+class NoAuth:
+    """For a registry that is open to all, and for the request that gets a token."""
+
+    def headers(self) -> Mapping[str, str]:
+        """None."""
+        return {}
+
+    async def refresh(self, stale: Mapping[str, str]) -> bool:
+        """There is nothing to refresh."""
         return False
 
 

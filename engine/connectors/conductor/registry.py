@@ -36,7 +36,7 @@ from engine.connectors.endpoint import Opening
 from engine.connectors.outcomes import outcome
 from engine.errors import Gone, Rejected, Stop, Transient, UnknownOutcome
 from engine.http.responses import Special
-from engine.http.session import Client
+from engine.http.session import Client, NoAuth
 from engine.lossless_json import decode, encode
 from engine.model import (
     MARK_KEY,
@@ -64,18 +64,6 @@ LISTABLE: Final = 2_000
 _SCRATCH_MARK: Final = (MARK_KEY, "0" * 16)
 _SCRATCH_SAMPLING: Final = {"temperature": 0.5, "topP": 0.5}
 _AI_MODELS: Final = {"type": "AI_MODEL"}
-
-
-class NoAuth:
-    """For the request that gets a token."""
-
-    def headers(self) -> Mapping[str, str]:
-        """None."""
-        return {}
-
-    async def refresh(self, stale: Mapping[str, str]) -> bool:
-        """There is nothing to refresh."""
-        return False
 
 
 class TokenAuth:
