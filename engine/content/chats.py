@@ -30,7 +30,7 @@ class Carried:
 
 def carried(prompt: Prompt, way: Way, how: str) -> Carried:
     """The text of a prompt at the end of its way; `how` a chat becomes one text, where that is all that is kept."""
-    messages = _messages(prompt.text) if way.source.chat.messages else None
+    messages = messages_in(prompt.text) if way.source.chat.messages else None
     if messages is None:
         return _text(prompt, way)
     return _chat(prompt, messages, way) if way.target.chat.messages else _one_text(prompt, messages, way, how)
@@ -57,7 +57,7 @@ def _like_messages(text: str, tokens: Sequence[Token], way: Way) -> Iterator[str
     """Whether a text that is no chat would be read as one, there or when it comes back."""
     back = text if way.same_grammar else way.source.grammar.text(tokens)
     for one, written in ((way.target, text), (way.source, back)):
-        if one.chat.messages and _messages(written) is not None:
+        if one.chat.messages and messages_in(written) is not None:
             yield f"the text is a JSON list with roles, which {one.registry} reads as messages: reword it at the source"
             return
 
@@ -79,7 +79,7 @@ _CALLS: Final = ("tool_calls", "function_call", "tool_call_id")
 _ADVICE: Final = "leave the prompt out, or change it at the source"
 
 
-def _messages(text: str) -> list[Message] | None:
+def messages_in(text: str) -> list[Message] | None:
     """The messages, where the text is a chat; else None."""
     if not text.lstrip().startswith("["):
         return None
