@@ -527,6 +527,8 @@ class Abilities:
     """What makes a version the published one: a state, a label, alias or tag that stands on it, or being the newest."""
     labels: Labels = "written"
     """Versions carry labels: none, read (whose they are is not ours to say), or written."""
+    label_names: NameRule | None = None
+    """Which labels are put on versions, without a rule any; others stay behind. Never the one that publishes."""
     history: bool = True
     """Earlier versions stay readable."""
     retracts: bool = False
@@ -548,6 +550,15 @@ class Abilities:
     def stages(self) -> bool:
         """A new version is not the published one until somebody says so."""
         return self.published != "newest"
+
+    @property
+    def pins(self) -> bool:
+        """What publishes a version is put on it by name; a create may end before it has put it on."""
+        return self.published in ("label", "alias", "tag")
+
+    def carries(self, label: str) -> bool:
+        """Whether a replica gets this label of its source."""
+        return self.labels == "written" and (self.label_names is None or bool(self.label_names.takes(label)))
 
     @property
     def unique(self) -> bool:

@@ -303,7 +303,7 @@ class Migration(Part):
     @classmethod
     def _with_a_place_for_it(cls, select: Selection, info: ValidationInfo) -> Selection:
         target = info.data.get("target")
-        if select.version == "all" and target is not None and not REGISTRIES[target.kind].can.history:
+        if select.version == "all" and target is not None and not target.able(REGISTRIES[target.kind].can).history:
             raise ValueError(f"kind {target.kind} keeps one version of a prompt: set version to published or latest")
         return select
 
@@ -312,7 +312,7 @@ class Migration(Part):
     def _live_at_once(cls, publish: bool | None, info: ValidationInfo) -> bool | None:
         target = info.data.get("target") or info.data.get("source")
         staged = publish is False or (publish is None and info.data.get("mode") == "update")
-        if target is not None and staged and not REGISTRIES[target.kind].can.stages:
+        if target is not None and staged and not target.able(REGISTRIES[target.kind].can).stages:
             raise ValueError(f"in kind {target.kind} what is written is live at once: say publish: true")
         return publish
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from engine.content.templates import joined, literal, names_in, variables_of
-from engine.content.way import Way, cut, refusals
+from engine.content.way import Way, cut, refusals, written
 from engine.lossless_json.numbers import dumps, loads
 from engine.model import Dialect, Grammar, Json, Prompt, Token
 
@@ -30,7 +30,7 @@ class Carried:
 
 def carried(prompt: Prompt, way: Way, how: str) -> Carried:
     """The text of a prompt at the end of its way; `how` a chat becomes one text, where that is all that is kept."""
-    messages = messages_in(prompt.text) if way.source.chat.messages else None
+    messages = messages_of(prompt.text) if way.source.chat.messages else None
     if messages is None:
         return _text(prompt, way)
     return _chat(prompt, messages, way) if way.target.chat.messages else _one_text(prompt, messages, way, how)
@@ -43,7 +43,7 @@ def _text(prompt: Prompt, way: Way) -> Carried:
     tokens = way.source.grammar.tokens(prompt.text)
     if refused := [*refusals(tokens, way), *_read_otherwise(prompt, way.source, [])]:
         return Carried(refused=refused)
-    text = way.written(prompt.text, tokens)
+    text = written(prompt.text, tokens, way)
     names = tuple(names_in(tokens))
     if way.target.chat.text:
         return Carried(text, names, list(_like_messages(text, tokens, way)))
@@ -56,8 +56,8 @@ def _text(prompt: Prompt, way: Way) -> Carried:
 def _like_messages(text: str, tokens: Sequence[Token], way: Way) -> Iterator[str]:
     """Whether a text that is no chat would be read as one, there or when it comes back."""
     back = text if way.same_grammar else way.source.grammar.text(tokens)
-    for one, written in ((way.target, text), (way.source, back)):
-        if one.chat.messages and messages_in(written) is not None:
+    for one, there in ((way.target, text), (way.source, back)):
+        if one.chat.messages and messages_of(there) is not None:
             yield f"the text is a JSON list with roles, which {one.registry} reads as messages: reword it at the source"
             return
 
@@ -79,7 +79,7 @@ _CALLS: Final = ("tool_calls", "function_call", "tool_call_id")
 _ADVICE: Final = "leave the prompt out, or change it at the source"
 
 
-def messages_in(text: str) -> list[Message] | None:
+def messages_of(text: str) -> list[Message] | None:
     """The messages, where the text is a chat; else None."""
     if not text.lstrip().startswith("["):
         return None
@@ -178,9 +178,9 @@ def _chat(prompt: Prompt, messages: Sequence[Message], way: Way) -> Carried:
     refused += _read_otherwise(prompt, way.source, messages)
     if refused:
         return Carried(refused=refused)
-    written = kept if way.same_grammar else _mapped(kept, partial(_rewritten, way=way))
+    after = kept if way.same_grammar else _mapped(kept, partial(_rewritten, way=way))
     return Carried(
-        prompt.text if written == messages else dumps(written, ensure_ascii=False),
+        prompt.text if after == messages else dumps(after, ensure_ascii=False),
         tuple(dict.fromkeys(name for each in tokens for name in names_in(each))),
         losses=[f"messages.{key}" for key in {key for one in messages for key in _lost(one, way.target)}],
         notes=_lines_note(messages, way.target),
@@ -240,4 +240,4 @@ def _mapped(value: Json, change: Callable[[str], str]) -> Json:
 
 
 def _rewritten(text: str, *, way: Way) -> str:
-    return way.written(text, way.source.grammar.tokens(text))
+    return written(text, way.source.grammar.tokens(text), way)

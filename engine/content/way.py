@@ -43,10 +43,11 @@ class Way:
         """A text stays as it is, byte for byte."""
         return self.source.grammar == self.target.grammar
 
-    def written(self, text: str, tokens: Sequence[Token]) -> str:
-        """The text of these tokens in the other grammar; where that reads the same in it already, as it is."""
-        grammar = self.target.grammar
-        return text if self.same_grammar or grammar.tokens(text) == tokens else grammar.text(tokens)
+
+def written(text: str, tokens: Sequence[Token], way: Way) -> str:
+    """The text, which has these tokens, in the other grammar; byte for byte where that reads it alike."""
+    alike = way.same_grammar or list(way.target.grammar.tokens(text)) == list(tokens)
+    return text if alike else way.target.grammar.text(tokens)
 
 
 # ---- what cannot be said in the other dialect ------------------------------------------------------------------------
@@ -117,28 +118,25 @@ def odd_names(way: Way) -> Iterator[tuple[str, re.Pattern[str], str]]:
 
 
 def _changed(tokens: Sequence[Token], way: Way) -> Iterator[str]:
-    """The first tag that the target would read out of the text though it is none, or another one; or would not read."""
-    grammar = way.target.grammar
-    found = grammar.tokens(grammar.text(tokens))
+    """The first tag that the target would read out of the text though it is none, or another one; else the first that
+    it would take for text.
+    """
+    target, source = way.target.grammar, way.source.grammar
+    found = target.tokens(target.text(tokens))
     at = next((at for at, (one, other) in enumerate(zip_longest(tokens, found)) if one != other), None)
     if at is None:
         return
-    if (lost := _unread(tokens[at : at + 2], found[at : at + 1])) is not None:
-        here = f"{way.target.registry} would take {_shown(lost, way.source.grammar)} ({lost.kind}) for text"
-        yield f"{here}, for its name or what stands before it: rename it or reword the text at the source"
-        return
-    tag = next(token for token in found[at:] if token.kind != TEXT)
-    there = f"{way.target.registry} would read {_shown(tag, grammar)} ({tag.kind}) in the text"
-    yield f"{there}, which is no such tag here and cannot be escaped there: reword it at the source"
-
-
-def _unread(tokens: Sequence[Token], found: Sequence[Token]) -> Token | None:
-    """The tag that the other grammar took for text, where the two readings part; None: it reads a tag there."""
-    tag = next((token for token in tokens if token.kind != TEXT), None)
-    if tag is None or (found and found[0].kind != TEXT):
-        return None
-    begins = not found or found[0].body.startswith(tokens[0].body)
-    return tag if tokens[0] is tag or begins else None
+    rest = [one for one in found[at:] if one.kind != TEXT]
+    lost = next((one for one in tokens[at:] if one.kind != TEXT and one not in rest), None)
+    new = next((one for one in rest if one not in tokens[at:]), rest[0] if rest and lost is None else None)
+    if new is not None:
+        there = f"{way.target.registry} would read {_shown(new, target)} ({new.kind}) in the text"
+        yield f"{there}, which is no such tag here and cannot be escaped there: reword it at the source"
+    elif lost is not None:
+        there = f"{_shown(lost, source)} ({lost.kind}) would be plain text in {way.target.registry}"
+        yield f"{there}, which knows no such name: rename the variable at the source"
+    else:
+        yield f"{way.target.registry} would read some of the text otherwise than it stands: reword it at the source"
 
 
 def _shown(token: Token, grammar: Grammar) -> str:

@@ -54,8 +54,9 @@ class KeyAuth:
         return False
 
 
+@dataclass(frozen=True)
 class NoAuth:
-    """For a registry that is open to all, and for the request that gets a token."""
+    """No key: for a registry that is open, and for the request that gets a token."""
 
     def headers(self) -> Mapping[str, str]:
         """None."""

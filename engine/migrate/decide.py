@@ -189,10 +189,12 @@ class _Case:
         return self.record
 
     def _notes(self, draft: Prepared) -> tuple[str, ...]:
-        labels = draft.replica.source.labels
-        if not labels or self.job.target.can.labels == "written" or "labels" in self.job.target.fields:
+        can = self.job.target.can
+        labels = [one for one in draft.replica.source.labels if not can.carries(one)]
+        if not labels or "labels" in self.job.target.fields:
             return draft.rewritten.notes
-        return (*draft.rewritten.notes, f"the target has no labels; these stay behind: {', '.join(labels)}")
+        why = "the target has no labels" if can.label_names is None else can.label_names.says
+        return (*draft.rewritten.notes, f"{why}; these stay behind: {', '.join(labels)}")
 
     async def _replica(self) -> Prompt | None:
         target_id = self._record.target_id

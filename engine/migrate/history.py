@@ -39,17 +39,19 @@ async def _label_replica(job: Job, flow: Flow, task: Task, whose: Mapping[str, J
     for version in reversed(await job.target.versions(target_id)):
         if record.was_made_as(digest(await job.target.fetch(target_id, version.ref))):
             await label(job, flow, target_id, version.id, source.labels)
+            if job.puts_out and (await job.target.fetch(target_id)).version == version.ref:
+                await job.target.publish(target_id, version.ref)  # what says so may be missing
             break
     else:
-        if source.labels:
-            names = ", ".join(source.labels)
+        if job.labels_follow(source):
+            names = ", ".join(filter(job.target.can.carries, source.labels))
             raise Rejected(f"no version of it is as it was made, so these labels stay behind: {names}", error="differs")
     await flow.record(entries.finished(whose, target_id, None, now=flow.clock()))
 
 
 async def label(job: Job, flow: Flow, target_id: str, version_id: str, names: Sequence[str]) -> None:
     """Puts these labels on a version, made where they are not there."""
-    for name in names:
+    for name in filter(job.target.can.carries, names):
         await job.target.label(target_id, version_id, await flow.labels.id_of(job.target, name))
 
 
@@ -104,7 +106,8 @@ class _History:
             made = await put_and_prove(self.job, self.flow, ready)
             if made is None:
                 return False
-        if (labels := draft.replica.source.labels) and self.job.target.can.labels == "written":
+        labels = draft.replica.source.labels
+        if any(map(self.job.target.can.carries, labels)):
             ids = {version.ref: version.id for version in await self.job.target.versions(self.target_id)}
             await label(self.job, self.flow, self.target_id, ids[made], labels)
         await self.flow.record(entries.version(self.whose, self.target_id, source, made))
@@ -127,7 +130,7 @@ class _History:
             if self.copies[published] != newest and not await self._bring(published, draft, before, []):
                 return
         made = self.copies[published]
-        if self.job.publish and before.version != made and self.job.target.can.stages:
+        if self.job.publish and self.job.target.can.stages and (self.job.puts_out or before.version != made):
             await self.job.target.publish(self.target_id, made)
         if self.begun:
             await self.flow.record(entries.finished(self.whose, self.target_id, draft, now=self.flow.clock()))

@@ -68,7 +68,12 @@ class Job:
 
     def labels_follow(self, source: Prompt) -> bool:
         """Whether it has labels that its replica can carry."""
-        return bool(source.labels) and self.target.can.labels == "written"
+        return any(map(self.target.can.carries, source.labels))
+
+    @property
+    def puts_out(self) -> bool:
+        """Whether what publishes a version has to be put on those that are made."""
+        return self.publish and self.target.can.pins
 
     def is_replica(self, prompt: Prompt) -> bool:
         """Whether this migration made it: then it is no source, whatever it is called by now."""

@@ -52,7 +52,7 @@ async def settle(job: Job, flow: Flow, tasks: Sequence[Task]) -> None:
         whose = entries.origin(task.row, job.ends.source.collections)
         if task.adopt is not None:
             match = task.adopt.match
-            pending = job.select.version == "all" or task.adopt.labelled
+            pending = job.select.version == "all" or task.adopt.labelled or job.puts_out
             source, now = task.adopt.source, flow.clock()
             await flow.record(entries.adopted(whose, task.row, source, match.row, match.mark, now=now, pending=pending))
             if pending:

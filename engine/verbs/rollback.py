@@ -197,7 +197,9 @@ class _Undoing:
             wanted = replace(wanted, collection=first.get("before_collection"))
         if current.name == last.get("name"):  # else somebody renamed it since
             wanted = replace(wanted, name=first.get("before_name") or current.name)
-        head = frozenset(name for name in ("name", "collection") if getattr(wanted, name) != getattr(current, name))
+        # what a prompt has in each version came back with the version
+        once = target.can.once & {"name", "collection"}
+        head = frozenset(name for name in once if getattr(wanted, name) != getattr(current, name))
         if head and target.can.stages:
             replica = make_replica(current, wanted, migration=self.job.migration, registry="", mark_in="nowhere")
             outcome = await target.update(current.id, target.encode_update(replica, head), no_intent)

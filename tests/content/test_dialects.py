@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from itertools import permutations
 from typing import Any
@@ -11,9 +12,9 @@ import pytest
 
 from engine.connectors import DIALECTS
 from engine.content.dialects import described, table
-from engine.content.templates import F_STRING, MUSTACHE
+from engine.content.templates import F_STRING, MUSTACHE, joined, literal
 from engine.content.translate import Translated, translate
-from engine.model import Chat, Dialect, Json, MetadataRule, Parameter, ParameterNames, Prompt
+from engine.model import Chat, Dialect, Json, MetadataRule, Parameter, ParameterNames, Prompt, Token
 
 TOY = Dialect(
     name="toy",
@@ -42,7 +43,22 @@ PLAIN = Dialect(
     chat=Chat(messages=True, parts=frozenset({"text", "image_url"})),
 )
 """Mustache without sections, and with messages that may have images."""
-KNOWN = {**DIALECTS, "toy": TOY, "plain": PLAIN}
+WORD = re.compile(r"\{\{ *(\w+) *\}\}")
+
+
+def words_of(text: str) -> list[Token]:
+    return joined([Token("variable", one)] if at % 2 else literal(one) for at, one in enumerate(WORD.split(text)))
+
+
+WORDS = Dialect(
+    name="words",
+    registry="Words",
+    grammar=replace(MUSTACHE, name="words", tokens=words_of, constructs=(), names={}),
+    parameters=ParameterNames(),
+    chat=Chat(messages=True),
+)
+"""Double braces around a word alone; all else is text."""
+KNOWN = {**DIALECTS, "toy": TOY, "plain": PLAIN, "words": WORDS}
 
 
 def prompt(text: Json, dialect: str = "portkey", **more: Any) -> Prompt:
@@ -136,6 +152,19 @@ def test_a_name_that_both_read_alike_may_be_odd() -> None:
 )
 def test_a_name_that_is_read_otherwise_is_refused_by_name(text: str, what: str) -> None:
     assert what in " ".join(sorted(go(prompt(text), "toy").refused[0].split(", which is ")))
+
+
+@pytest.mark.parametrize("text", ["{{ a }} and {{b}}", json.dumps([SYSTEM, {**USER, "content": "{{ a }}"}], indent=1)])
+def test_what_another_grammar_reads_alike_stays_byte_for_byte(text: str) -> None:
+    there = go(prompt(text), "words")
+    assert (there.prompt.text, there.refused) == (text, ())
+    assert go(there.prompt, "portkey").prompt.text == text
+
+
+@pytest.mark.parametrize("text", ["{{a-b}}", "Hi {{a-b}}, {{c}}", "{{c}} {{a-b}}!"])
+def test_a_variable_that_would_be_plain_text_is_refused_by_name(text: str) -> None:
+    (why,) = go(prompt(text), "words").refused
+    assert "{{a-b}} (variable) would be plain text in Words" in why
 
 
 @pytest.mark.parametrize("text", ["{x!r}", "{x:>8}", "{", "a } b", "{}", "{a.b}"])

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from engine.connectors.phoenix.messages import KEYS, complaints
 from engine.connectors.phoenix.parameters import EXTRA_BODY, PROVIDERS, Family, Placed, family_of, place
-from engine.content.chats import messages_in
+from engine.content.chats import messages_of
 from engine.content.templates import BRACE, BRACKET, DOT, F_STRING, SIGN, SPACE, UNCLOSED, VARIABLE, literal
 from engine.lossless_json.numbers import dumps
 from engine.model import Chat, Dialect, Fitted, Grammar, Json, NameRule, ParameterNames, Prompt, Token
@@ -118,7 +118,7 @@ def choice_of(choice: Json) -> Json:
 
 def _without_developers(prompt: Prompt) -> tuple[Prompt, tuple[str, ...]]:
     """Anthropic has no such role, and Phoenix's client cannot render it: it becomes `system`, a loss by name."""
-    messages = messages_in(prompt.text) if prompt.provider == _ANTHROPIC and "developer" in prompt.text else None
+    messages = messages_of(prompt.text) if prompt.provider == _ANTHROPIC and "developer" in prompt.text else None
     if messages is None or all(one["role"] != "developer" for one in messages):
         return prompt, ()
     renewed = [{**one, "role": "system"} if one["role"] == "developer" else one for one in messages]
@@ -126,7 +126,7 @@ def _without_developers(prompt: Prompt) -> tuple[Prompt, tuple[str, ...]]:
 
 
 def _refused(prompt: Prompt, family: Family, fields: dict[str, Json]) -> Iterator[str]:
-    messages = messages_in(prompt.text)
+    messages = messages_of(prompt.text)
     yield from complaints(messages or ())
     if family.needed and family.needed not in fields:
         yield (
@@ -155,7 +155,7 @@ def _texts(value: Json) -> Iterator[str]:
 def _notes(prompt: Prompt) -> Iterator[str]:
     if not prompt.provider:
         yield f"it has no provider, and Phoenix takes none without: {UNTOLD} is written, and remembered as none"
-    if messages_in(prompt.text) is None:
+    if messages_of(prompt.text) is None:
         yield "its text becomes the message of a user, and is remembered as a text: Phoenix keeps chats alone"
 
 

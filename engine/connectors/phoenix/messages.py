@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from engine.content.chats import messages_in
+from engine.content.chats import messages_of
 from engine.content.layouts import PLAIN, laid_out, layout_of
 from engine.model import Json
 
@@ -34,7 +34,7 @@ class Unwritable(Exception):
 
 def template_of(text: str) -> tuple[list[Message], dict[str, Json]]:
     """What is sent for this text, and what has to be remembered so that it comes back. Raises Unwritable."""
-    messages = messages_in(text)
+    messages = messages_of(text)
     if messages is None:
         return [{"role": "user", "content": text}], {"text": True}
     written = [_written(at, one) for at, one in enumerate(messages, 1)]
