@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -10,6 +11,7 @@ from pydantic import Field, field_validator
 from engine.connectors.endpoint import Endpoint
 from engine.connectors.fields import Secret, Text, Url, is_sandbox
 from engine.connectors.phoenix.dialect import NAMES
+from engine.model import Abilities, NameRule
 
 NEWEST = "newest"
 """In the place of a tag: the newest version is the published one."""
@@ -41,6 +43,17 @@ class PhoenixEndpoint(Endpoint):
         if not NAMES.takes(tag):
             raise ValueError(f"is no tag of Phoenix: {NAMES.says}")
         return tag
+
+    def able(self, can: Abilities) -> Abilities:
+        """Where the newest version counts, a new one is live at once. Else the tag that publishes is no label."""
+        own = self.published_by
+        if own == NEWEST:
+            return replace(can, published="newest")
+        rule = NameRule(
+            says=f"{NAMES.says}, and {own} says what is published there",
+            takes=lambda name: name != own and NAMES.takes(name),
+        )
+        return replace(can, label_names=rule)
 
     @property
     def keys(self) -> tuple[str, ...]:

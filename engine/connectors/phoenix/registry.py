@@ -27,7 +27,6 @@ from engine.content.digest import make_replica, read_mark
 from engine.errors import Gone, Rejected, Stop, Transient, UnknownOutcome
 from engine.http.responses import Special
 from engine.http.session import Client, KeyAuth, NoAuth
-from engine.log import log
 from engine.lossless_json import decode, encode
 from engine.model import (
     Abilities,
@@ -73,7 +72,7 @@ async def connect(end: PhoenixEndpoint, opening: Opening) -> AsyncIterator[Phoen
     """A server under its own client."""
     auth = KeyAuth("Authorization", f"Bearer {end.keys[0]}") if end.keys else NoAuth()
     async with opening.client(end.address, auth, secrets=end.keys, errors=ERRORS) as client:
-        yield Phoenix(client, published_by=end.published_by)
+        yield Phoenix(client, end)
 
 
 class Phoenix:
@@ -85,6 +84,7 @@ class Phoenix:
         own_ids=False,
         taken="appends",
         published="tag",
+        label_names=NAMES,
         renames=False,
         once=frozenset({"collection"}),
         dated=False,
@@ -94,13 +94,12 @@ class Phoenix:
         "name text collection model provider parameters tools tool_choice metadata description".split()
     )
 
-    def __init__(self, client: Client, *, published_by: str) -> None:
+    def __init__(self, client: Client, end: PhoenixEndpoint) -> None:
+        self.can = end.able(type(self).can)
         self._client = client
-        self._tag = None if published_by == NEWEST else published_by
+        self._tag = None if end.published_by == NEWEST else end.published_by
         self._heads: dict[str, Head] = {}
         """What prompts have besides versions, by name, as the last listing or our own writes say."""
-        if self._tag is None:
-            self.can = replace(type(self).can, published="newest")
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
@@ -180,19 +179,13 @@ class Phoenix:
         raise Rejected("Phoenix takes no version out of a history", error="kept")
 
     async def label(self, target_id: str, version_id: str, label_id: str) -> None:
-        """POST /v1/prompt_versions/{id}/tags; not the tag that says which version is published."""
-        if label_id == self._tag:
-            log.warning("label.left_out", target_id=target_id, label=label_id, reason="it says what is published there")
-            return
+        """POST /v1/prompt_versions/{id}/tags."""
         await self._put_tag(version_id, label_id)
 
     async def create_label(self, name: str) -> str:
         """A tag is its word. Rejected for a word that none can be."""
-        if not NAMES.takes(name):
-            raise Rejected(
-                f"the label {name!r} cannot be a tag of Phoenix: rename it at the source. {NAMES.says}",
-                error="bad_label",
-            )
+        if (rule := self.can.label_names) is not None and not rule.takes(name):
+            raise Rejected(f"the label {name!r} cannot be put on a version: {rule.says}", error="bad_label")
         return name
 
     async def describe(self, target_id: str, description: str) -> None:
