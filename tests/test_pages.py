@@ -86,9 +86,10 @@ ENDS: dict[str, dict[str, Any]] = {
         "key_id": "${CONDUCTOR_KEY_ID}",
         "key_secret": "${CONDUCTOR_KEY_SECRET}",
     },
+    "phoenix": {"kind": "phoenix", "base_url": "http://localhost:6006"},
     "files": {"kind": "files", "path": "prompts"},
 }
-KEYS = {"PORTKEY_API_KEY": "pk", "CONDUCTOR_KEY_ID": "id", "CONDUCTOR_KEY_SECRET": "ck"}
+KEYS = {"PORTKEY_API_KEY": "pk", "PHOENIX_API_KEY": "xk", "CONDUCTOR_KEY_ID": "id", "CONDUCTOR_KEY_SECRET": "ck"}
 
 
 def file_with(key: str) -> dict[str, Any]:

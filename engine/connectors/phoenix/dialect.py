@@ -14,7 +14,7 @@ from typing import Any, Final
 from engine.connectors.phoenix.messages import KEYS, complaints
 from engine.connectors.phoenix.parameters import EXTRA_BODY, PROVIDERS, Family, Placed, family_of, place
 from engine.content.chats import messages_of
-from engine.content.templates import BRACE, BRACKET, DOT, F_STRING, SIGN, SPACE, UNCLOSED, VARIABLE, literal
+from engine.content.templates import BRACE, BRACKET, DIGITS, DOT, F_STRING, SIGN, SPACE, UNCLOSED, VARIABLE, literal
 from engine.lossless_json.numbers import dumps
 from engine.model import Chat, Dialect, Fitted, Grammar, Json, NameRule, ParameterNames, Prompt, Token
 
@@ -22,6 +22,7 @@ from engine.model import Chat, Dialect, Fitted, Grammar, Json, NameRule, Paramet
 
 _TAG: Final = re.compile(r"(?<!\\)\{\{\s*(\w+)\s*\}\}")
 _NO_TAG: Final = "no tag"
+_KINDS: Final = (DOT, SPACE, BRACE, SIGN, BRACKET)
 
 
 def _tokens(text: str) -> list[Token]:
@@ -44,7 +45,7 @@ WORDS: Final = Grammar(
     shown=_TAG.findall,
     variable="{{name}}, {{ name }}",
     opening="{{",
-    names=dict.fromkeys((DOT, SPACE, BRACE, SIGN, BRACKET), _NO_TAG),
+    names=dict.fromkeys(_KINDS, _NO_TAG),
     literal=(
         ("literal {{name}}", "it would become a variable"),
         (r"\ before a variable", "the variable would become text"),
@@ -60,6 +61,7 @@ NOTHING: Final = Grammar(
     shown=lambda text: (),
     variable="none",
     opening="",
+    names=dict.fromkeys((*_KINDS, DIGITS), _NO_TAG),
 )
 
 # ---- what a prompt is as a whole -------------------------------------------------------------------------------------
