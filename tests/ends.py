@@ -10,6 +10,7 @@ from engine.connectors import DIALECTS
 from engine.connectors.conductor.endpoint import ConductorEndpoint
 from engine.connectors.endpoint import Opening
 from engine.connectors.mlflow.endpoint import MlflowEndpoint
+from engine.connectors.phoenix.endpoint import PhoenixEndpoint
 from engine.connectors.portkey.endpoint import PortkeyEndpoint
 from engine.http.client import RequestLimits
 from engine.http.limiter import RateLimiter
@@ -35,3 +36,9 @@ def mlflow(url: str, **more: Any) -> MlflowEndpoint:
 def conductor(url: str, secret: str) -> ConductorEndpoint:
     """A cluster at that address."""
     return ConductorEndpoint.model_construct(base_url=url, key_id=SecretStr("tests"), key_secret=SecretStr(secret))
+
+
+def phoenix(url: str, key: str | None = None, published_by: str = "production") -> PhoenixEndpoint:
+    """A server at that address."""
+    secret = SecretStr(key) if key is not None else None
+    return PhoenixEndpoint.model_construct(base_url=url, api_key=secret, published_by=published_by)

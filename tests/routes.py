@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import httpx
+
 from engine.connectors import DIALECTS
 from engine.connectors.files.format import Document, from_line, from_markdown
 from engine.sandbox import Sandbox
@@ -132,6 +134,78 @@ class Conductor:
 
     def texts(self) -> dict[str, str]:
         return {name: shown(one["template"]) for name, one in self.prompts().items()}
+
+
+@dataclass(frozen=True)
+class Phoenix:
+    """A server of Phoenix, in memory or a real one."""
+
+    url: str
+    tag: str = "production"
+
+    @property
+    def part(self) -> Mapping[str, Any]:
+        return {"kind": "phoenix", "base_url": self.url, "published_by": self.tag}
+
+    @property
+    def _api(self) -> httpx.Client:
+        return httpx.Client(base_url=f"{self.url}/v1/", trust_env=False, timeout=60)
+
+    def rows(self) -> dict[str, Prompt]:
+        """Name -> what a listing says of it."""
+        with self._api as api:
+            rows = api.get("prompts", params={"limit": 10_000}).json()["data"]
+        return _once((one["name"], one) for one in rows)
+
+    def versions(self, name: str) -> list[Prompt]:
+        """Oldest first."""
+        with self._api as api:
+            found: list[Prompt] = api.get(f"prompts/{name}/versions", params={"limit": 1_000}).json()["data"]
+        return found[::-1]
+
+    def published(self, name: str) -> Prompt:
+        """What has the tag, else the newest version."""
+        with self._api as api:
+            answer = api.get(f"prompts/{name}/tags/{self.tag}")
+            found: Prompt = (answer if answer.is_success else api.get(f"prompts/{name}/latest")).json()["data"]
+        return found
+
+    def tags(self, version: str) -> set[str]:
+        with self._api as api:
+            rows = api.get(f"prompt_versions/{version}/tags", params={"limit": 1_000}).json()["data"]
+        return {row["name"] for row in rows}
+
+    def add(self, name: str, text: str, **version: Any) -> None:
+        with self._api as api:
+            body = {"prompt": {"name": name}, "version": phoenix_version(mustache(text), **version)}
+            assert api.post("prompts", json=body).status_code == 200
+
+    def edit(self, name: str, text: str) -> None:
+        """As in its web interface: one more version, which gets the tag."""
+        with self._api as api:
+            tags = [{"name": self.tag}]
+            body = {"version": phoenix_version(mustache(text)), "tags": tags}
+            answer = api.post(f"prompts/{name}/versions", json=body)
+            assert answer.status_code == 201, answer.text
+            made = answer.json()["data"]["id"]
+            assert api.post(f"prompt_versions/{made}/tags", json=tags[0]).status_code == 204
+
+    def texts(self) -> dict[str, str]:
+        found = {name: self.published(name)["template"]["messages"] for name in self.rows()}
+        return {name: shown(messages[0]["content"]) for name, messages in found.items()}
+
+
+def phoenix_version(text: str, **fields: Any) -> Prompt:
+    """A version that the official client could have made."""
+    known = {
+        "model_provider": "OPENAI",
+        "model_name": "gpt-4o",
+        "template_type": "CHAT",
+        "template_format": "MUSTACHE",
+        "template": {"type": "chat", "messages": [{"role": "user", "content": text}]},
+        "invocation_parameters": {"type": "openai", "openai": {}},
+    }
+    return known | fields
 
 
 def _once(pairs: Any) -> dict[str, Prompt]:

@@ -87,12 +87,13 @@ ENDS: dict[str, dict[str, Any]] = {
         "key_secret": "${CONDUCTOR_KEY_SECRET}",
     },
     "mlflow": {"kind": "mlflow", "base_url": "http://127.0.0.1:5000"},
+    "phoenix": {"kind": "phoenix", "base_url": "http://localhost:6006"},
     "files": {"kind": "files", "path": "prompts"},
 }
 TOGETHER = {"mlflow.username": "mlflow.password", "mlflow.password": "mlflow.username"}
 """Keys of an end that need another one beside them."""
 KEYS = {
-    **{"PORTKEY_API_KEY": "pk", "CONDUCTOR_KEY_ID": "id", "CONDUCTOR_KEY_SECRET": "ck"},
+    **{"PORTKEY_API_KEY": "pk", "CONDUCTOR_KEY_ID": "id", "CONDUCTOR_KEY_SECRET": "ck", "PHOENIX_API_KEY": "xk"},
     **{"MLFLOW_TRACKING_TOKEN": "mt", "MLFLOW_TRACKING_USERNAME": "mu", "MLFLOW_TRACKING_PASSWORD": "mp"},
 }
 

@@ -16,6 +16,8 @@ from engine.connectors.files import registry as files
 from engine.connectors.files.endpoint import FilesEndpoint
 from engine.connectors.mlflow import registry as mlflow
 from engine.connectors.mlflow.endpoint import MlflowEndpoint
+from engine.connectors.phoenix import registry as phoenix
+from engine.connectors.phoenix.endpoint import PhoenixEndpoint
 from engine.connectors.portkey import gateway
 from engine.connectors.portkey import registry as portkey
 from engine.connectors.portkey.endpoint import PortkeyEndpoint
@@ -27,11 +29,15 @@ TABLE: Final = (
     ),
     Registry(endpoint=ConductorEndpoint, can=conductor.Conductor.can, connect=conductor.connect),
     Registry(endpoint=MlflowEndpoint, can=mlflow.Mlflow.can, connect=mlflow.connect),
+    Registry(endpoint=PhoenixEndpoint, can=phoenix.Phoenix.can, connect=phoenix.connect),
     Registry(endpoint=FilesEndpoint, can=files.Files.can, connect=files.connect),
 )
 REGISTRIES: Final[Mapping[str, Registry]] = {registry.kind: registry for registry in TABLE}
 """By the word that stands for it in a migration file; the first is meant where none stands there."""
 DIALECTS: Final[Mapping[str, Dialect]] = {
-    registry.can.dialect.name: registry.can.dialect for registry in TABLE if registry.can.dialect is not None
+    one.name: one
+    for registry in TABLE
+    if registry.can.dialect is not None
+    for one in (registry.can.dialect, *registry.can.dialect.variants)
 }
 """By the word that stands for it in files."""

@@ -18,6 +18,7 @@ def table(source: Dialect, target: Dialect, fields: Collection[str]) -> list[tup
         *([("templates", "as they are")] if way.same_grammar else _grammar_rows(way)),
         *_chat_rows(way),
         *_parameter_rows(way),
+        *target.says.items(),
         *_metadata_rows(way),
         *([(", ".join(lost), "a loss")] if lost else []),
     ]
@@ -99,6 +100,7 @@ def described(dialect: Dialect) -> dict[str, str]:
         **{one.neutral: f"{own}{one.own or one.values}" for own, one in parameters.known.items()},
         "other parameters": "kept" if parameters.open else "a loss",
         "default values of variables": "among the parameters" if parameters.defaults else "a loss",
+        **dialect.says,
         "metadata": dialect.metadata.says,
     }
 

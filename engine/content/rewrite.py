@@ -17,7 +17,7 @@ from engine.content.parameters import change_parameters, copied
 from engine.content.selection import find, takes
 from engine.content.translate import translate
 from engine.model import Catalog, Choice, Json, Named, ParameterRules, Prompt, Row, Rule, When
-from engine.model.dialect import Dialect, NameRule
+from engine.model.dialect import Dialect, Fitted, NameRule
 
 ALWAYS: Final = Rule().when
 NO_CHANGE: Final = ParameterRules()
@@ -112,8 +112,10 @@ def rewrite(prompt: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collectio
         notes=tuple(dict.fromkeys((*prompt.notes, *(one.note for one in references if one.note), *pinned, *notes))),
         missing=(*(one.missing for one in references if one.missing), *_absent_integrations(after, ends)),
     )
-    if ends.dialect is not None and prompt.dialect != ends.dialect.name:
+    if ends.dialect is not None and not ends.dialect.takes(prompt.dialect):
         done = _translated(done, ends.dialects[prompt.dialect], ends.dialect, applied)
+    if ends.dialect is not None and ends.dialect.fit is not None and not (done.refused or done.missing):
+        done = _fitted(done, ends.dialect.fit)
     if ends.names is not None and (why := ends.names.refuses(name)) is not None:
         done = replace(done, refused=(why, *done.refused))
     return replace(done, losses=_losses(done, fields), prompt=_placed_in(done.prompt, fields))
@@ -180,6 +182,18 @@ def _translated(done: Rewritten, source: Dialect, target: Dialect, applied: Sequ
         losses=tuple(loss for loss in translated.losses if loss != "messages"),
         notes=(*done.notes, *translated.notes),
         refused=translated.refused,
+    )
+
+
+def _fitted(done: Rewritten, fit: Callable[[Prompt], Fitted]) -> Rewritten:
+    """What of it the target can hold as a whole."""
+    fitted = fit(done.prompt)
+    return replace(
+        done,
+        prompt=fitted.prompt,
+        losses=(*done.losses, *fitted.losses),
+        notes=(*done.notes, *fitted.notes),
+        refused=fitted.refused,
     )
 
 

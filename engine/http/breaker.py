@@ -169,7 +169,7 @@ class CircuitBreaker:
             "check_failed",
             f"The {self._end} answers {call} with {status} and a page that is no JSON: {self._address} is not its API.",
             next=f"Set {self._address} to where the API itself answers (Portkey's ends with /v1, Conductor's with "
-            "/api), then run the same command again.",
+            "/api, Phoenix's with neither), then run the same command again.",
         )
 
     def _listing_too_large(self, verdict: Verdict) -> Stop:

@@ -113,7 +113,7 @@ class ErrorBody(NamedTuple):
 
 
 def error_body(body: bytes) -> ErrorBody | None:
-    """Reads the shapes that registries and gateways use: `error`, then `data`, then the root. None: not JSON."""
+    """Reads the shapes that registries and gateways use: `error`, `data`, the root, `detail`. None: not JSON."""
     try:
         root = decode(body)
     except ValueError:
@@ -124,6 +124,8 @@ def error_body(body: bytes) -> ErrorBody | None:
     places = [place for place in (error, root.get("data"), root) if isinstance(place, dict)]
     message = _first(place.get("message") for place in places)
     code = _first(place.get(key) for place in places for key in ("errorCode", "error_code", "code"))
+    if not message:
+        message = _detail(root.get("detail"))
     if isinstance(error, str):
         # {"error": "NO_SUCH_THING", "message": ..., "code": "403"} and {"error": "what went wrong"}
         own = error if _SURELY_CODE.fullmatch(error) else code or (error if message else None)
@@ -150,6 +152,22 @@ class Special:
         """Whether the row is for this answer."""
         coded = not self.codes or said.code in self.codes
         return status == self.status and coded and self.text.lower() in said.message.lower()
+
+
+_MOST_DETAILS: Final = 3
+
+
+def _detail(value: Json) -> str:
+    """`detail` as FastAPI sends it: a sentence, or what is wrong and where, of which `input` may quote a template."""
+    if isinstance(value, str):
+        return value
+    found = [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+    told = [f"{_place(one.get('loc'))}: {one.get('msg')}" for one in found[:_MOST_DETAILS]]
+    return "; ".join([*told, *([f"and {len(found) - len(told)} more"] if len(found) > len(told) else [])])
+
+
+def _place(loc: Json) -> str:
+    return ".".join(str(part) for part in loc if isinstance(part, str | int)) if isinstance(loc, list) else "it"
 
 
 def _first(values: Iterable[Json]) -> str | None:

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
 from engine.lossless_json.numbers import Number
 from engine.model.dialect import Dialect, NameRule
+from engine.model.prompt import DEFAULT_DIALECT as DEFAULT_DIALECT
+from engine.model.prompt import Inputs as Inputs
+from engine.model.prompt import Prompt as Prompt
 
 Json = Any
 """A decoded JSON value: None, bool, int, float, Number (what these two cannot say), str, list or dict of the same."""
@@ -23,10 +26,6 @@ _NUMBER: Final = re.compile(r"[1-9][0-9]*|0")
 
 MARK_KEY: Final = "promptferry"
 """The key of `Prompt.metadata` under which a replica carries its `Mark`, or the mark's key alone."""
-
-DEFAULT_DIALECT: Final = "portkey"
-"""The dialect of a prompt whose file names none."""
-
 
 # ---- what a registry holds -------------------------------------------------------------------------------------------
 
@@ -57,18 +56,6 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
-    """What a template asks of its caller, as the registry parsed it."""
-
-    variables: Sequence[str] = ()
-    """Every variable, those inside sections too."""
-    sections: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Section -> the variables inside it."""
-    partials: Sequence[str] = ()
-    """Names of the partials whose text the caller supplies: `{{>>name}}`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
     """One version in the history of a prompt."""
 
@@ -96,51 +83,6 @@ def ordinal_of(versions: Sequence[Version], ref: str | None) -> int:
     """Where this one stands among them, also one that was taken out, if it is a number; 0: before them all."""
     known = next((version.ordinal for version in versions if version.ref == ref), None)
     return known if known is not None else int(ref) if ref is not None and _NUMBER.fullmatch(ref) else 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
-    """One version of a prompt, whole. `extra` holds what the connector does not know but the registry gave a value.
-
-    Its repr leaves the content out: a template never reaches a log or a traceback.
-    """
-
-    id: str
-    name: str
-    text: str = field(repr=False)
-    """The template, byte for byte: a single text, or messages as the registry keeps them."""
-    slug: str | None = None
-    collection: str | None = None
-    """Id of the collection."""
-    model: str | None = None
-    provider: str | None = None
-    """Slug of the provider (Portkey: virtual key)."""
-    parameters: Mapping[str, Json] = field(default_factory=dict, repr=False)
-    """Hyperparameters without `model`; may also hold default values of template variables."""
-    functions: Json = field(default=None, repr=False)
-    tools: Json = field(default=None, repr=False)
-    tool_choice: Json = None
-    raw: bool = False
-    """The text is a raw template: rendered first, parsed as JSON afterwards."""
-    metadata: Mapping[str, Json] = field(default_factory=dict, repr=False)
-    description: str | None = None
-    version: str | None = None
-    """`Version.ref` of the one that this is."""
-    updated_at: str | None = None
-    variables: Collection[str] = ()
-    """Names of the template's variables, as the registry parsed them and as the text shows them."""
-    inputs: Inputs = Inputs()
-    parameters_model: str | None = None
-    """The model among the parameters, where it is not `model`."""
-    labels: Sequence[str] = ()
-    """Names of the labels that stand on this version."""
-    integrations: Sequence[str] = ()
-    """Besides provider and model, the others that may run it: `provider:model`, sorted."""
-    dialect: str = DEFAULT_DIALECT
-    """What text and parameters are written in: the name of a `Dialect`."""
-    extra: Mapping[str, Json] = field(default_factory=dict, repr=False)
-    notes: Sequence[str] = ()
-    """What is not copied and is no loss: sharing, archived status."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

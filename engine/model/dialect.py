@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.lossless_json import Json
+from engine.model.prompt import Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,18 @@ class MetadataRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """What of a prompt a registry can hold. `losses`: names, as users know them, of what it cannot; `refused`:
+    sentences on what it must not be written with; `notes`: sentences that fail nothing. None of them quotes a template.
+    """
+
+    prompt: Prompt = field(repr=False)
+    losses: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """How a registry writes its prompts. `name` is its word in files, `registry` the one in sentences."""
 
@@ -125,6 +138,18 @@ class Dialect:
     metadata: MetadataRule = MetadataRule()
     escaped: bool = False
     """Some of its clients write newlines, quotes and other characters out when they save a text."""
+    variants: Sequence[Dialect] = ()
+    """Other ways to write a prompt that the same registry has: what is in one of them is taken as it is."""
+    fit: Callable[[Prompt], Fitted] | None = field(default=None, repr=False)
+    """What a prompt, which is in this dialect, is as a whole, where that hangs on several fields: which parameters
+    there are on its provider. None: what each field keeps is all there is to it.
+    """
+    says: Mapping[str, str] = field(default_factory=dict)
+    """What of `fit` people are told: thing -> what becomes of it."""
+
+    def takes(self, dialect: str) -> bool:
+        """Whether a prompt in the dialect of this name needs no translation."""
+        return dialect == self.name or any(dialect == one.name for one in self.variants)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -144,7 +144,7 @@ class _Undoing:
 
     async def _is_ours(self, current: Prompt, versions: Sequence[Version]) -> bool:
         """Whether what is published is what we wrote, or what was there before us; of what is to be deleted, whether
-        nobody made a draft of it either.
+        nobody made a draft of it either, nor, where a create appends, had the prompt before we came.
         """
         made, found = self.undo.made, digest(current)
         known: Collection[str | None] = {line.get("replica_digest") for line in self._lines}
@@ -153,7 +153,9 @@ class _Undoing:
             return found in known or current.version in refs
         refs |= {FIRST, *made.versions.values()}
         copied = current.version in made.versions.values() and current.name == made.last.get("name")
-        return (found in known or copied) and await self._is_known(versions[-1].ref, refs, known)
+        told = versions if self.job.target.can.taken == "appends" else versions[-1:]
+        ours = [await self._is_known(version.ref, refs, known) for version in told]
+        return (found in known or copied) and all(ours)
 
     async def _is_known(self, version: str, refs: Collection[str | None], known: Collection[str | None]) -> bool:
         """Of an update in doubt nobody knows the version."""

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, Final
 
 import anyio
@@ -188,6 +189,7 @@ class _Pair:
             return await self._against_the_version_copied(source, replica, fields)
         if not fields and job.select.version == "all":
             fields = await self._history()
+        fields += await self._doubled_versions()
         return self._says("differs" if fields else "same", fields)
 
     async def _alone(self) -> Verified:
@@ -232,6 +234,17 @@ class _Pair:
                 continue
             fields += [f"{name} (version {source_version})" for name in self._fields(source, replica)]
         return fields
+
+    async def _doubled_versions(self) -> list[str]:
+        """Where a create appends, one that landed twice: a version of ours that holds what the one before it holds."""
+        target, target_id = self.job.target, self.made.target_id
+        if target.can.taken != "appends" or self.job.in_place:
+            return []
+        versions = await target.versions(target_id)
+        found = [await target.fetch(target_id, version.ref) for version in versions] if len(versions) > 1 else []
+        ours = [(digest(one), self._is_its_mark(read_mark(one.metadata, one.description))) for one in found]
+        pairs = zip(found[1:], pairwise(ours), strict=True) if found else ()
+        return [f"second version {one.version}" for one, (before, it) in pairs if it[1] and before == it]
 
     def _fields(self, source: Prompt, replica: Prompt) -> list[str]:
         prepared = self._draft(source)

@@ -421,7 +421,7 @@ mode: update
         ("source: [x]", "source", "must be a map"),
         ("source: ", "source", "is required"),
         ("source: {base_url: sandbox, workspace: 'a b'}", "source.workspace", "one word"),
-        ("source: {base_url: sandbox, kind: portky}", "source.kind", "must be `portkey`, `conductor`, "),
+        ("source: {base_url: sandbox, kind: portky}", "source.kind", "must be `portkey`, `conductor`,"),
         ("mode: copy", "mode", "must be `replicate` or `update`"),
         ("select: {names: ['']}", "select.names[0]", "must not be empty"),
         ("select: {models: [1]}", "select.models[0]", "put quotes around"),
@@ -733,6 +733,7 @@ def test_there_are_ready_files_and_the_sandbox_needs_no_environment() -> None:
         "portkey-to-conductor",
         "portkey-to-files",
         "portkey-to-mlflow",
+        "portkey-to-phoenix",
         "portkey-two-workspaces",
         "sandbox",
     ]

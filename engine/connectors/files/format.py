@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any, Final
 
 from engine import lossless_json as wire
 from engine.connectors.files.yaml import SPLIT_PAIR, Front, Unreadable, read_front, write_yaml
 from engine.content.digest import digest
+from engine.content.layouts import ASCII, LAYOUTS, laid_out, layout_of
 from engine.content.textfile import NotText, decoded, other_encoding, repeated_key
 from engine.lossless_json.numbers import dumps, loads
 from engine.model import DEFAULT_DIALECT, MARK_KEY, Inputs, Json, Prompt, stored_version, version_ref
@@ -209,13 +210,6 @@ def _stands_as_it_is(text: str) -> bool:
 
 # ---- chats -----------------------------------------------------------------------------------------------------------
 
-_LAYOUTS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "spaced": {"separators": (", ", ": ")},
-    "compact": {"separators": (",", ":")},
-    "indented-2": {"indent": 2},
-    "indented-4": {"indent": 4},
-}
-_ASCII: Final = "ascii"
 _CONTENT_FIRST: Final = "content-first"
 
 
@@ -227,7 +221,7 @@ def _to_sections(text: str) -> tuple[str, str] | None:
         messages = loads(text)
         if not messages or not all(isinstance(message, dict) for message in messages):
             return None
-        layout = next((words for words in _layouts(text) if _dumped(messages, words) == text), None)
+        layout = layout_of(messages, text)
         if layout is None:
             return None
         first = any(next(iter(message), None) == "content" for message in messages)
@@ -236,17 +230,6 @@ def _to_sections(text: str) -> tuple[str, str] | None:
         return (words, body) if _stands_as_it_is(body) and _from_sections(words, body, 1, 1) == text else None
     except (ValueError, RecursionError):
         return None
-
-
-def _layouts(text: str) -> Iterator[str]:
-    for layout, ascii_too in product(_LAYOUTS, (False, True)):
-        if not ascii_too or text.isascii():
-            yield f"{layout} {_ASCII}" if ascii_too else layout
-
-
-def _dumped(messages: list[Json], words: str) -> str:
-    layout, *more = words.split()
-    return dumps(messages, ensure_ascii=_ASCII in more, **_LAYOUTS[layout])
 
 
 def _section(message: dict[str, Json], *, content_first: bool) -> str:
@@ -263,18 +246,16 @@ def _section(message: dict[str, Json], *, content_first: bool) -> str:
 
 def _from_sections(words: Json, body: str, line: int, begin: int) -> str:
     """The text of the chat. `line`: of the key `chat`; `begin`: the first line of the sections."""
-    known = [*_LAYOUTS, _ASCII, _CONTENT_FIRST]
+    known = [*LAYOUTS, ASCII, _CONTENT_FIRST]
     told = words.split() if isinstance(words, str) else []
-    if not told or told[0] not in _LAYOUTS or not set(told) <= set(known):
-        raise Unreadable(
-            line, f"has a `chat` that is not one of {', '.join(_LAYOUTS)}, then {_ASCII}, {_CONTENT_FIRST}"
-        )
+    if not told or told[0] not in LAYOUTS or not set(told) <= set(known):
+        raise Unreadable(line, f"has a `chat` that is not one of {', '.join(LAYOUTS)}, then {ASCII}, {_CONTENT_FIRST}")
     heads = list(_HEAD.finditer(body))
     if not heads or heads[0].start():
         raise Unreadable(begin, "has text before its first message: begin with a line such as --- user ---")
     ends = [*(after.start() for _, after in pairwise(heads)), len(body)]
     message = partial(_message, body, content_first=_CONTENT_FIRST in told, begin=begin)
-    return _dumped([message(head, end) for head, end in zip(heads, ends, strict=True)], " ".join(told))
+    return laid_out([message(head, end) for head, end in zip(heads, ends, strict=True)], " ".join(told))
 
 
 def _message(body: str, head: re.Match[str], end: int, *, content_first: bool, begin: int) -> Json:
