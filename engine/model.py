@@ -412,6 +412,8 @@ class Chat:
     """Keys of a message that are kept; None: all."""
     parts: frozenset[str] | None = None
     """Types of the parts that a content may be a list of; None: all; empty: a content is one text."""
+    spelled: bool = True
+    """The JSON of a chat is kept as it is spelled; else its messages are, and `content/chats.py` spells them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

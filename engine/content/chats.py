@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -30,7 +30,7 @@ class Carried:
 
 def carried(prompt: Prompt, way: Way, how: str) -> Carried:
     """The text of a prompt at the end of its way; `how` a chat becomes one text, where that is all that is kept."""
-    messages = _messages(prompt.text) if way.source.chat.messages else None
+    messages = messages_of(prompt.text) if way.source.chat.messages else None
     if messages is None:
         return _text(prompt, way)
     return _chat(prompt, messages, way) if way.target.chat.messages else _one_text(prompt, messages, way, how)
@@ -43,21 +43,21 @@ def _text(prompt: Prompt, way: Way) -> Carried:
     tokens = way.source.grammar.tokens(prompt.text)
     if refused := [*refusals(tokens, way), *_read_otherwise(prompt, way.source, [])]:
         return Carried(refused=refused)
-    text = prompt.text if way.same_grammar else way.target.grammar.text(tokens)
+    text = _rewritten(prompt.text, way=way)
     names = tuple(names_in(tokens))
     if way.target.chat.text:
-        return Carried(text, names, list(_like_messages(text, tokens, way)))
-    chat = dumps([{"role": "user", "content": text}], ensure_ascii=False)
+        return Carried(text, names, list(_likemessages_of(text, tokens, way)))
+    chat = spelled([{"role": "user", "content": text}])
     return Carried(
         chat, names, notes=[f"its text became the message of a user: {way.target.registry} keeps chats alone"]
     )
 
 
-def _like_messages(text: str, tokens: Sequence[Token], way: Way) -> Iterator[str]:
+def _likemessages_of(text: str, tokens: Sequence[Token], way: Way) -> Iterator[str]:
     """Whether a text that is no chat would be read as one, there or when it comes back."""
     back = text if way.same_grammar else way.source.grammar.text(tokens)
     for one, written in ((way.target, text), (way.source, back)):
-        if one.chat.messages and _messages(written) is not None:
+        if one.chat.messages and messages_of(written) is not None:
             yield f"the text is a JSON list with roles, which {one.registry} reads as messages: reword it at the source"
             return
 
@@ -79,7 +79,7 @@ _CALLS: Final = ("tool_calls", "function_call", "tool_call_id")
 _ADVICE: Final = "leave the prompt out, or change it at the source"
 
 
-def _messages(text: str) -> list[Message] | None:
+def messages_of(text: str) -> list[Message] | None:
     """The messages, where the text is a chat; else None."""
     if not text.lstrip().startswith("["):
         return None
@@ -88,6 +88,22 @@ def _messages(text: str) -> list[Message] | None:
     except (ValueError, RecursionError):
         return None
     return value if all(isinstance(one, dict) and "role" in one for one in value) else None
+
+
+def spelled(messages: Sequence[Message]) -> str:
+    """The one form in which a chat stands in `Prompt.text` where its registry keeps messages and not their JSON."""
+    first = ("content", "role")
+    ordered = [
+        {key: one[key] for key in sorted(one, key=lambda key: (key not in first, key != "role", key))}
+        for one in messages
+    ]
+    return dumps(ordered, ensure_ascii=False)
+
+
+def respelled(prompt: Prompt, target: Dialect) -> Prompt:
+    """The prompt of that dialect with its chat in that form, where that is what comes back."""
+    messages = None if target.chat.spelled or not target.chat.messages else messages_of(prompt.text)
+    return prompt if messages is None else replace(prompt, text=spelled(messages))
 
 
 def _strings(value: Json) -> Iterator[str]:
@@ -118,7 +134,7 @@ def _one_text(prompt: Prompt, messages: Sequence[Message], way: Way, how: str) -
     return Carried(
         text,
         tuple(names_in(tokens)),
-        refused or [*_like_messages(text, tokens, way)],
+        refused or [*_likemessages_of(text, tokens, way)],
         [] if whole else ["messages"],
         [f"{len(numbered)} of its {len(messages)} messages became one text (rewrite.messages: {how})"],
     )
@@ -179,8 +195,9 @@ def _chat(prompt: Prompt, messages: Sequence[Message], way: Way) -> Carried:
     if refused:
         return Carried(refused=refused)
     written = kept if way.same_grammar else _mapped(kept, partial(_rewritten, way=way))
+    same = prompt.text if written == messages else dumps(written, ensure_ascii=False)
     return Carried(
-        prompt.text if written == messages else dumps(written, ensure_ascii=False),
+        same if way.target.chat.spelled else spelled(written),
         tuple(dict.fromkeys(name for each in tokens for name in names_in(each))),
         losses=[f"messages.{key}" for key in {key for one in messages for key in _lost(one, way.target)}],
         notes=_lines_note(messages, way.target),
@@ -240,4 +257,7 @@ def _mapped(value: Json, change: Callable[[str], str]) -> Json:
 
 
 def _rewritten(text: str, *, way: Way) -> str:
-    return way.target.grammar.text(way.source.grammar.tokens(text))
+    """As it is, byte for byte, where that means the same there."""
+    if way.same_grammar or way.target.grammar.tokens(text) == (tokens := way.source.grammar.tokens(text)):
+        return text
+    return way.target.grammar.text(tokens)

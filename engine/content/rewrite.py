@@ -111,7 +111,7 @@ def rewrite(prompt: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collectio
         notes=tuple(dict.fromkeys((*prompt.notes, *(one.note for one in references if one.note), *pinned, *notes))),
         missing=(*(one.missing for one in references if one.missing), *_absent_integrations(after, ends)),
     )
-    if ends.dialect is not None and prompt.dialect != ends.dialect.name:
+    if ends.dialect is not None and (prompt.dialect != ends.dialect.name or not ends.dialect.chat.spelled):
         done = _translated(done, ends.dialects[prompt.dialect], ends.dialect, applied)
     if ends.names is not None and (why := ends.names.refuses(name)) is not None:
         done = replace(done, refused=(why, *done.refused))
