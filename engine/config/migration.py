@@ -312,7 +312,7 @@ class Migration(Part):
     def _live_at_once(cls, publish: bool | None, info: ValidationInfo) -> bool | None:
         target = info.data.get("target") or info.data.get("source")
         staged = publish is False or (publish is None and info.data.get("mode") == "update")
-        if target is not None and staged and not REGISTRIES[target.kind].can.stages:
+        if target is not None and staged and not target.able(REGISTRIES[target.kind].can).stages:
             raise ValueError(f"in kind {target.kind} what is written is live at once: say publish: true")
         return publish
 

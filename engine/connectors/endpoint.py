@@ -101,6 +101,10 @@ class Endpoint(Part):
         """What the file calls the key that is used there."""
         return ""
 
+    def able(self, can: Abilities) -> Abilities:
+        """What the registry can do as this end is set up, which may be less than its kind `can`."""
+        return can
+
     def in_sandbox(self, url: str, key: str) -> Endpoint:
         """The same, as the embedded stand-in serves it at `url`; keys of the file stay."""
         given = {
