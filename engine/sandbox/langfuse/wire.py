@@ -21,6 +21,8 @@ from engine.sandbox.langfuse.project import Langfuse, Pick, Project
 from engine.sandbox.langfuse.store import Filters
 
 PREFIX: Final = "/api/public"
+HEALTH: Final = "/health"
+_VERSIONS: Final = {2: "2.95.9", 3: "3.103.0"}
 _LARGEST_BODY: Final = 1024 * 1024
 _LARGEST_PAGE: Final = 100
 _LARGEST_NUMBER: Final = 2**31 - 1
@@ -91,6 +93,11 @@ async def delete_prompt(call: LangfuseCall) -> web.Response:
     return web.Response(status=204)
 
 
+def health(state: Langfuse) -> web.Response:
+    """Which version it is; open to everybody."""
+    return _answer({"status": "OK", "version": _VERSIONS[state.quirks.manner]})
+
+
 LANGFUSE_ROUTES: Final[Mapping[str, Mapping[str, Endpoint]]] = {
     "/v2/prompts": {"GET": list_prompts, "POST": create_prompt},
     "/v2/prompts/{name:[^/]+}": {"GET": retrieve_prompt, "DELETE": delete_prompt},
@@ -139,7 +146,10 @@ def _project(state: Langfuse, header: str | None) -> str:
         public, _, secret = base64.b64decode(value, validate=True).decode().partition(":")
     except (binascii.Error, ValueError):
         public = secret = ""
-    project = state.store.langfuse.project(public, secret) if scheme.lower() == "basic" else None
+    project = None
+    if scheme.lower() == "basic":
+        # the key of the workspace is a secret too, with any public key: the engine's own sandbox knows no other
+        project = state.store.langfuse.project(public, secret) or (state.store.key(secret) or (None,))[0]
     if project is None:
         raise Refusal(401, "", "Invalid credentials. Confirm that you've configured the correct host.")
     return project
