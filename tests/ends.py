@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from engine.connectors import DIALECTS
 from engine.connectors.conductor.endpoint import ConductorEndpoint
 from engine.connectors.endpoint import Opening
+from engine.connectors.langfuse.endpoint import LangfuseEndpoint
 from engine.connectors.portkey.endpoint import PortkeyEndpoint
 from engine.http.client import RequestLimits
 from engine.http.limiter import RateLimiter
@@ -29,3 +30,11 @@ def portkey(url: str, key: str, workspace: str | None = None) -> PortkeyEndpoint
 def conductor(url: str, secret: str) -> ConductorEndpoint:
     """A cluster at that address."""
     return ConductorEndpoint.model_construct(base_url=url, key_id=SecretStr("tests"), key_secret=SecretStr(secret))
+
+
+def langfuse(url: str, keys: tuple[str, str], published_by: str = "production") -> LangfuseEndpoint:
+    """A project at that address; its public and secret key."""
+    public, secret = map(SecretStr, keys)
+    return LangfuseEndpoint.model_construct(
+        base_url=url, public_key=public, secret_key=secret, published_by=published_by
+    )

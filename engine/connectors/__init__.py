@@ -14,6 +14,8 @@ from engine.connectors.conductor.endpoint import ConductorEndpoint
 from engine.connectors.endpoint import Registry
 from engine.connectors.files import registry as files
 from engine.connectors.files.endpoint import FilesEndpoint
+from engine.connectors.langfuse import registry as langfuse
+from engine.connectors.langfuse.endpoint import LangfuseEndpoint
 from engine.connectors.portkey import gateway
 from engine.connectors.portkey import registry as portkey
 from engine.connectors.portkey.endpoint import PortkeyEndpoint
@@ -24,6 +26,7 @@ TABLE: Final = (
         endpoint=PortkeyEndpoint, can=portkey.Portkey.can, connect=portkey.connect, gateway=gateway.connect_gateway
     ),
     Registry(endpoint=ConductorEndpoint, can=conductor.Conductor.can, connect=conductor.connect),
+    Registry(endpoint=LangfuseEndpoint, can=langfuse.Langfuse.can, connect=langfuse.connect),
     Registry(endpoint=FilesEndpoint, can=files.Files.can, connect=files.connect),
 )
 REGISTRIES: Final[Mapping[str, Registry]] = {registry.kind: registry for registry in TABLE}

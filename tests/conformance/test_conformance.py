@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from engine.connectors import DIALECTS, REGISTRIES
 from engine.connectors.conductor.registry import Conductor
 from engine.connectors.files.registry import Files, open_files
+from engine.connectors.langfuse.registry import Langfuse
 from engine.connectors.memory import Memory
 from engine.connectors.portkey.registry import Portkey
 from engine.content.digest import differences, filled, key_of, make_replica, read_mark
-from engine.errors import Gone
+from engine.errors import Gone, Rejected
 from engine.model import Created, Failed, Outcome, Page, Prompt, Row, Target
 from engine.sandbox import Quirks, SandboxOptions, serve
 from tests import ends
@@ -123,6 +124,35 @@ async def open_conductor() -> AsyncIterator[End]:
 
 
 @asynccontextmanager
+async def open_langfuse() -> AsyncIterator[End]:
+    async with serve(SandboxOptions(prompts=0)) as sandbox:
+        keys = (sandbox.langfuse_public_key, sandbox.langfuse_secret_key)
+
+        async def plant(prompt: Prompt) -> str:
+            own = {name: getattr(prompt, name) for name in ("model", "provider", "collection", "tools", "tool_choice")}
+            config = {**prompt.parameters, **{name: value for name, value in own.items() if value is not None}}
+            fields = {"functions": prompt.functions, "metadata": dict(prompt.metadata)}
+            sandbox.add_langfuse_prompt(
+                prompt.name,
+                prompt=prompt.text,
+                config=config | {name: value for name, value in fields.items() if value},
+                labels=["production"],
+                commitMessage=prompt.description,
+            )
+            return prompt.name
+
+        def draft(prompt_id: str, text: str) -> None:
+            sandbox.add_langfuse_prompt(prompt_id, prompt=text)
+
+        async def count() -> int:
+            return len({one["name"] for one in sandbox.langfuse_versions()})
+
+        connect = REGISTRIES["langfuse"].connect(ends.langfuse(sandbox.langfuse_url, keys), ends.opening())
+        async with connect as target:
+            yield End(target, "support", "anthropic-prod", plant, count, draft)
+
+
+@asynccontextmanager
 async def open_place(where: str) -> AsyncIterator[End]:
     with TemporaryDirectory() as folder:
         async with open_files(Path(folder, where), name="target", writes=True, dialects=DIALECTS) as target:
@@ -142,6 +172,10 @@ async def open_place(where: str) -> AsyncIterator[End]:
 # ---- what each of them keeps -----------------------------------------------------------------------------------------
 
 
+TEXT = st.text()
+NUMBER = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """What stands on a connector, and what more its tests have to know of the registry."""
@@ -156,6 +190,14 @@ class Kind:
     """Metadata are words, and a mark is its key alone."""
     parameters: Mapping[str, st.SearchStrategy[Any]] | None = None
     """The parameters that have a place, and their values; None: all."""
+    refuses: Collection[str] = ()
+    """Texts, by name, that it cannot keep."""
+    texts: st.SearchStrategy[str] = TEXT
+    """What a text may be."""
+    numbers: st.SearchStrategy[Any] = NUMBER
+    """And a number."""
+    exact: bool = True
+    """Whole numbers of any size are kept."""
 
     def keeps(self, fields: Mapping[str, Any]) -> bool:
         """Whether these fields of Prompt have a place, with these values."""
@@ -165,9 +207,20 @@ class Kind:
             and (self.parameters is None or self.parameters.keys() >= prompt.parameters.keys())
             and not (self.words and any(not isinstance(value, str) for value in prompt.metadata.values()))
             and not (self.names and "/" in prompt.name)
+            and (self.exact or str(BIG) not in repr((prompt.parameters, prompt.metadata)))
+        )
+
+    @property
+    def values(self) -> st.SearchStrategy[Any]:
+        """Of JSON."""
+        return st.recursive(
+            st.none() | st.booleans() | self.numbers | self.texts,
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(self.texts, inner, max_size=3),
+            max_leaves=8,
         )
 
 
+BIG = 2**70 + 1
 OTHERS = ("openai-prod:gpt-4o", "zhipu-prod:glm:4")
 NUMBERS = st.floats(0, 2) | st.integers(0, 2)
 CONDUCTORS = {"temperature": NUMBERS, "topP": NUMBERS, "responseFormat": st.text(), "stopWords": st.lists(st.text())}
@@ -175,6 +228,15 @@ KINDS = {
     "memory": Kind(open=open_memory, target=Memory),
     "portkey": Kind(open=open_portkey, target=Portkey),
     "conductor": Kind(open=open_conductor, target=Conductor, names=True, words=True, parameters=CONDUCTORS),
+    "langfuse": Kind(
+        open=open_langfuse,
+        target=Langfuse,
+        names=True,
+        refuses={"nul", "lone surrogate", "chat"},
+        texts=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+        numbers=st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False),
+        exact=False,
+    ),
     "files folder": Kind(open=partial(open_place, "prompts"), target=Files),
     "files lines": Kind(open=partial(open_place, "prompts.jsonl"), target=Files),
 }
@@ -288,7 +350,6 @@ async def test_a_catalog_has_the_kinds_that_were_asked_for(end: End, kinds: set[
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
-BIG = 2**70 + 1
 TEXTS = {
     "crlf": "one\r\ntwo\r\n\tthree \n",
     "separators": "a\u2028b\u2029c\x85d\x1ee",
@@ -330,6 +391,17 @@ KEPT = [
 ]
 
 
+TEXTS_KEPT = [
+    pytest.param(name, text, id=f"{name}-{title}")
+    for name, kind in KINDS.items()
+    for title, text in TEXTS.items()
+    if title not in kind.refuses
+]
+TEXTS_REFUSED = [
+    pytest.param(name, TEXTS[title], id=f"{name}-{title}") for name, kind in KINDS.items() for title in kind.refuses
+]
+
+
 async def made(end: End, source: Prompt, calls: list[str] | None = None) -> Outcome:
     """The outcome of a create of the replica of this prompt."""
     replica = make_replica(source, source, migration="m", registry=REGISTRY)
@@ -348,12 +420,20 @@ async def read_back(end: End, source: Prompt) -> Prompt:
     return await end.target.fetch(outcome.target_id)
 
 
-@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize(("end", "text"), TEXTS_KEPT, indirect=["end"])
 async def test_a_text_comes_back_byte_for_byte(end: End, text: str) -> None:
     source = prompt_at(end, text=text)
     found = await read_back(end, source)
     assert found.text.encode("utf-8", "surrogatepass") == text.encode("utf-8", "surrogatepass")
     assert differences(source, found) == ()
+
+
+@pytest.mark.parametrize(("end", "text"), TEXTS_REFUSED, indirect=["end"])
+async def test_a_text_that_cannot_be_kept_is_refused_before_anything_is_sent(end: End, text: str) -> None:
+    source = prompt_at(end, text=text)
+    with pytest.raises(Rejected) as caught:
+        end.target.encode(make_replica(source, source, migration="m", registry=REGISTRY))
+    assert caught.value.error == "loss"
 
 
 @pytest.mark.parametrize(("end", "fields"), KEPT, indirect=["end"])
@@ -437,23 +517,16 @@ async def test_what_a_create_would_change_can_be_looked_at_before(end: End) -> N
     assert found["same"] == await end.target.fetch(prompt_id)
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
-)
-
-
 def contents(kind: Kind) -> st.SearchStrategy[dict[str, Any]]:
     """Whatever has a place, under the names of Prompt's fields."""
-    names = st.text(min_size=1).filter(lambda name: name != "model")
-    keys = st.text().filter(lambda name: name not in ("promptferry", "collection"))
-    known = kind.parameters
+    names = kind.texts.filter(lambda name: name not in ("", "model"))
+    keys = kind.texts.filter(lambda name: name not in ("promptferry", "collection"))
+    known, json_values = kind.parameters, kind.values
     fields = {
-        "text": st.text(),
+        "text": kind.texts,
         "parameters": st.dictionaries(names, json_values, max_size=4) if known is None else optional(known),
-        "metadata": st.dictionaries(keys, st.text() if kind.words else json_values, max_size=3),
-        "tools": st.none() | st.lists(st.dictionaries(st.text(), json_values, max_size=2), min_size=1, max_size=2),
+        "metadata": st.dictionaries(keys, kind.texts if kind.words else json_values, max_size=3),
+        "tools": st.none() | st.lists(st.dictionaries(kind.texts, json_values, max_size=2), min_size=1, max_size=2),
         "raw": st.booleans(),
         "integrations": st.sets(st.sampled_from(OTHERS)).map(sorted).map(tuple),
     }
