@@ -66,5 +66,6 @@ class LangfuseEndpoint(Endpoint):
         return can if self.publishing_label is not None else replace(can, published="newest")
 
     def sandbox_keys(self, key: str) -> Mapping[str, str]:
-        """Any public key will do there."""
-        return {"public_key": "pk-lf-sandbox", "secret_key": key}
+        """The pair of its project."""
+        public, _, secret = key.partition(":")
+        return {"public_key": public, "secret_key": secret}

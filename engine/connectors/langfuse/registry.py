@@ -36,7 +36,7 @@ from engine.connectors.langfuse.format import (
 from engine.connectors.langfuse.listing import walk
 from engine.connectors.outcomes import outcome
 from engine.errors import Exists, Gone, Rejected, Transient, UnknownOutcome
-from engine.http.responses import Special
+from engine.http.responses import NoStatus, Special
 from engine.http.session import Client, KeyAuth
 from engine.log import log
 from engine.lossless_json import decode, encode
@@ -67,7 +67,7 @@ _NO_DELETE: Final = "this server deletes no prompts over its API, as older ones 
 _DEPENDENCY: Final = "Prompt dependency not found"
 ERRORS: Final = (
     # nothing was written: it is said again
-    Special(status=400, text="unique constraint failure", read_as=425),
+    Special(status=400, text="unique constraint failure", read_as=NoStatus.NOT_DONE),
     Special(
         status=400,
         text="previous versions have different prompt type",

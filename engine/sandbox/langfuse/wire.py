@@ -146,10 +146,7 @@ def _project(state: Langfuse, header: str | None) -> str:
         public, _, secret = base64.b64decode(value, validate=True).decode().partition(":")
     except (binascii.Error, ValueError):
         public = secret = ""
-    project = None
-    if scheme.lower() == "basic":
-        # the key of the workspace is a secret too, with any public key: the engine's own sandbox knows no other
-        project = state.store.langfuse.project(public, secret) or (state.store.key(secret) or (None,))[0]
+    project = state.store.langfuse.project(public, secret) if scheme.lower() == "basic" else None
     if project is None:
         raise Refusal(401, "", "Invalid credentials. Confirm that you've configured the correct host.")
     return project
