@@ -86,9 +86,20 @@ ENDS: dict[str, dict[str, Any]] = {
         "key_id": "${CONDUCTOR_KEY_ID}",
         "key_secret": "${CONDUCTOR_KEY_SECRET}",
     },
+    "langfuse": {
+        "kind": "langfuse",
+        "public_key": "${LANGFUSE_PUBLIC_KEY}",
+        "secret_key": "${LANGFUSE_SECRET_KEY}",
+    },
     "files": {"kind": "files", "path": "prompts"},
 }
-KEYS = {"PORTKEY_API_KEY": "pk", "CONDUCTOR_KEY_ID": "id", "CONDUCTOR_KEY_SECRET": "ck"}
+KEYS = {
+    "PORTKEY_API_KEY": "pk",
+    "CONDUCTOR_KEY_ID": "id",
+    "CONDUCTOR_KEY_SECRET": "ck",
+    "LANGFUSE_PUBLIC_KEY": "lp",
+    "LANGFUSE_SECRET_KEY": "ls",
+}
 
 
 def file_with(key: str) -> dict[str, Any]:
@@ -113,6 +124,7 @@ def test_every_example_loads(key: str, tmp_path: Path) -> None:
     for name, text in {
         "secrets/gateway.key": "gk",
         "secrets/conductor.key": "ck",
+        "secrets/langfuse.key": "ls",
         "ids.txt": "pp-1\n",
         "cases.jsonl": '{"prompt": "a"}\n',
     }.items():

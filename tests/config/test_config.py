@@ -28,6 +28,8 @@ ENVIRON = {
     "PORTKEY_TARGET_API_KEY": CANARY + "-target",
     "CONDUCTOR_KEY_ID": CANARY + "-id",
     "CONDUCTOR_KEY_SECRET": CANARY + "-secret",
+    "LANGFUSE_PUBLIC_KEY": CANARY + "-public",
+    "LANGFUSE_SECRET_KEY": CANARY + "-langfuse",
 }
 HEAD = "name: m\nsource: {base_url: sandbox}\n"
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -421,7 +423,7 @@ mode: update
         ("source: [x]", "source", "must be a map"),
         ("source: ", "source", "is required"),
         ("source: {base_url: sandbox, workspace: 'a b'}", "source.workspace", "one word"),
-        ("source: {base_url: sandbox, kind: portky}", "source.kind", "must be `portkey`, `conductor` or `files`"),
+        ("source: {base_url: sandbox, kind: portky}", "source.kind", "must be `portkey`, `conductor`, `langfuse` or `files`"),
         ("mode: copy", "mode", "must be `replicate` or `update`"),
         ("select: {names: ['']}", "select.names[0]", "must not be empty"),
         ("select: {models: [1]}", "select.models[0]", "put quotes around"),
@@ -732,6 +734,7 @@ def test_there_are_ready_files_and_the_sandbox_needs_no_environment() -> None:
         "portkey-new-model",
         "portkey-to-conductor",
         "portkey-to-files",
+        "portkey-to-langfuse",
         "portkey-two-workspaces",
         "sandbox",
     ]

@@ -226,11 +226,11 @@ class Langfuse:
         """The label moves there, unless the create has brought it. One that would publish, or that Langfuse cannot
         have, is left out.
         """
-        if not placeable([label_id], self._label):
+        if (target_id, version_id, label_id) in self._carried:
+            self._carried.discard((target_id, version_id, label_id))
+        elif not placeable([label_id], self._label):
             why = "it says which version is published" if is_label(label_id) else "Langfuse cannot have it"
             log.warning("label.left_out", target_id=target_id, label=label_id, reason=why)
-        elif (target_id, version_id, label_id) in self._carried:
-            self._carried.discard((target_id, version_id, label_id))
         else:
             await self._put_label(target_id, version_id, label_id)
 
@@ -279,8 +279,7 @@ class Langfuse:
         name, number = decode(body)["name"], str(made_version(answer))
         if number != "1":
             log.warning("prompt.appended", target_id=name, version=number, reason="its name was taken in between")
-        carried = labels_of(answer, self._label)
-        self._carried.update((name, number, label) for label in carried)
+        self._carried.update((name, number, label) for label in labels_of(answer, None))
         return Created(target_id=name, version=number, version_id=number)
 
     async def _complete(self, target_id: str, body: bytes, sending: Sending) -> Created:
