@@ -55,7 +55,6 @@ class NoStatus(Enum):
     NOT_KEPT = "a 2xx with JSON that cannot be kept without loss"
     NOT_SENT = "no connection, or out of time before the headers left"
     CUT_OFF = "the headers left and no whole answer came"
-    NOT_DONE = "an answer that says that nothing was done, and that it may be sent again"
 
 
 Outcome = int | NoStatus
@@ -88,7 +87,6 @@ TABLE: Final = tuple(
         (range(400, 500), "rejected", Fate.FAILED, Fate.FAILED, Run.GO),
         ((503,), "unavailable", Fate.RETRY, Fate.UNKNOWN, Run.PAUSE),
         (range(500, 600), "server_error", Fate.RETRY, Fate.UNKNOWN, Run.GO),
-        ((NoStatus.NOT_DONE,), "busy", Fate.RETRY, Fate.RETRY, Run.GO),
         ((NoStatus.NOT_KEPT,), "not_kept", Fate.FAILED, Fate.UNKNOWN, Run.GO),
         ((NoStatus.NOT_SENT,), "not_sent", Fate.RETRY, Fate.RETRY, Run.GO),
         ((NoStatus.CUT_OFF,), "no_answer", Fate.RETRY, Fate.UNKNOWN, Run.GO),
@@ -158,7 +156,7 @@ class Special:
     status: int
     codes: frozenset[str] = frozenset()
     text: str = ""
-    read_as: int | NoStatus | None = None
+    read_as: int | None = None
     says: str = ""
 
     def takes(self, status: int, said: ErrorBody) -> bool:
@@ -330,7 +328,7 @@ def _sentence(verdict: Verdict) -> str:
     if answer.status is None:
         verb = f"did not answer {call}" if answer.left else f"could not be reached for {call}"
         return f"The {end} {verb}: {answer.fault}{doubt}."
-    if isinstance(verdict.outcome, NoStatus) and verdict.outcome is not NoStatus.NOT_DONE:
+    if isinstance(verdict.outcome, NoStatus):
         lost = "a number in it cannot be kept" if verdict.outcome is NoStatus.NOT_KEPT else "it is blank or not JSON"
         return f"The answer {answer.status} of the {end} to {call} cannot be used: {answer.fault or lost}{doubt}."
     code, message = (f" {said.code}" if said and said.code else ""), (said.message if said else "")
