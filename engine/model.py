@@ -333,12 +333,15 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Construct:
-    """Tags that not every grammar has: `words` shows them, `otherwise` says what becomes of them elsewhere."""
+    """Tags that not every grammar has: `words` shows them, `otherwise` says what becomes of them elsewhere, `instead`
+    what to do with one.
+    """
 
     name: str
     kinds: frozenset[str]
     words: str
     otherwise: str = "refused"
+    instead: str = "take it out at the source"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
