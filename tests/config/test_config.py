@@ -423,7 +423,11 @@ mode: update
         ("source: [x]", "source", "must be a map"),
         ("source: ", "source", "is required"),
         ("source: {base_url: sandbox, workspace: 'a b'}", "source.workspace", "one word"),
-        ("source: {base_url: sandbox, kind: portky}", "source.kind", "must be `portkey`, `conductor`, `langfuse` or `files`"),
+        (
+            "source: {base_url: sandbox, kind: portky}",
+            "source.kind",
+            "must be `portkey`, `conductor`, `langfuse` or `files`",
+        ),
         ("mode: copy", "mode", "must be `replicate` or `update`"),
         ("select: {names: ['']}", "select.names[0]", "must not be empty"),
         ("select: {models: [1]}", "select.models[0]", "put quotes around"),

@@ -389,7 +389,7 @@ async def test_placeholders_go_there_and_back() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (REFERRING, "reference to another prompt"),
+        (REFERRING, "reference to another prompt) has no counterpart in Portkey: put the text of that prompt in"),
         ("{{a.b}}", "dot in its name"),
         ("{{#a}}x", "sign of its own"),
         ("{{{a}}}", "brace in its name"),
@@ -398,6 +398,7 @@ async def test_placeholders_go_there_and_back() -> None:
 def test_what_portkey_would_read_otherwise_is_refused(text: str, says: str) -> None:
     (refused,) = translate(prompt(text=text), LANGFUSE, DIALECTS["portkey"]).refused
     assert says in refused
+    assert "at the source" in refused
 
 
 @pytest.mark.parametrize("text", ["Hi {{ name }}!", "{{\nname }}{{b}}", "{}}", "{a} {{customer name}}", "$5 ${x}", ""])

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from langfuse import Langfuse as Client
 
 from engine.sandbox import LangfuseQuirks, Quirks, Sandbox, SandboxOptions
-from tests.e2e import Served, lines, served, started
+from tests.e2e import Served, lines, promptferry, served, started, write_migration
 from tests.forks import ROOT
 from tests.routes import LIMITS, MODEL, PROVIDER, Folder, Langfuse, Portkey, did, results, route
 
@@ -106,6 +107,41 @@ def test_portkey_to_langfuse_to_files_to_langfuse(manner: Any, tmp_path: Path) -
         rolled = there.ask("rollback", "--yes", "--json")
         assert (rolled.code, set(results(rolled).values())) == (0, {"deleted"})
         assert middle.versions() == []
+
+
+def test_the_embedded_sandbox_is_a_project_too(tmp_path: Path) -> None:
+    path = write_migration(
+        tmp_path,
+        "sandbox",
+        source={"base_url": "sandbox"},
+        target={"kind": "langfuse", "base_url": "sandbox:copy"},
+        rewrite={"name": "{name}"},
+        limits=LIMITS,
+    )
+    made = promptferry("run", path, "--limit", "20", cwd=tmp_path).summary["this_run"]
+    assert made["created"] > 10
+    assert promptferry("verify", path, "--json", cwd=tmp_path).json["counts"]["same"] == made["created"]
+
+
+def test_the_official_client_loads_and_renders_what_was_written(tmp_path: Path) -> None:
+    with served(options()) as registry:
+        registry.ask(lambda sandbox: plant(sandbox, 12))
+        assert did(route(tmp_path, registry, Portkey(registry), Langfuse(registry)).run()) == {"created": 12}
+        public, secret = registry.ask(lambda sandbox: sandbox.langfuse_keys("main"))
+        url = registry.ask(lambda sandbox: sandbox.langfuse_url)
+        client = Client(public_key=public, secret_key=secret, base_url=url, tracing_enabled=False)
+        try:
+            for number in range(12):
+                kind: Any = "chat" if number % 2 else "text"
+                found: Any = client.get_prompt(f"p{number}", type=kind, cache_ttl_seconds=0)
+                assert (found.config["model"], found.config["temperature"], found.tags) == (MODEL, 0.5, ["a", "b"])
+                if number % 2:
+                    rendered = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Why?"}]
+                    assert found.compile(tone="kind", q="Why?") == rendered
+                else:
+                    assert found.compile(who="Ada") == f"Hello Ada, this is {number}."
+        finally:
+            client.shutdown()
 
 
 def test_a_server_that_deletes_nothing_is_told_by_name(tmp_path: Path) -> None:

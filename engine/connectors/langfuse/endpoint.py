@@ -18,7 +18,8 @@ LATEST: Final = "latest"
 """The label that the server itself keeps on the newest version."""
 NEWEST: Final = "newest"
 """No label: the newest version is the published one."""
-_LABEL: Final = re.compile(r"[a-z0-9_.-]+")
+_LABEL: Final = re.compile(r"[a-z0-9_.-]{1,36}")
+"""Newer servers take no more characters."""
 
 
 def is_label(name: str) -> bool:
@@ -28,7 +29,7 @@ def is_label(name: str) -> bool:
 
 def _published_by(text: str) -> str:
     if not is_label(text):
-        raise ValueError(f"must be a label: a-z, 0-9, _ . and - alone, and not {LATEST}; or {NEWEST}")
+        raise ValueError(f"must be a label: at most 36 of a-z, 0-9, _ . and -, and not {LATEST}; or {NEWEST}")
     return text
 
 

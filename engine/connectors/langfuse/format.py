@@ -52,7 +52,7 @@ def checked(answer: Json, asked: str | None = None) -> Item:
         raise Rejected("the registry's answer is not a prompt: it has no name or no version", error="bad_answer")
     if asked not in (None, answer["name"]):
         raise Rejected("the registry answered with another prompt than the one asked for", error="bad_answer")
-    if not isinstance(answer.get("prompt"), str if answer.get("type") == "text" else list):
+    if not isinstance(answer.get("prompt"), str | list):
         raise Rejected("the registry's answer is neither a text nor a chat", error="bad_answer")
     if answer.get("resolutionGraph") is not None:
         raise Rejected(
@@ -139,7 +139,7 @@ _TELLING: Final = ("model", "collection")
 
 def _text(item: Item) -> tuple[str, list[str]]:
     """`Prompt.text`, and the texts in it."""
-    if item["type"] == "text":
+    if isinstance(item["prompt"], str):
         return item["prompt"], [item["prompt"]]
     messages = [_message(one) for one in item["prompt"]]
     return spelled(messages), [one["content"] for one in messages]
@@ -190,7 +190,7 @@ def _extra(item: Item, config: Mapping[str, Any]) -> Iterator[tuple[str, Json]]:
 
 
 def _extra_of_text(item: Item) -> Iterator[tuple[str, Json]]:
-    if item["type"] == "text":
+    if isinstance(item["prompt"], str):
         if messages_of(item["prompt"]) is not None:  # elsewhere, and when it comes back, that is a chat
             yield "type", "text"
         return

@@ -36,7 +36,7 @@ from engine.connectors.langfuse.format import (
 from engine.connectors.langfuse.listing import walk
 from engine.connectors.outcomes import outcome
 from engine.errors import Exists, Gone, Rejected, Transient, UnknownOutcome
-from engine.http.responses import NoStatus, Special
+from engine.http.responses import Special
 from engine.http.session import Client, KeyAuth
 from engine.log import log
 from engine.lossless_json import decode, encode
@@ -66,8 +66,8 @@ _NO_ROUTE: Final = "this server has no such address: base_url is the one of its 
 _NO_DELETE: Final = "this server deletes no prompts over its API, as older ones do not: delete it in its web page"
 _DEPENDENCY: Final = "Prompt dependency not found"
 ERRORS: Final = (
-    # nothing was written: it is said again
-    Special(status=400, text="unique constraint failure", read_as=NoStatus.NOT_DONE),
+    # nothing was written: it is waited for and said again
+    Special(status=400, text="unique constraint failure", read_as=429),
     Special(
         status=400,
         text="previous versions have different prompt type",
@@ -87,7 +87,7 @@ async def connect(end: LangfuseEndpoint, opening: Opening) -> AsyncIterator[Lang
     async with opening.client(
         end.address, KeyAuth("Authorization", f"Basic {signed}"), secrets=end.keys, errors=ERRORS
     ) as client:
-        yield Langfuse(client, end)
+        yield Langfuse(client, end, written=opening.writes or opening.name == "target")
 
 
 class Langfuse:
@@ -108,8 +108,9 @@ class Langfuse:
         "name text collection model provider parameters functions tools tool_choice metadata description".split()
     )
 
-    def __init__(self, client: Client, end: LangfuseEndpoint) -> None:
+    def __init__(self, client: Client, end: LangfuseEndpoint, *, written: bool = True) -> None:
         self.can = end.able(Langfuse.can)
+        self._written = written
         self._client = client
         self._label = end.publishing_label
         self._version: tuple[int, ...] | None = None
@@ -159,7 +160,7 @@ class Langfuse:
 
     async def catalog(self, kinds: Collection[str]) -> Catalog:
         """Everything that prompts refer to is a word here; what the version of the server means is said."""
-        self._version = await self._told_version()
+        self._version = self._version or await self._told_version()
         labels = None
         if "labels" in kinds:
             if self._labels is None:
@@ -254,7 +255,7 @@ class Langfuse:
         if deletes := await self._deletes():
             name = f"{name}-{uuid4().hex[:8]}"
         try:
-            async for finding in self._tested(name, collection):
+            async for finding in self._tested(name):
                 yield finding
         except (Rejected, Transient, UnknownOutcome) as error:
             yield _problem(f"the write test on {name} went wrong: {error}")
@@ -340,7 +341,7 @@ class Langfuse:
             return False
         return True
 
-    async def _tested(self, name: str, collection: str | None) -> AsyncIterator[Finding]:
+    async def _tested(self, name: str) -> AsyncIterator[Finding]:
         sent: Item = {"model": "write-test", "temperature": 0.5, MARK_KEY: "0" * 16}
         body: dict[str, Any] = {"name": name, "type": "text", "config": sent, "tags": ["promptferry"]}
         body |= {"labels": [] if self._label is None else [self._label], "commitMessage": "a description"}
@@ -403,7 +404,8 @@ class Langfuse:
         return (int(found[1]), int(found[2])) if found is not None else None
 
     def _notes(self) -> Sequence[str]:
-        if self._keeps_messages:
+        """Of a target: what its version means."""
+        if self._keeps_messages or not self._written:
             return ()
         told = "tells no version" if self._version is None else f"is {'.'.join(map(str, self._version))}"
         notes = [f"the server {told}: descriptions are written into the config, for it may not keep commit messages"]
