@@ -151,9 +151,10 @@ class _Undoing:
         refs = {version_ref(line.get(name)) for line in self._lines for name in ("before_version", "after_version")}
         if self.undo.action == "restore":
             return found in known or current.version in refs
-        refs |= {FIRST, *made.versions.values()}
+        refs |= {*made.versions.values(), *([FIRST] if self.undo.first.get("after_version") is None else [])}
         copied = current.version in made.versions.values() and current.name == made.last.get("name")
-        return (found in known or copied) and await self._is_known(versions[-1].ref, refs, known)
+        ends = [versions[-1].ref, versions[0].ref]  # a create that came too late may have got into somebody's history
+        return (found in known or copied) and all([await self._is_known(ref, refs, known) for ref in ends])
 
     async def _is_known(self, version: str, refs: Collection[str | None], known: Collection[str | None]) -> bool:
         """Of an update in doubt nobody knows the version."""
