@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ CHAT: Final = json.dumps(
 class Moment:
     """What happens when the requests that were planned as slow have come in; else they are answered at once."""
 
-    then: Callable[[], Awaitable[None] | None] = lambda: None
+    then: Callable[[], object] = lambda: None
     left: int = 0
 
     async def __call__(self, seconds: float) -> None:
@@ -264,6 +264,46 @@ def test_somebody_elses_prompt_gets_no_new_version(tmp_path: Path) -> None:
         way = route(tmp_path, registry, source, target)
         assert did(way.run()) == {"created": 1, "conflicts": 2}
         assert target.versions("p0") + target.versions("p1") == before
+
+
+def test_a_name_that_was_taken_between_look_and_create_is_not_deleted_with_ours(tmp_path: Path) -> None:
+    moment = Moment(left=1)
+    with served(options(sleep=moment)) as registry:
+        source, target = Portkey(registry), Langfuse(registry)
+        source.add("p0", "Hello <who>")
+
+        def prepare(sandbox: Sandbox) -> None:
+            moment.then = partial(sandbox.add_langfuse_prompt, "p0", prompt="Somebody's own")
+            sandbox.faults.plan("slow", method="POST", path_end=PROMPTS)
+
+        registry.ask(prepare)
+        way = route(tmp_path, registry, source, target)
+        ended = way.run()
+        assert "its name was taken in between" in ended.err
+        assert [one["prompt"] for one in target.versions("p0")] == ["Somebody's own", "Hello {{who}}"]
+        assert results(way.ask("rollback", "--yes", "--json")) == {"p0": "kept"}
+        assert len(target.versions("p0")) == 2
+
+
+def test_a_wrong_address_is_told_with_the_right_form(tmp_path: Path) -> None:
+    with served(options()) as registry:
+        Portkey(registry).add("p0", "Hello <who>")
+        way = route(tmp_path, registry, Portkey(registry), Elsewhere(registry))
+        for verb in ("check", "run"):
+            ended = way.ask(verb)
+            assert ended.code == 4
+            assert "without /api" in ended.out + ended.err
+            assert "Traceback" not in ended.err
+
+
+@dataclass(frozen=True)
+class Elsewhere(Langfuse):
+    """The same with a path behind its address."""
+
+    @property
+    def part(self) -> Mapping[str, Any]:
+        part = super().part
+        return {**part, "base_url": f"{part['base_url']}/api/public"}
 
 
 @pytest.mark.parametrize("fault", ["reset_after", "500", "429", "truncate"])

@@ -11,6 +11,7 @@ known to keep one and it is short enough, else `config.description`. Numbers are
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -36,6 +37,8 @@ _KNOWN: Final = frozenset(
     "id createdAt updatedAt projectId createdBy name version type prompt config tags labels isActive commitMessage "
     "resolutionGraph".split()
 )
+_NOT_KEPT: Final = re.compile("[\0\ud800-\udfff]")
+"""PostgreSQL has neither in a text."""
 _PLAIN_MESSAGE: Final = ("chatmessage", "message")
 """What newer servers and clients call a message that is no placeholder."""
 
@@ -122,7 +125,9 @@ def row_of(item: Item, published_by: str | None) -> Row:
     labels, versions = texts_in(item.get("labels")), item.get("versions")
     newest = (isinstance(versions, list) and len(versions) == 1) or published_by is None or published_by not in labels
     config: Item = item["lastConfig"] if newest and isinstance(item.get("lastConfig"), dict) else {}
-    model, collection = (value if isinstance(value := config.get(key), str) and value else None for key in _TELLING)
+    model, collection = (
+        value if isinstance(value := config.get(key), str) and value else None for key in ("model", "collection")
+    )
     updated_at = item.get("lastUpdatedAt")
     return Row(
         id=item["name"],
@@ -132,9 +137,6 @@ def row_of(item: Item, published_by: str | None) -> Row:
         updated_at=updated_at if isinstance(updated_at, str) else None,
         whole=newest and "lastConfig" in item,
     )
-
-
-_TELLING: Final = ("model", "collection")
 
 
 def _text(item: Item) -> tuple[str, list[str]]:
@@ -288,7 +290,7 @@ def _tags(prompt: Prompt) -> list[str]:
 def _unkept(value: Json, path: str = "") -> Iterator[str]:
     """What of a value would not come back, by name."""
     if isinstance(value, str):
-        if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+        if _NOT_KEPT.search(value):
             yield f"{path}: Langfuse cannot keep a NUL or half of a character, take it out at the source"
     elif isinstance(value, dict):
         for key, inner in value.items():

@@ -174,6 +174,7 @@ class Langfuse:
         found: dict[str, Prompt | None] = {}
         for name in names:
             try:
+                await self._read(name, label=LATEST)  # a free name is told by one request
                 found[name] = await self.fetch(name)
             except Gone:
                 continue
