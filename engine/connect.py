@@ -167,7 +167,7 @@ class _Sandbox:
         if self._served is None:
             self._served = await self._serve()
         _, _, workspace = end.url.partition(":")
-        key = self._served.key(workspace) if workspace else self._served.api_key
+        key = self._served.credential(end.kind, *filter(None, [workspace]))
         return end.in_sandbox(self._served.urls[end.kind], key)
 
     async def _serve(self) -> Sandbox:

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from engine.connectors import DIALECTS
 from engine.connectors.conductor.endpoint import ConductorEndpoint
 from engine.connectors.endpoint import Opening
+from engine.connectors.langfuse.endpoint import LangfuseEndpoint
 from engine.connectors.mlflow.endpoint import MlflowEndpoint
 from engine.connectors.phoenix.endpoint import PhoenixEndpoint
 from engine.connectors.portkey.endpoint import PortkeyEndpoint
@@ -42,3 +43,11 @@ def phoenix(url: str, key: str | None = None, published_by: str = "production") 
     """A server at that address."""
     secret = SecretStr(key) if key is not None else None
     return PhoenixEndpoint.model_construct(base_url=url, api_key=secret, published_by=published_by)
+
+
+def langfuse(url: str, keys: tuple[str, str], published_by: str = "production") -> LangfuseEndpoint:
+    """A project at that address; its public and secret key."""
+    public, secret = map(SecretStr, keys)
+    return LangfuseEndpoint.model_construct(
+        base_url=url, public_key=public, secret_key=secret, published_by=published_by
+    )

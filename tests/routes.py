@@ -208,6 +208,41 @@ def phoenix_version(text: str, **fields: Any) -> Prompt:
     return known | fields
 
 
+@dataclass(frozen=True)
+class Langfuse:
+    """A project of Langfuse: of the first workspace, or of the one called copy."""
+
+    registry: Served
+    workspace: str = "main"
+    published_by: str = "production"
+
+    @property
+    def part(self) -> Mapping[str, Any]:
+        url = self.registry.ask(lambda sandbox: sandbox.langfuse_url)
+        keys = ("PUBLIC", "SECRET") if self.workspace == "main" else ("COPY_PUBLIC", "COPY_SECRET")
+        own = {"published_by": self.published_by, "public_key": f"${{{keys[0]}}}", "secret_key": f"${{{keys[1]}}}"}
+        return {"kind": "langfuse", "base_url": url, **own}
+
+    def versions(self, name: str | None = None) -> list[Prompt]:
+        """Oldest first; None: of all prompts."""
+        return self.registry.ask(lambda sandbox: sandbox.langfuse_versions(self.workspace, name))
+
+    def prompts(self) -> dict[str, Prompt]:
+        """Name -> the version in production, else the newest."""
+        newest = {one["name"]: one for one in self.versions()}
+        return newest | {one["name"]: one for one in self.versions() if "production" in one["labels"]}
+
+    def add(self, name: str, text: str, **fields: Any) -> None:
+        known = {"prompt": mustache(text), "labels": ["production"], **fields}
+        self.registry.ask(partial(Sandbox.add_langfuse_prompt, name=name, workspace=self.workspace, **known))
+
+    def edit(self, name: str, text: str) -> None:
+        self.add(name, text, config=self.prompts()[name]["config"])
+
+    def texts(self) -> dict[str, str]:
+        return {name: shown(one["prompt"]) for name, one in self.prompts().items()}
+
+
 def _once(pairs: Any) -> dict[str, Prompt]:
     several = list(pairs)
     found = dict(several)
@@ -324,7 +359,18 @@ class Route:
 def environ(registry: Served) -> dict[str, str]:
     """The secrets of both registries."""
     copy = registry.ask(lambda sandbox: sandbox.key("copy"))
-    return {"KEY": registry.api_key, "COPY_KEY": copy, "KEY_ID": KEY_ID, "KEY_SECRET": registry.api_key}
+    public, secret = registry.ask(lambda sandbox: sandbox.langfuse_keys("main"))
+    copy_public, copy_secret = registry.ask(lambda sandbox: sandbox.langfuse_keys("copy"))
+    return {
+        "KEY": registry.api_key,
+        "COPY_KEY": copy,
+        "KEY_ID": KEY_ID,
+        "KEY_SECRET": registry.api_key,
+        "PUBLIC": public,
+        "SECRET": secret,
+        "COPY_PUBLIC": copy_public,
+        "COPY_SECRET": copy_secret,
+    }
 
 
 def route(folder: Path, registry: Served, source: End, target: End | None, **parts: Any) -> Route:

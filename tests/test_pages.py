@@ -88,6 +88,7 @@ ENDS: dict[str, dict[str, Any]] = {
     },
     "mlflow": {"kind": "mlflow", "base_url": "http://127.0.0.1:5000"},
     "phoenix": {"kind": "phoenix", "base_url": "http://localhost:6006"},
+    "langfuse": {"kind": "langfuse", "public_key": "${LANGFUSE_PUBLIC_KEY}", "secret_key": "${LANGFUSE_SECRET_KEY}"},
     "files": {"kind": "files", "path": "prompts"},
 }
 TOGETHER = {"mlflow.username": "mlflow.password", "mlflow.password": "mlflow.username"}
@@ -95,6 +96,7 @@ TOGETHER = {"mlflow.username": "mlflow.password", "mlflow.password": "mlflow.use
 KEYS = {
     **{"PORTKEY_API_KEY": "pk", "CONDUCTOR_KEY_ID": "id", "CONDUCTOR_KEY_SECRET": "ck", "PHOENIX_API_KEY": "xk"},
     **{"MLFLOW_TRACKING_TOKEN": "mt", "MLFLOW_TRACKING_USERNAME": "mu", "MLFLOW_TRACKING_PASSWORD": "mp"},
+    **{"LANGFUSE_PUBLIC_KEY": "lp", "LANGFUSE_SECRET_KEY": "ls"},
 }
 
 
@@ -121,6 +123,7 @@ def test_every_example_loads(key: str, tmp_path: Path) -> None:
     for name, text in {
         "secrets/gateway.key": "gk",
         "secrets/conductor.key": "ck",
+        "secrets/langfuse.key": "ls",
         "ids.txt": "pp-1\n",
         "cases.jsonl": '{"prompt": "a"}\n',
     }.items():

@@ -14,6 +14,8 @@ from engine.connectors.conductor.endpoint import ConductorEndpoint
 from engine.connectors.endpoint import Registry
 from engine.connectors.files import registry as files
 from engine.connectors.files.endpoint import FilesEndpoint
+from engine.connectors.langfuse import registry as langfuse
+from engine.connectors.langfuse.endpoint import LangfuseEndpoint
 from engine.connectors.mlflow import registry as mlflow
 from engine.connectors.mlflow.endpoint import MlflowEndpoint
 from engine.connectors.phoenix import registry as phoenix
@@ -30,6 +32,7 @@ TABLE: Final = (
     Registry(endpoint=ConductorEndpoint, can=conductor.Conductor.can, connect=conductor.connect),
     Registry(endpoint=MlflowEndpoint, can=mlflow.Mlflow.can, connect=mlflow.connect),
     Registry(endpoint=PhoenixEndpoint, can=phoenix.Phoenix.can, connect=phoenix.connect),
+    Registry(endpoint=LangfuseEndpoint, can=langfuse.Langfuse.can, connect=langfuse.connect),
     Registry(endpoint=FilesEndpoint, can=files.Files.can, connect=files.connect),
 )
 REGISTRIES: Final[Mapping[str, Registry]] = {registry.kind: registry for registry in TABLE}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -47,14 +47,14 @@ def _text(prompt: Prompt, way: Way) -> Carried:
     text = written(prompt.text, tokens, way)
     names = tuple(names_in(tokens))
     if way.target.chat.text:
-        return Carried(text, names, list(_like_messages(text, tokens, way)))
-    chat = dumps([{"role": "user", "content": text}], ensure_ascii=False)
+        return Carried(text, names, list(_likemessages_of(text, tokens, way)))
+    chat = spelled([{"role": "user", "content": text}])
     return Carried(
         chat, names, notes=[f"its text became the message of a user: {way.target.registry} keeps chats alone"]
     )
 
 
-def _like_messages(text: str, tokens: Sequence[Token], way: Way) -> Iterator[str]:
+def _likemessages_of(text: str, tokens: Sequence[Token], way: Way) -> Iterator[str]:
     """Whether a text that is no chat would be read as one, there or when it comes back."""
     back = text if way.same_grammar else way.source.grammar.text(tokens)
     for one, there in ((way.target, text), (way.source, back)):
@@ -91,6 +91,22 @@ def messages_of(text: str) -> list[Message] | None:
     return value if all(isinstance(one, dict) and "role" in one for one in value) else None
 
 
+def spelled(messages: Sequence[Message]) -> str:
+    """The one form in which a chat stands in `Prompt.text` where its registry keeps messages and not their JSON."""
+    first = ("content", "role")
+    ordered = [
+        {key: one[key] for key in sorted(one, key=lambda key: (key not in first, key != "role", key))}
+        for one in messages
+    ]
+    return dumps(ordered, ensure_ascii=False)
+
+
+def respelled(prompt: Prompt, target: Dialect) -> Prompt:
+    """The prompt of that dialect with its chat in that form, where that is what comes back."""
+    messages = None if target.chat.spelled or not target.chat.messages else messages_of(prompt.text)
+    return prompt if messages is None else replace(prompt, text=spelled(messages))
+
+
 def _strings(value: Json) -> Iterator[str]:
     """Every string in a JSON value but the keys."""
     if isinstance(value, str):
@@ -119,7 +135,7 @@ def _one_text(prompt: Prompt, messages: Sequence[Message], way: Way, how: str) -
     return Carried(
         text,
         tuple(names_in(tokens)),
-        refused or [*_like_messages(text, tokens, way)],
+        refused or [*_likemessages_of(text, tokens, way)],
         [] if whole else ["messages"],
         [f"{len(numbered)} of its {len(messages)} messages became one text (rewrite.messages: {how})"],
     )
@@ -180,8 +196,9 @@ def _chat(prompt: Prompt, messages: Sequence[Message], way: Way) -> Carried:
     if refused:
         return Carried(refused=refused)
     after = kept if way.same_grammar else _mapped(kept, partial(_rewritten, way=way))
+    same = prompt.text if after == messages else dumps(after, ensure_ascii=False)
     return Carried(
-        prompt.text if after == messages else dumps(after, ensure_ascii=False),
+        same if way.target.chat.spelled else spelled(after),
         tuple(dict.fromkeys(name for each in tokens for name in names_in(each))),
         losses=[f"messages.{key}" for key in {key for one in messages for key in _lost(one, way.target)}],
         notes=_lines_note(messages, way.target),

@@ -112,10 +112,11 @@ def rewrite(prompt: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collectio
         notes=tuple(dict.fromkeys((*prompt.notes, *(one.note for one in references if one.note), *pinned, *notes))),
         missing=(*(one.missing for one in references if one.missing), *_absent_integrations(after, ends)),
     )
-    if ends.dialect is not None and not ends.dialect.takes(prompt.dialect):
-        done = _translated(done, ends.dialects[prompt.dialect], ends.dialect, applied)
-    if ends.dialect is not None and ends.dialect.fit is not None and not (done.refused or done.missing):
-        done = _fitted(done, ends.dialect.fit)
+    dialect = ends.dialect
+    if dialect is not None and not (dialect.takes(prompt.dialect) and dialect.chat.spelled):
+        done = _translated(done, ends.dialects[prompt.dialect], dialect, applied)
+    if dialect is not None and dialect.fit is not None and not (done.refused or done.missing):
+        done = _fitted(done, dialect.fit)
     if ends.names is not None and (why := ends.names.refuses(name)) is not None:
         done = replace(done, refused=(why, *done.refused))
     return replace(done, losses=_losses(done, fields), prompt=_placed_in(done.prompt, fields))

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from engine.content.chats import carried
+from engine.content.chats import carried, respelled
 from engine.content.templates import variables_of
 from engine.content.way import Way
 from engine.model import MARK_KEY, Inputs, Json, Prompt
@@ -43,7 +43,7 @@ def translate(prompt: Prompt, source: Dialect, target: Dialect, *, messages: str
     stay on the prompt.
     """
     if source.name == target.name:
-        return Translated(prompt=prompt)
+        return Translated(prompt=respelled(prompt, target))
     way = Way(source=source, target=target)
     there = carried(prompt, way, messages)
     parameters, lost_parameters = _parameters(prompt, way)

@@ -91,7 +91,10 @@ def _constructs(tokens: Sequence[Token], way: Way) -> Iterator[str]:
                 "mend it at the source"
             )
         elif token.kind not in known and not (sections and token.kind == SECTION_END):
-            instead = _INSTEAD.get(token.kind, "take it out at the source")
+            own = next(
+                (one.instead for one in grammar.constructs if token.kind in one.kinds), "take it out at the source"
+            )
+            instead = _INSTEAD.get(token.kind, own)
             yield f"{_shown(token, grammar)} ({token.kind}) has no counterpart in {way.target.registry}: {instead}"
 
 

@@ -123,6 +123,8 @@ def error_body(body: bytes) -> ErrorBody | None:
     error = root.get("error")
     places = [place for place in (error, root.get("data"), root) if isinstance(place, dict)]
     message = _first(place.get("message") for place in places)
+    if isinstance(error, list):
+        message = ": ".join(part for part in (message, _issues(error)) if part)
     code = _first(place.get(key) for place in places for key in ("errorCode", "error_code", "code"))
     if not message:
         message = _detail(root.get("detail"))
@@ -131,6 +133,17 @@ def error_body(body: bytes) -> ErrorBody | None:
         own = error if _SURELY_CODE.fullmatch(error) else code or (error if message else None)
         return ErrorBody(message or error, own)
     return ErrorBody(message or "", code)
+
+
+def _issues(issues: Sequence[Json]) -> str:
+    """What is wrong with which field, as validators list it."""
+    found = [one for one in issues if isinstance(one, dict) and isinstance(one.get("message"), str)]
+    ways = [one["path"] if isinstance(one.get("path"), list) else [] for one in found]
+    told = [
+        ": ".join([*filter(None, [".".join(map(str, way))]), one["message"]])
+        for way, one in zip(ways, found, strict=True)
+    ]
+    return "; ".join(told)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

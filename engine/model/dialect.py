@@ -24,12 +24,15 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Construct:
-    """Tags that not every grammar has: `words` shows them, `otherwise` says what becomes of them elsewhere."""
+    """Tags that not every grammar has: `words` shows them, `otherwise` says what becomes of them elsewhere, `instead`
+    what to do with one.
+    """
 
     name: str
     kinds: frozenset[str]
     words: str
     otherwise: str = "refused"
+    instead: str = "take it out at the source"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +106,8 @@ class Chat:
     """Keys of a message that are kept; None: all."""
     parts: frozenset[str] | None = None
     """Types of the parts that a content may be a list of; None: all; empty: a content is one text."""
+    spelled: bool = True
+    """The JSON of a chat is kept as it is spelled; else its messages are, and `content/chats.py` spells them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

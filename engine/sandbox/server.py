@@ -153,6 +153,7 @@ class Server:
             app.router.add_route(one.method, f"{PREFIX}{one.path}", partial(self._conductor_endpoint, one))
         for path, endpoints in LANGFUSE_ROUTES.items():
             app.router.add_route("*", f"{langfuse_wire.PREFIX}{path}", partial(self._langfuse_endpoint, endpoints))
+        app.router.add_get(f"{langfuse_wire.PREFIX}{langfuse_wire.HEALTH}", self._langfuse_health)
         return app
 
     @web.middleware
@@ -224,6 +225,9 @@ class Server:
         call = await read_call(self._conductor, route, request, request.get(_LATE, 0.0))
         self._limit.take(f"conductor {call.claims.org if call.claims else ''}")
         return answer_of(route.endpoint(call))
+
+    async def _langfuse_health(self, _request: web.Request) -> web.Response:
+        return langfuse_wire.health(self._langfuse)
 
     async def _langfuse_endpoint(self, endpoints: Mapping[str, Endpoint], request: web.Request) -> web.StreamResponse:
         endpoint = langfuse_wire.endpoint_of(self._langfuse, endpoints, request.method)

@@ -69,6 +69,10 @@ class Sandbox:
         """
         return self._kept_key(f"workspace {workspace}", self._home(workspace), scopes)
 
+    def credential(self, kind: str, workspace: str = FIRST_WORKSPACE) -> str:
+        """What a registry of this kind takes as the key of the workspace; of Langfuse the pair, `public:secret`."""
+        return ":".join(self.langfuse_keys(workspace)) if kind == "langfuse" else self.key(workspace)
+
     def langfuse_keys(self, workspace: str) -> tuple[str, str]:
         """Public and secret key of the workspace's project, the same for every start of a store, and no others' in the
         world: the official SDK remembers addresses by public key. A workspace that is new is made.

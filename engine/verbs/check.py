@@ -75,6 +75,7 @@ async def examine_ends(job: Job, replicas: Collection[str], known: Collection[st
     if not job.ends.same:
         text = f"reachable; its key lists prompts: {len(target_rows)}"
         findings.append(Finding(level="ok", where="target", text=text))
+        findings += [Finding(level="note", where="target", text=note) for note in job.ends.target.notes]
     findings += [Finding(level="note", where="source", text=note) for note in job.ends.source.notes]
     findings += [*named_in_file(job), *unknown_ids(job, rows, known), *_unlisted(job)]
     return findings + await _read(job, selected if not job.ends.same else selected[:1])

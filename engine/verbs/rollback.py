@@ -151,7 +151,7 @@ class _Undoing:
         refs = {version_ref(line.get(name)) for line in self._lines for name in ("before_version", "after_version")}
         if self.undo.action == "restore":
             return found in known or current.version in refs
-        refs |= {FIRST, *made.versions.values()}
+        refs |= {*made.versions.values(), *([FIRST] if self.undo.first.get("after_version") is None else [])}
         copied = current.version in made.versions.values() and current.name == made.last.get("name")
         told = versions if self.job.target.can.taken == "appends" else versions[-1:]
         ours = [await self._is_known(version.ref, refs, known) for version in told]

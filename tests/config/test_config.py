@@ -28,6 +28,8 @@ ENVIRON = {
     "PORTKEY_TARGET_API_KEY": CANARY + "-target",
     "CONDUCTOR_KEY_ID": CANARY + "-id",
     "CONDUCTOR_KEY_SECRET": CANARY + "-secret",
+    "LANGFUSE_PUBLIC_KEY": CANARY + "-public",
+    "LANGFUSE_SECRET_KEY": CANARY + "-langfuse",
 }
 HEAD = "name: m\nsource: {base_url: sandbox}\n"
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -734,6 +736,7 @@ def test_there_are_ready_files_and_the_sandbox_needs_no_environment() -> None:
         "portkey-to-files",
         "portkey-to-mlflow",
         "portkey-to-phoenix",
+        "portkey-to-langfuse",
         "portkey-two-workspaces",
         "sandbox",
     ]

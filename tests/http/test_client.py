@@ -827,6 +827,12 @@ async def test_a_firewall_is_told_from_the_registry() -> None:
         (b'{"error":"m"}', "m", None),
         (b'{"error":{"code":17},"data":{"message":"m"}}', "m", "17"),
         (b'{"error":null,"data":[],"message":["m"]}', "", None),
+        (
+            b'{"message":"m","error":[{"path":["a",0],"message":"n"},{"message":"o"},{"path":["b"]},1]}',
+            "m: a.0: n; o",
+            None,
+        ),
+        (b'{"message":"m","error":[]}', "m", None),
         (b'"m"', "m", None),
         (b"[1]", "", None),
     ],

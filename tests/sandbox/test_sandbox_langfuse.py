@@ -99,6 +99,15 @@ async def test_what_is_created_comes_back(manner: int) -> None:
         assert (await api.ask("GET", "/a/b%20c"))[0] == 404
 
 
+@BOTH
+async def test_everybody_may_ask_which_version_it_is(manner: int) -> None:
+    async with langfuse(manner=manner) as api:
+        async with api.session.get(f"{api.sandbox.langfuse_url}/api/public/health") as response:
+            told = await response.json()
+        assert (response.status, told["status"]) == (200, "OK")
+        assert told["version"].startswith(f"{manner}.")
+
+
 async def test_the_body_is_kept_as_a_server_in_javascript_over_postgres_keeps_it() -> None:
     async with langfuse() as api:
         made = await api.create(config={"bb": 1.0, "a": 2**60 + 1, "ab": [-0.0, 0.5, 10**400, 2**53 - 1]})

@@ -21,6 +21,8 @@ from engine.sandbox.langfuse.project import Langfuse, Pick, Project
 from engine.sandbox.langfuse.store import Filters
 
 PREFIX: Final = "/api/public"
+HEALTH: Final = "/health"
+_VERSIONS: Final = {2: "2.95.9", 3: "3.103.0"}
 _LARGEST_BODY: Final = 1024 * 1024
 _LARGEST_PAGE: Final = 100
 _LARGEST_NUMBER: Final = 2**31 - 1
@@ -89,6 +91,11 @@ async def label_version(call: LangfuseCall) -> web.Response:
 async def delete_prompt(call: LangfuseCall) -> web.Response:
     call.project.delete(call.pick)
     return web.Response(status=204)
+
+
+def health(state: Langfuse) -> web.Response:
+    """Which version it is; open to everybody."""
+    return _answer({"status": "OK", "version": _VERSIONS[state.quirks.manner]})
 
 
 LANGFUSE_ROUTES: Final[Mapping[str, Mapping[str, Endpoint]]] = {
