@@ -102,6 +102,8 @@ async def every_call(target: Target) -> None:
         (outcome,) = await target.create([body], no_intent)
         assert outcome
         assert await target.update(asked, body, no_intent)
+        assert await target.complete(asked, body, no_intent)
+        await no_bug(target.named([asked]))
         for work in (
             target.publish(asked, "1"),
             target.retract(asked, "1"),
