@@ -352,7 +352,7 @@ def labelled(registry: Served, name: str, label: str) -> None:
 
 def test_labels_become_aliases_and_none_of_them_publishes(mlflow: Mlflow, registry: Served, tmp_path: Path) -> None:
     some(registry, 3)
-    for name, label in (("p0", "staging"), ("p1", "production"), ("p2", "v1.2")):
+    for name, label in (("p0", "staging"), ("p1", "production"), ("p2", "v1.2"), ("p2", "next")):
         labelled(registry, name, label)
     with_champion = Mlflow(mlflow.server, published_by="champion")
     way = route(tmp_path, registry, Portkey(registry), with_champion)
@@ -361,7 +361,7 @@ def test_labels_become_aliases_and_none_of_them_publishes(mlflow: Mlflow, regist
     assert aliases == {
         "p0": {"champion": "1", "staging": "1"},
         "p1": {"champion": "1", "production": "1"},
-        "p2": {"champion": "1"},
+        "p2": {"champion": "1", "next": "1"},
     }
     assert did(way.run()) == {"unchanged": 3}
 
