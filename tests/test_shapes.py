@@ -232,7 +232,7 @@ async def test_bare_rows_are_read_by_a_write_test_as_by_a_walk() -> None:
 def test_both_connectors_are_asked_for_all_they_can() -> None:
     """A method that a connector gets is asked for above."""
     asked = {"pages", "fetch", "versions", "catalog", "create", "update", "publish", "retract", "label", "create_label"}
-    asked |= {"describe", "delete", "write_test"}
+    asked |= {"describe", "delete", "write_test", "named", "complete"}
     pure = {"encode", "encode_update"}
     parts_of_a_bulk = {"post", "found", "tag"}
     for connector in (Portkey, Conductor):

@@ -734,9 +734,9 @@ def test_there_are_ready_files_and_the_sandbox_needs_no_environment() -> None:
         "portkey-new-model",
         "portkey-to-conductor",
         "portkey-to-files",
+        "portkey-to-langfuse",
         "portkey-to-mlflow",
         "portkey-to-phoenix",
-        "portkey-to-langfuse",
         "portkey-two-workspaces",
         "sandbox",
     ]

@@ -561,9 +561,8 @@ async def test_a_text_comes_back_byte_for_byte(end: End, text: str) -> None:
 @pytest.mark.parametrize(("end", "text"), TEXTS_REFUSED, indirect=["end"])
 async def test_a_text_that_cannot_be_kept_is_refused_before_anything_is_sent(end: End, text: str) -> None:
     source = prompt_at(end, text=text)
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(Rejected):
         end.target.encode(make_replica(source, source, migration="m", registry=REGISTRY))
-    assert caught.value.error == "loss"
 
 
 @pytest.mark.parametrize(("end", "fields"), KEPT, indirect=["end"])
