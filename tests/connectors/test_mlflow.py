@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from tests import ends
 from tests.mlflow_server import Item, MlflowServer, sent, serve_mlflow
 from tests.raw_server import RawServer, answer
 
+IS_PROMPT = {"key": "mlflow.prompt.is_prompt", "value": "true"}
 BODIES = Path(__file__).parents[1] / "real" / "bodies" / "mlflow.json"
 
 
@@ -434,6 +435,59 @@ async def test_an_answer_that_is_no_listing_is_a_sentence(status: int, kind: str
             await names(target)
         assert words in str(caught.value)
         assert "firewall" not in str(caught.value)
+
+
+ODD: list[Any] = [
+    None,
+    "x",
+    5,
+    [],
+    {},
+    {"registered_model": None},
+    {"registered_model": {"name": 5}},
+    {"registered_model": {"name": "b"}},
+    {"registered_model": {"name": "a", "tags": [None, {"key": 5}, {"key": "k", "value": 5}]}},
+    {"registered_model": {"name": "a", "tags": [IS_PROMPT], "aliases": [5, {"alias": 5}, {"alias": "production"}]}},
+    {"registered_model": {"name": "a", "tags": [IS_PROMPT], "latest_versions": [{"version": "x"}]}},
+    {"registered_model": {"name": "a", "tags": [IS_PROMPT], "latest_versions": [{"version": 2, "tags": 5}]}},
+    {"registered_model": {"name": "a", "tags": [IS_PROMPT], "latest_versions": [{"version": True}]}},
+    {"model_version": None},
+    {"model_version": {"version": []}},
+    {"registered_models": None},
+    {"registered_models": [5]},
+    {"registered_models": [], "next_page_token": "again"},
+    {"registered_models": [{"name": "a", "creation_timestamp": 10**30}]},
+]
+
+
+@pytest.mark.parametrize("shape", ODD, ids=json.dumps)
+async def test_an_answer_of_any_shape_is_an_error_of_ours(shape: Any) -> None:
+    async with RawServer(answer(200, json.dumps(shape).encode())) as raw, target_at(raw.url) as target:
+        replica = body(target, one())
+        assert all(isinstance(one, Created | Failed | Unknown) for one in await target.create([replica], no_intent))
+        assert await target.update("a", replica, no_intent)
+        findings = [finding async for finding in target.write_test(None)]
+        assert any(finding.level == "problem" for finding in findings)
+        for work in (
+            names(target),
+            target.fetch("a"),
+            target.fetch("a", "latest"),
+            target.fetch("a", "3"),
+            target.versions("a"),
+            target.publish("a", "1"),
+            target.label("a", "1", "x"),
+            target.describe("a", "d"),
+            target.delete("a"),
+        ):
+            with suppress(EngineError):
+                await work
+
+
+@pytest.mark.parametrize("shape", [[], {"message": "ok"}, None, "ok", {"data": []}, {"registered_models": 5}], ids=str)
+async def test_another_api_is_not_taken_for_an_empty_registry(shape: Any) -> None:
+    async with RawServer(answer(200, json.dumps(shape).encode())) as raw, target_at(raw.url) as target:
+        with pytest.raises(Rejected, match="not a list"):
+            await names(target)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from engine.content.templates import BRACE, BRACKET, COMMENT, DIGITS, SIGN, SPACE, TEXT, UNCLOSED, VARIABLE, literal
-from engine.model import Json
+from engine.content.templates import BRACE, BRACKET, DIGITS, SIGN, SPACE, TEXT, UNCLOSED, VARIABLE, literal
 from engine.model.dialect import (
     Chat,
     Construct,
@@ -26,11 +25,12 @@ from engine.model.dialect import (
 
 BLOCK: Final = "Jinja2 block"
 EXPRESSION: Final = "Jinja2 expression"
+REMARK: Final = "Jinja2 comment"
 
 _NAME: Final = "[a-zA-Z_][a-zA-Z0-9_]*"
 _VARIABLE: Final = re.compile(rf"\{{\{{\s*({_NAME}(?:\.{_NAME})*)\s*\}}\}}")
 _JINJA: Final = re.compile(r"(\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\})", re.DOTALL)
-_SIGNS: Final = {BLOCK: ("{% ", " %}"), COMMENT: ("{# ", " #}"), UNCLOSED: ("{%", "")}
+_SIGNS: Final = {BLOCK: ("{% ", " %}"), REMARK: ("{# ", " #}"), UNCLOSED: ("{%", "")}
 
 
 # ---- templates -------------------------------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ def _jinja(text: str) -> list[Token]:
 def _tag(piece: str) -> list[Token]:
     if (variable := _VARIABLE.fullmatch(piece)) is not None:
         return [Token(VARIABLE, variable[1])]
-    kind = {"{%": BLOCK, "{#": COMMENT}.get(piece[:2], EXPRESSION)
+    kind = {"{%": BLOCK, "{#": REMARK}.get(piece[:2], EXPRESSION)
     return [Token(kind, piece[2:-2].strip())]
 
 
@@ -84,7 +84,7 @@ _GRAMMAR: Final = Grammar(
     constructs=(
         Construct(
             name="Jinja2",
-            kinds=frozenset({BLOCK, EXPRESSION, COMMENT}),
+            kinds=frozenset({BLOCK, EXPRESSION, REMARK}),
             words="all of Jinja2, where {% and %} stand in the text",
         ),
     ),

@@ -358,10 +358,7 @@ class Mlflow:
         while True:
             params = {**asked, "max_results": str(PAGE_SIZE), **token}
             answer = await self._client.read(f"list {what}", path, params, cap=self._client.limits.listing_cap)
-            rows = answer.get(what, []) if isinstance(answer, dict) else None
-            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-                raise Rejected(f"the registry's answer is not a list of {what}", error="bad_answer")
-            yield rows
+            yield _rows(answer, what)
             following = answer.get("next_page_token")
             if not following:
                 return
@@ -383,6 +380,14 @@ class Mlflow:
             staged = (await self.fetch(name)).version == made.version
             alias = self._published_by
             yield _finding(staged, f"the alias {alias} says what is published", f"the alias {alias} is not kept")
+
+
+def _rows(answer: Json, what: str) -> list[Item]:
+    """Of a page. One without rows is an object without a key; any other key is of somebody else's API."""
+    rows = answer.get(what, []) if isinstance(answer, dict) and answer.keys() <= {what, "next_page_token"} else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise Rejected(f"the registry's answer is not a list of {what}", error="bad_answer")
+    return rows
 
 
 def _inside(answer: Json, name: str) -> Item:
