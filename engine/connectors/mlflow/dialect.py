@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from engine.content.templates import BRACE, BRACKET, DIGITS, SIGN, SPACE, TEXT, UNCLOSED, VARIABLE, literal
+from engine.model import Json
 from engine.model.dialect import (
     Chat,
     Construct,
