@@ -191,6 +191,32 @@ def test_where_the_newest_is_published_it_is_live_at_once(
     assert "live at once" in refused.err
 
 
+def test_what_its_provider_has_no_place_for_fails_until_it_is_accepted(
+    tmp_path: Path, registry: Served, phoenix: phoenix_server.Phoenix
+) -> None:
+    parameters = {"temperature": 1, "seed": 3}
+    registry.ask(lambda sandbox: sandbox.add_prompt("p0", "x", parameters=parameters, collection=COLLECTION))
+    rewrite = {"name": "{name}", "provider": {"*": "AWS"}}
+    way = to_phoenix(tmp_path, registry, Phoenix(phoenix.url), rewrite=rewrite)
+    assert did(way.run()) == {"failed": 1}
+    assert lines(way.ledger)[-2]["message"].startswith("parameters.seed would be lost: accept it with allow_loss")
+    way = to_phoenix(tmp_path, registry, Phoenix(phoenix.url), rewrite=rewrite, allow_loss=["parameters.seed"])
+    assert did(way.run()) == {"created": 1}
+    assert way.ask("verify").code == 0
+    assert Phoenix(phoenix.url).published("p0")["invocation_parameters"] == {"type": "aws", "aws": {"temperature": 1}}
+
+
+def test_a_provider_that_phoenix_does_not_have_is_named_before_anything_is_sent(
+    tmp_path: Path, registry: Served, phoenix: phoenix_server.Phoenix
+) -> None:
+    Portkey(registry).add("p0", "Hello <who>")
+    registry.ask(lambda sandbox: sandbox.add_prompt("p1", "x", collection=COLLECTION, virtual_key=PROVIDER))
+    way = to_phoenix(tmp_path, registry, Phoenix(phoenix.url), rewrite={"name": "{name}"})
+    told = way.ask("check").out
+    assert f"provider '{PROVIDER}' is not in the target workspace" in told
+    assert Phoenix(phoenix.url).rows() == {}
+
+
 # ---- what others have ------------------------------------------------------------------------------------------------
 
 
