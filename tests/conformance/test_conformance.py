@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,9 +33,6 @@ from tests import ends
 from tests.mlflow_server import serve_mlflow
 from tests.phoenix_server import running as phoenix_in_memory
 from tests.workspaces import CATALOG, REGISTRY
-
-REAL_PHOENIX = "TESTED_PHOENIX"
-"""The variable that holds the address of a real server, for tests/real."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,22 +129,17 @@ async def open_conductor() -> AsyncIterator[End]:
             yield End(target, "support", "anthropic-prod", plant, count, mark=("", ""))
 
 
-@contextmanager
-def phoenix_server() -> Iterator[str]:
-    """Its address: a stand-in, or a real server that the environment names, which is emptied first."""
-    if (real := os.environ.get(REAL_PHOENIX)) is None:
-        with phoenix_in_memory() as standing_in:
-            yield standing_in.url
-        return
-    with httpx.Client(base_url=f"{real}/v1/", trust_env=False, timeout=60) as api:
-        for row in api.get("prompts", params={"limit": 10_000}).json()["data"]:
-            api.delete(f"prompts/{row['name']}")
-    yield real
+@asynccontextmanager
+async def open_phoenix() -> AsyncIterator[End]:
+    with phoenix_in_memory() as server:
+        async with phoenix_at(server.url) as opened:
+            yield opened
 
 
 @asynccontextmanager
-async def open_phoenix() -> AsyncIterator[End]:
-    with phoenix_server() as url, httpx.Client(base_url=f"{url}/v1/", trust_env=False, timeout=60) as api:
+async def phoenix_at(url: str) -> AsyncIterator[End]:
+    """A server, whichever it is, that is empty."""
+    with httpx.Client(base_url=f"{url}/v1/", trust_env=False, timeout=60) as api:
         async with REGISTRIES["phoenix"].connect(ends.phoenix(url), ends.opening()) as target:
 
             def post(prompt: Prompt) -> str:
