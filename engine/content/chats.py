@@ -47,14 +47,14 @@ def _text(prompt: Prompt, way: Way) -> Carried:
     text = written(prompt.text, tokens, way)
     names = tuple(names_in(tokens))
     if way.target.chat.text:
-        return Carried(text, names, list(_likemessages_of(text, tokens, way)))
+        return Carried(text, names, list(_like_messages(text, tokens, way)))
     chat = spelled([{"role": "user", "content": text}])
     return Carried(
         chat, names, notes=[f"its text became the message of a user: {way.target.registry} keeps chats alone"]
     )
 
 
-def _likemessages_of(text: str, tokens: Sequence[Token], way: Way) -> Iterator[str]:
+def _like_messages(text: str, tokens: Sequence[Token], way: Way) -> Iterator[str]:
     """Whether a text that is no chat would be read as one, there or when it comes back."""
     back = text if way.same_grammar else way.source.grammar.text(tokens)
     for one, there in ((way.target, text), (way.source, back)):
@@ -135,7 +135,7 @@ def _one_text(prompt: Prompt, messages: Sequence[Message], way: Way, how: str) -
     return Carried(
         text,
         tuple(names_in(tokens)),
-        refused or [*_likemessages_of(text, tokens, way)],
+        refused or [*_like_messages(text, tokens, way)],
         [] if whole else ["messages"],
         [f"{len(numbered)} of its {len(messages)} messages became one text (rewrite.messages: {how})"],
     )
