@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from hashlib import sha256
 from typing import Any, Final, Literal
 
 import orjson
 
 from engine.lossless_json.numbers import Number, dumps_plainly, fragment
-from engine.model import MARK_KEY, Json, Mark, Prompt, Replica
+from engine.model import MARK_KEY, Json, Mark, Prompt, Replica, altered
 
 CONTENT: Final = (
     "name",
@@ -141,7 +141,7 @@ def _normal(value: Json) -> Any:
         return value
     if isinstance(value, _MAPPING):
         # most values are texts, and a call for each would cost more than all the rest
-        return {key: inner if isinstance(inner, str) else _normal(inner) for key, inner in value.items()}
+        return {key: inner if isinstance(inner, _PLAIN) else _normal(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_normal(inner) for inner in value]
     if isinstance(value, Number):
@@ -197,7 +197,7 @@ def make_replica(
         description = f"{description} [{MARK_KEY}:{mark.key}]" if description else f"[{MARK_KEY}:{mark.key}]"
     else:
         metadata[MARK_KEY] = {name: getattr(mark, name) for name in _MARK_FIELDS}
-    return Replica(source=source, prompt=replace(rewritten, metadata=metadata, description=description), mark=mark)
+    return Replica(source=source, prompt=altered(rewritten, metadata=metadata, description=description), mark=mark)
 
 
 def read_mark(metadata: Mapping[str, Json], description: str | None) -> Mark | None:

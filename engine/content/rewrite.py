@@ -16,7 +16,7 @@ from engine.content.digest import changed, changed_inside, filled, short_digest,
 from engine.content.parameters import change_parameters, copied
 from engine.content.selection import find, takes
 from engine.content.translate import translate
-from engine.model import Catalog, Choice, Json, Named, ParameterRules, Prompt, Row, Rule, When
+from engine.model import Catalog, Choice, Json, Named, ParameterRules, Prompt, Row, Rule, When, altered
 from engine.model.dialect import Dialect, Fitted, NameRule
 
 ALWAYS: Final = Rule().when
@@ -92,7 +92,7 @@ def rewrite(prompt: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collectio
     provider = _provider(prompt.provider, applied, ends)
     text, partials, pinned = _map_partials(prompt.text, applied, ends)
     parameters, notes = _parameters(prompt, applied)
-    after = replace(
+    after = altered(
         prompt,
         name=name,
         collection=collection.value,
@@ -119,7 +119,12 @@ def rewrite(prompt: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collectio
         done = _fitted(done, dialect.fit)
     if ends.names is not None and (why := ends.names.refuses(name)) is not None:
         done = replace(done, refused=(why, *done.refused))
-    return replace(done, losses=_losses(done, fields), prompt=_placed_in(done.prompt, fields))
+    # with a loss that is accepted, what is left is what arrives
+    lost = [name for name in filled(done.prompt) if name not in fields]
+    losses = _losses(done, lost, fields)
+    if not losses:
+        return done
+    return replace(done, losses=losses, prompt=altered(done.prompt, **{name: getattr(_BLANK, name) for name in lost}))
 
 
 def place(row: Row, rules: Sequence[Rule], ends: Ends) -> Placement | None:
@@ -165,12 +170,6 @@ def clashes(placements: Iterable[tuple[Row, Placement]], *, twins: bool = True) 
 def free_name(name: str, taken: Collection[str]) -> str:
     """The first of `name-2`, `name-3`, ... that is not taken."""
     return next(free for number in count(2) if (free := f"{name}-{number}") not in taken)
-
-
-def _placed_in(prompt: Prompt, fields: Collection[str]) -> Prompt:
-    """Without what has no place there: with a loss that is accepted, this is what arrives."""
-    lost = {name: getattr(_BLANK, name) for name in filled(prompt) if name not in fields}
-    return replace(prompt, **lost) if lost else prompt
 
 
 def _translated(done: Rewritten, source: Dialect, target: Dialect, applied: Sequence[Rule]) -> Rewritten:
@@ -277,7 +276,7 @@ def _parameters(prompt: Prompt, applied: Sequence[Rule]) -> tuple[Mapping[str, J
     parameters: Mapping[str, Json] = copied(prompt.parameters)
     notes: list[str] = []
     for rule in applied:
-        if rule.parameters == NO_CHANGE:
+        if rule.parameters is NO_CHANGE or rule.parameters == NO_CHANGE:
             continue
         parameters, more = change_parameters(parameters, rule.parameters, prompt.variables)
         notes += more
@@ -403,10 +402,9 @@ def _changes(before: Prompt, after: Prompt) -> Iterator[Change]:
         yield Change(user_name("description"), before.description, after.description)
 
 
-def _losses(done: Rewritten, fields: Collection[str]) -> tuple[str, ...]:
-    after = done.prompt
-    unknown = () if "extra" in fields else after.extra
-    return tuple(sorted({*done.losses, *unknown, *(user_name(name) for name in filled(after) if name not in fields)}))
+def _losses(done: Rewritten, lost: Collection[str], fields: Collection[str]) -> tuple[str, ...]:
+    unknown = () if "extra" in fields else done.prompt.extra
+    return tuple(sorted({*done.losses, *unknown, *map(user_name, lost)}))
 
 
 def kinds_needed(rules: Sequence[Rule], *, same: bool) -> frozenset[str]:

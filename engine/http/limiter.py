@@ -371,8 +371,12 @@ class RateLimiter:
     async def space(self) -> None:
         """Until the one before is far enough ahead."""
         waited = self._leaving.locked()
+        now, rate = self.clock(), self.rate
+        if not waited and self._departures.due - now <= _least(rate):  # as most: no lock is taken for nothing
+            self._departures.take(now, rate)
+            return
         async with self._leaving:
-            least = 0.0 if self.rate * AT_ONCE_S < 1 else AT_ONCE_S
+            least = _least(self.rate)
             while (seconds := self._departures.due - self.clock()) > least:
                 waited = True
                 await asyncio.sleep(seconds)
@@ -463,6 +467,11 @@ class RateLimiter:
     async def _end_of_pause(self) -> None:
         while seconds := self.paused_for:  # noqa: ASYNC110 - a pause may grow while it is waited for
             await asyncio.sleep(seconds)
+
+
+def _least(rate: float) -> float:
+    """The shortest time that is waited for."""
+    return 0.0 if rate * AT_ONCE_S < 1 else AT_ONCE_S
 
 
 def _not_sent() -> Transient:

@@ -35,7 +35,7 @@ FLUSH_SECONDS: Final = 10.0
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # a value, and not frozen: there are two of them for each prompt
 class _Waiting:
     """What one caller handed over, and how it learns that it is durable: True, or False after an error."""
 

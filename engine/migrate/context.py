@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -95,14 +96,15 @@ class FirstWrite:
     @asynccontextmanager
     async def turn(self, *, create: bool) -> AsyncIterator[bool]:
         """Whether what is written in this block goes alone: then the next one waits until it ends."""
-        if not self._over(create):
+        if not self.over(create=create):
             async with self._lock:
-                if not self._over(create):
+                if not self.over(create=create):
                     yield True
                     return
         yield False
 
-    def _over(self, create: bool) -> bool:
+    def over(self, *, create: bool) -> bool:
+        """Nothing goes alone any more, so nobody need ask for a turn."""
         return self.read_back or (self.arrived and not create)
 
 
@@ -151,11 +153,15 @@ class Context:
         for entry in entries:
             if entry.kind in EVENTS:
                 self.done[entry.kind] += 1
-                write = self.log.warning if entry.kind in GRAVE else self.log.info
-                fields = {name: value for name in LOGGED if (value := entry.fields.get(name)) is not None}
-                write(EVENTS[entry.kind], **fields)
+                self._say(entry)
         if self.max_failures is not None:
             self._judge_failures(self.max_failures)
+
+    def _say(self, entry: Entry) -> None:
+        level = logging.WARNING if entry.kind in GRAVE else logging.INFO
+        if self.log.is_enabled_for(level):  # a line that nobody reads is not put together
+            fields = {name: value for name in LOGGED if (value := entry.fields.get(name)) is not None}
+            self.log.log(level, EVENTS[entry.kind], **fields)
 
     def _judge_failures(self, most: MaxFailures) -> None:
         failures, taken = self.done["failed"], self.settled

@@ -10,7 +10,7 @@ from engine.content.rewrite import Ends, rewrite
 from engine.errors import Rejected
 from engine.migrate.readings import Readings
 from engine.migrate.task import Prepared, Step
-from engine.model import Failed, Mark, Prompt, Rule, Select, Source, Target, Version
+from engine.model import Failed, Mark, Prompt, Rule, Select, Source, Target, Version, altered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +107,7 @@ def _prepare(job: Job, prompt: Prompt, name: str | None, mark_in: MarkIn) -> Pre
         message = f"{names} would be lost: accept it with allow_loss: [{names}] in the migration file, and run again"
         return Failed(error="loss", message=message, retriable=True)
     if name is not None:
-        rewritten = replace(rewritten, prompt=replace(rewritten.prompt, name=name))
+        rewritten = replace(rewritten, prompt=altered(rewritten.prompt, name=name))
     where: MarkIn = "nowhere" if job.in_place else mark_in
     replica = make_replica(prompt, rewritten.prompt, migration=job.migration, registry=job.registry, mark_in=where)
     return Prepared(replica=replica, body=job.target.encode(replica), rewritten=rewritten)

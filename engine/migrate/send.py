@@ -58,7 +58,7 @@ def _unsent(context: Context, outcome: Outcome) -> bool:
 
 def outcome_entry(job: Job, context: Context, ready: Ready, outcome: Outcome) -> Entry:
     """What the ledger says of it."""
-    seen = seen_source(job, context, ready)
+    seen = seen_source(job, context, ready) if isinstance(outcome, Failed) else {}
     return entries.of(ready.origin, ready.prepared, outcome, now=context.clock(), seen=seen, pending=ready.pending)
 
 

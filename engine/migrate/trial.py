@@ -29,6 +29,8 @@ async def write_alone(job: Job, context: Context, ready: Ready) -> bool:
     write that failed the next one is alone again.
     """
     create = ready.prepared.revision is None
+    if context.first.over(create=create):
+        return False
     async with context.first.turn(create=create) as alone:
         if alone and context.halt.stop is None:
             await (_create_first(job, context, ready) if create else _revise_first(job, context, ready))

@@ -18,6 +18,7 @@ from engine.model.dialect import Dialect, NameRule
 from engine.model.prompt import DEFAULT_DIALECT as DEFAULT_DIALECT
 from engine.model.prompt import Inputs as Inputs
 from engine.model.prompt import Prompt as Prompt
+from engine.model.prompt import altered as altered
 
 Json = Any
 """A decoded JSON value: None, bool, int, float, Number (what these two cannot say), str, list or dict of the same."""
