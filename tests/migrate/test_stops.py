@@ -158,7 +158,7 @@ def test_a_ledger_of_another_migration_is_refused_and_says_which_part(tmp_path: 
 
 def test_a_ledger_in_use_is_left_to_its_run(tmp_path: Path, registry: Served) -> None:
     path, ledger = write_migration(tmp_path, registry.base_url), tmp_path / "ledger.jsonl"
-    with started("run", path, "--rate", "10", cwd=tmp_path, env={"KEY": registry.api_key}) as first:
+    with started("run", path, "--rate", "3", cwd=tmp_path, env={"KEY": registry.api_key}) as first:
         assert wait_for_lines(ledger, 4, first)
         assert "ledger.jsonl" in stopped(run(path, registry.api_key), 75, "ledger_in_use")
         assert first.poll() is None
