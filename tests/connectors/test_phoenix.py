@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,8 @@ from engine.errors import Gone, Rejected, Stop
 from engine.lossless_json import decode
 from engine.model import Created, Failed, Mark, Prompt, Replica, Unknown, Updated, no_intent
 from tests import ends, phoenix_server
+from tests.test_shapes import SHAPES as ANY_SHAPE
+from tests.test_shapes import all_of, no_bug
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"q": "{{q}}"}'}}
 PART = {
@@ -704,3 +706,71 @@ async def test_a_lost_answer_is_in_doubt(server: phoenix_server.Phoenix) -> None
         assert isinstance(await create(target, prompt()), Unknown)
         assert list(await target.named(["p"])) == ["p"]
     assert len(server.of("p")) == 1
+
+
+# ---- answers of a shape that no registry should send -----------------------------------------------------------------
+
+ROW = {"id": "P", "name": "p", "description": "d", "metadata": {}}
+WHOLE = {"id": "v", **version(prompt(tools=[TOOL], tool_choice="auto"))}
+PARTS = ("text", "tool_call", "tool_result", "image", 7)
+ODD: list[Any] = [None, True, 7, "x", [], [None], [1], [[]], ["x"], {}, {"type": []}, {"data": None}]
+DEEP: list[dict[str, Any]] = [
+    *({"template": {"type": "chat", "messages": odd}} for odd in ODD),
+    *({"template": {"type": "chat", "messages": [{"role": "user", "content": odd}]}} for odd in ODD),
+    *({"template": {"type": "chat", "messages": [{"role": odd, "content": "x"}]}} for odd in ODD),
+    *({"template": {"messages": [{"role": "assistant", "content": [{"type": kind}]}]}} for kind in PARTS),
+    *({"invocation_parameters": {"type": "openai", "openai": odd}} for odd in ODD),
+    *({"invocation_parameters": {"type": "openai", "openai": {"extra_body": odd}}} for odd in ODD),
+    *({"tools": {"tools": odd, "tool_choice": odd, "disable_parallel_tool_calls": odd}} for odd in ODD),
+    *({"metadata": {"promptferry.form": odd}} for odd in ODD),
+    *({"metadata": {"promptferry.form": {"layout": odd, "chat": odd, "text": odd, "provider": odd}}} for odd in ODD),
+]
+ITEMS = [
+    *ANY_SHAPE.values(),
+    *(WHOLE | {name: odd} for name in [*WHOLE, "response_format", "description"] for odd in ODD),
+    *(WHOLE | more for more in DEEP),
+]
+SHAPES = [*ANY_SHAPE.values(), *({"data": odd} for odd in ODD)]
+ROWS = [{"data": [ROW | {name: odd}], "next_cursor": odd} for name in ROW for odd in ODD]
+
+
+def test_a_version_of_any_shape_is_read_or_refused_and_never_a_bug() -> None:
+    read = 0
+    for item in ITEMS:
+        with suppress(Rejected):
+            found = prompt_of(Head("p"), item)
+            read += 1
+            with suppress(Rejected):
+                body_of(replica(found))
+            fit(found)
+    assert 40 < read < len(ITEMS) - 40
+
+
+async def test_rows_of_any_shape_are_an_error_of_ours_and_never_a_bug(server: phoenix_server.Phoenix) -> None:
+    server.fault = lambda method, path, number: (200, json.dumps(ROWS[number % len(ROWS)]).encode())
+    async with opened(server) as target:
+        for _ in ROWS:
+            await no_bug(all_of(target.pages()))
+            await no_bug(target.versions("p"))
+
+
+async def test_an_answer_of_any_shape_is_an_error_of_ours_and_never_a_bug(server: phoenix_server.Phoenix) -> None:
+    source = prompt()
+    create_body, update_body = body_of(replica(source)), body_of(replica(source), {"collection"})
+    shapes: list[Any] = []
+    server.fault = lambda method, path, number: (200, json.dumps(shapes[-1]).encode())
+    async with opened(server) as target:
+        for shape in SHAPES:
+            shapes.append(shape)
+            await no_bug(all_of(target.pages()))
+            for version_asked in ("published", "latest", "v"):
+                await no_bug(target.fetch("p", version_asked))
+            await no_bug(target.versions("p"))
+            await no_bug(target.named(["p"]))
+            assert await no_bug(target.create([create_body], no_intent))
+            assert await no_bug(target.complete("p", create_body, no_intent))
+            for body in (create_body, update_body):
+                assert await no_bug(target.update("p", body, no_intent))
+            for work in (target.publish("p", "v"), target.label("p", "v", "l"), target.delete("p")):
+                await no_bug(work)
+            assert await no_bug(all_of(target.write_test(None)))

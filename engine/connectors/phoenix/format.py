@@ -48,6 +48,7 @@ _TYPES: Final[Mapping[str, type]] = {
     "model_provider": str,
     "model_name": str,
     "template": dict,
+    "template_format": str,
     "invocation_parameters": dict,
     "tools": dict,
 }

@@ -158,6 +158,8 @@ def _read(message: Json) -> Json:
 def _calling(message: Json, before: Sequence[Json]) -> Json:
     """A message that calls tools: a text before them at most."""
     parts = message["content"]
+    if not all(map(_is_part, parts)):
+        return message
     texts = [part["text"] for part in before if part.get("type") == "text"]
     calls = [_neutral_call(part) for part in parts if part.get("type") == "tool_call"]
     if len(texts) > 1 or len(texts) + len(calls) < len(parts) or (texts and parts[0].get("type") != "text"):
