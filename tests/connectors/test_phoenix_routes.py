@@ -244,7 +244,7 @@ def test_a_prompt_with_a_version_of_somebody_else_is_not_deleted(
     def theirs_first(method: str, path: str, number: int) -> None:
         if (method, path) == ("POST", "/v1/prompts"):
             phoenix.fault = lambda *_: None
-            version = {"version": {**VERSION}, "prompt": {"name": "p0"}}
+            version = {"version": VERSION, "prompt": {"name": "p0", "metadata": {"collection": COLLECTION}}}
             phoenix.answered("POST", "/v1/prompts", {}, version)
 
     phoenix.fault = theirs_first
