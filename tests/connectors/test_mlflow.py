@@ -265,7 +265,7 @@ async def test_a_prompt_of_ours_without_a_version_is_finished(server: MlflowServ
     assert (server.texts("a"), server.models["a"]["aliases"]) == (["Hi {{ name }}"], {"production": "1"})
 
 
-@pytest.mark.parametrize("whose", ["nobody's", "another migration's", "with a version"])
+@pytest.mark.parametrize("origin", ["nobody's", "another migration's", "with a version"])
 async def test_a_name_that_is_not_ours_is_never_finished(origin: str, server: MlflowServer, target: Target) -> None:
     if origin == "another migration's":
         server.do("registered-models/create", json.loads(body(target, one(), "other"))["prompt"])

@@ -595,7 +595,8 @@ def test_answers_that_are_lost_double_nothing(fault: str, place: Place) -> None:
 
 def test_publish_killed_and_repeated(tmp_path: Path) -> None:
     with placed(tmp_path, count=20) as place, wire(place.registry) as between:
-        place.write(between.base_url)
+        slowly = {"rate": 2000, "settle": "0.5s", "timeout": 5, "concurrency": 3}
+        place.write(between.base_url, limits=slowly)
         before = place.selected()
         place.run()
         kills = 0
