@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from engine.sandbox import SandboxOptions
-from tests.e2e import Ended, lines, replicas, served, write_migration
+from tests.e2e import Ended, Served, lines, replicas, served, write_migration
 from tests.e2e import Place as Migrated
 
 MANY: Final = 80
@@ -77,11 +77,21 @@ def timeless(prompts: dict[str, Prompt]) -> dict[str, Prompt]:
 # ---- replicas --------------------------------------------------------------------------------------------------------
 
 
+def await_the_end_of_what_was_under_way(registry: Served) -> None:
+    """Requests that a registry has received are carried out, whether or not somebody still waits for their answers."""
+    seen = [-1]
+    while len(seen) < 5 or len({*seen[-4:]}) > 1:
+        for _ in range(20):
+            registry.call("GET", "/prompts?page_size=1")
+        seen.append(len(registry.prompts()))
+
+
 def test_a_killed_run_is_taken_back_apart_from_what_somebody_did_since(library: Place) -> None:
     place, registry = library, library.registry
     before = place.prompts()
     registry.ask(lambda sandbox: sandbox.faults.plan("reset_after", method="POST", path_end="/prompts", times=4))
     place.kill("run", after=MANY)
+    await_the_end_of_what_was_under_way(registry)
     known = {line["target_id"] for line in lines(place.ledger) if line["kind"] == "created"}
     unheard_of = place.prompts().keys() - before.keys() - known
     assert len(known) > 10
