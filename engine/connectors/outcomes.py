@@ -1,11 +1,11 @@
-"""From what a write raised to what became of it."""
+"""From what a write raised to what became of it, or to what `check --write-test` says."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from engine.errors import Exists, Rejected, Transient, UnknownOutcome
-from engine.model import Failed, Json, Outcome, Unknown
+from engine.model import Failed, Finding, Json, Outcome, Unknown
 
 
 async def outcome(write: Awaitable[Outcome]) -> Outcome:
@@ -31,3 +31,24 @@ def made_id(answer: Json) -> str:
     if not isinstance(made, str) or not made:
         raise UnknownOutcome("the answer to the create has no id", error="no_id")
     return made
+
+
+async def tried(name: str, findings: AsyncIterator[Finding]) -> AsyncIterator[Finding]:
+    """What a write test on the scratch prompt of this name finds, until something goes wrong."""
+    try:
+        async for finding in findings:
+            yield finding
+    except (Rejected, Transient, UnknownOutcome) as error:
+        yield Finding(level="problem", where="target", text=f"the write test on {name} went wrong: {error}")
+
+
+async def cleared(
+    name: str, delete: Callable[[str], Awaitable[None]], good: str = "a prompt can be deleted"
+) -> Finding:
+    """Whether the scratch prompt could be deleted. `good`: what is said when it could."""
+    try:
+        await delete(name)
+    except (Rejected, Transient) as error:
+        text = f"{name} could not be deleted; do it by hand: {error}"
+        return Finding(level="problem", where="target", text=text)
+    return Finding(level="ok", where="target", text=good)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from string import Formatter
 from typing import Final
 
@@ -68,6 +69,19 @@ def names_in(tokens: Sequence[Token]) -> list[str]:
 def variables_of(text: str, grammar: Grammar) -> frozenset[str]:
     """The names of the variables that are found in the text; none when it is not well formed."""
     return frozenset(names_in(grammar.tokens(text)))
+
+
+def variables_cut(text: str, tag: re.Pattern[str]) -> list[Token]:
+    """Literals and variables, of a grammar that has nothing else: its tags are found by `tag`, whose first group is the
+    name. A blank name is text.
+    """
+    tokens: list[Token] = []
+    here = 0
+    for found in tag.finditer(text):
+        if found[1].strip():
+            tokens += [*literal(text[here : found.start()]), Token(VARIABLE, found[1])]
+            here = found.end()
+    return tokens + literal(text[here:])
 
 
 # ---- mustache --------------------------------------------------------------------------------------------------------
@@ -176,23 +190,13 @@ _DOLLAR_TAG: Final = re.compile("\\$\\{([^\n\r\x85\u2028\u2029]*?)\\}")
 """On one line, as Java counts lines."""
 
 
-def _dollars(text: str) -> list[Token]:
-    tokens: list[Token] = []
-    here = 0
-    for tag in _DOLLAR_TAG.finditer(text):
-        if tag[1].strip():
-            tokens += [*literal(text[here : tag.start()]), Token(VARIABLE, tag[1])]
-            here = tag.end()
-    return tokens + literal(text[here:])
-
-
 def _as_dollars(tokens: Iterable[Token]) -> str:
     return "".join(token.body if token.kind == TEXT else f"${{{token.body}}}" for token in tokens)
 
 
 DOLLARS: Final = Grammar(
     name="${name}",
-    tokens=_dollars,
+    tokens=partial(variables_cut, tag=_DOLLAR_TAG),
     text=_as_dollars,
     shown=re.compile(r"\$\{(.*?)\}").findall,
     variable="${name}",

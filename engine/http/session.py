@@ -10,11 +10,12 @@ import functools
 import io
 import os
 import ssl
+from base64 import b64encode
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
 
@@ -48,6 +49,11 @@ class KeyAuth:
     def headers(self) -> Mapping[str, str]:
         """The key in its header."""
         return {self.header: self.secret}
+
+    @classmethod
+    def basic(cls, user: str, password: str) -> Self:
+        """RFC 7617."""
+        return cls("Authorization", f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}")
 
     async def refresh(self, stale: Mapping[str, str]) -> bool:
         """There is no other key."""

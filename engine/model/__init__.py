@@ -86,6 +86,12 @@ def ordinal_of(versions: Sequence[Version], ref: str | None) -> int:
     return known if known is not None else int(ref) if ref is not None and _NUMBER.fullmatch(ref) else 0
 
 
+def newer(versions: Sequence[Version], than: str | None) -> list[Version]:
+    """Those of these versions that came after this one, in their order."""
+    at = ordinal_of(versions, than)
+    return [version for version in versions if version.ordinal > at]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
     """A collection, provider or partial: something prompts refer to."""

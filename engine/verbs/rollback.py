@@ -19,7 +19,7 @@ from engine.ledger.writes import FIRST, Line, Writes
 from engine.migrate import entries
 from engine.migrate.context import Context
 from engine.migrate.job import Job
-from engine.model import Failed, Prompt, Updated, Version, no_intent, ordinal_of, stored_version, version_ref
+from engine.model import Failed, Prompt, Updated, Version, newer, no_intent, ordinal_of, stored_version, version_ref
 from engine.taskgroup import for_each
 
 RESULTS: Final = ("deleted", "restored", "gone", "kept", "failed", "not_started")
@@ -171,9 +171,8 @@ class _Undoing:
         here = {str(ref) for ref in refs if ref is not None}
         if made.intent is not None:
             base, wanted = version_ref(made.intent.get("base_version")), made.intent.get("replica_digest")
-            for version in versions:
-                later = version.ordinal > ordinal_of(versions, base)
-                if later and await self._is_known(version.ref, (), (wanted,)):
+            for version in newer(versions, base):
+                if await self._is_known(version.ref, (), (wanted,)):
                     here.add(version.ref)
         return sorted(here, key=partial(ordinal_of, versions))
 

@@ -209,6 +209,7 @@ def test_phoenix_loads_what_it_cannot_render(
 ) -> None:
     phoenix_rest(phoenix, "a", "x", **version)
     assert phoenix_client("load", prompt_identifier="a")["model_provider"] == version["model_provider"]
+    # the word of the vendor's client for providers that it keeps and cannot render; nothing of ours is missing
     with pytest.raises(ClientError, match="NotImplementedError"):
         phoenix_client("render", values={}, prompt_identifier="a")
 

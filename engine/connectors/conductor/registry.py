@@ -33,7 +33,7 @@ from engine.connectors.conductor.format import (
     version_of,
 )
 from engine.connectors.endpoint import Opening
-from engine.connectors.outcomes import outcome
+from engine.connectors.outcomes import cleared, outcome, tried
 from engine.errors import Gone, Rejected, Stop, Transient, UnknownOutcome
 from engine.http.responses import Special
 from engine.http.session import Client, NoAuth
@@ -52,8 +52,8 @@ from engine.model import (
     Sending,
     Updated,
     Version,
+    newer,
     no_intent,
-    ordinal_of,
 )
 from engine.taskgroup import task_group
 
@@ -186,11 +186,9 @@ class Conductor:
 
     async def publish(self, target_id: str, version: str) -> None:
         """The newest version is the published one. Rejected for an older one: those after it would have to go."""
-        versions = await self.versions(target_id)
-        at = ordinal_of(versions, version)
-        if newer := [one.ref for one in versions if one.ordinal > at]:
+        if later := [one.ref for one in newer(await self.versions(target_id), version)]:
             raise Rejected(
-                f"Conductor serves the newest version: {', '.join(newer)} would have to be deleted", error="newer"
+                f"Conductor serves the newest version: {', '.join(later)} would have to be deleted", error="newer"
             )
 
     async def retract(self, target_id: str, version: str) -> None:
@@ -227,21 +225,9 @@ class Conductor:
     async def write_test(self, collection: str | None) -> AsyncIterator[Finding]:
         """Creates a scratch prompt in two versions, reads it back and deletes it."""
         name = f"promptferry-write-test-{uuid4().hex[:8]}"
-        first = {"name": name, "template": "Hello ${name}", "description": "", "integrations": [], "version": 1}
-        try:
-            await self.post([{**first, "tags": tags_as_sent([_SCRATCH_MARK]), **_SCRATCH_SAMPLING}], no_intent)
-            async for finding in self._tested(name):
-                yield finding
-            await self.post([{**first, "template": "Hello", "version": 2}], no_intent)
-            numbers = [version.ordinal for version in await self.versions(name)]
-            yield _finding(numbers == [1, 2], "an update makes a version of its own", f"it has the versions {numbers}")
-        except (Rejected, Transient, UnknownOutcome) as error:
-            yield Finding(level="problem", where="target", text=f"the write test on {name} went wrong: {error}")
-        try:
-            await self.delete(name)
-            yield Finding(level="ok", where="target", text="a prompt can be deleted")
-        except (Rejected, Transient) as error:
-            yield Finding(level="problem", where="target", text=f"{name} could not be deleted; do it by hand: {error}")
+        async for finding in tried(name, self._tested(name)):
+            yield finding
+        yield await cleared(name, self.delete)
 
     # ---- what a bulk is made of --------------------------------------------------------------------------------------
 
@@ -353,6 +339,8 @@ class Conductor:
         raise Gone(f"there is no prompt {name!r}", error="gone", status=404)
 
     async def _tested(self, name: str) -> AsyncIterator[Finding]:
+        first = {"name": name, "template": "Hello ${name}", "description": "", "integrations": [], "version": 1}
+        await self.post([{**first, "tags": tags_as_sent([_SCRATCH_MARK]), **_SCRATCH_SAMPLING}], no_intent)
         found = await self.fetch(name)
         kept = found.parameters.keys() >= _SCRATCH_SAMPLING.keys()
         yield _finding(kept, "temperature and topP arrive", "temperature and topP are dropped: an older server")
@@ -362,6 +350,9 @@ class Conductor:
             yield _finding(MARK_KEY in found.metadata, "tags are set by a second call", "tags are not kept")
         else:
             yield Finding(level="ok", where="target", text="a bulk stores tags")
+        await self.post([{**first, "template": "Hello", "version": 2}], no_intent)
+        numbers = [version.ordinal for version in await self.versions(name)]
+        yield _finding(numbers == [1, 2], "an update makes a version of its own", f"it has the versions {numbers}")
 
 
 def _readable(item: Item | None, name: str) -> Prompt | None:

@@ -11,7 +11,6 @@ The listing tells versions, labels and the config of the newest version, and no 
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -34,8 +33,8 @@ from engine.connectors.langfuse.format import (
     texts_in,
 )
 from engine.connectors.langfuse.listing import walk
-from engine.connectors.outcomes import outcome
-from engine.errors import Exists, Gone, Rejected, Transient, UnknownOutcome
+from engine.connectors.outcomes import cleared, outcome, tried
+from engine.errors import Exists, Gone, Rejected, Transient
 from engine.http.responses import Special
 from engine.http.session import Client, KeyAuth
 from engine.log import log
@@ -55,6 +54,7 @@ from engine.model import (
     Sending,
     Updated,
     Version,
+    newer,
     no_intent,
 )
 
@@ -83,10 +83,7 @@ ERRORS: Final = (
 @asynccontextmanager
 async def connect(end: LangfuseEndpoint, opening: Opening) -> AsyncIterator[Langfuse]:
     """A project under its own client."""
-    signed = b64encode(":".join(end.keys).encode()).decode()
-    async with opening.client(
-        end.address, KeyAuth("Authorization", f"Basic {signed}"), secrets=end.keys, errors=ERRORS
-    ) as client:
+    async with opening.client(end.address, KeyAuth.basic(*end.keys), secrets=end.keys, errors=ERRORS) as client:
         yield Langfuse(client, end, written=opening.writes or opening.name == "target")
 
 
@@ -216,8 +213,8 @@ class Langfuse:
         """The label moves there. Where none publishes, the newest version is the published one, and no other."""
         if self._label is not None:
             await self._put_label(target_id, version, self._label)
-        elif newer := [one.ref for one in await self.versions(target_id) if one.ordinal > int(version)]:
-            message = f"the newest version is the published one (published_by: newest), and {', '.join(newer)} is newer"
+        elif later := [one.ref for one in newer(await self.versions(target_id), version)]:
+            message = f"the newest version is the published one (published_by: newest), and {', '.join(later)} is newer"
             raise Rejected(message, error="newer")
 
     async def retract(self, target_id: str, version: str) -> None:
@@ -255,20 +252,13 @@ class Langfuse:
         name = "promptferry-write-test"
         if deletes := await self._deletes():
             name = f"{name}-{uuid4().hex[:8]}"
-        try:
-            async for finding in self._tested(name):
-                yield finding
-        except (Rejected, Transient, UnknownOutcome) as error:
-            yield _problem(f"the write test on {name} went wrong: {error}")
-        if not deletes:
-            text = f"{_NO_DELETE}: {name} stays, and rollback can delete no replica"
-            yield Finding(level="note", where="target", text=text)
+        async for finding in tried(name, self._tested(name)):
+            yield finding
+        if deletes:
+            yield await cleared(name, self.delete)
             return
-        try:
-            await self.delete(name)
-            yield Finding(level="ok", where="target", text="a prompt can be deleted")
-        except (Rejected, Transient) as error:
-            yield _problem(f"{name} could not be deleted; do it by hand: {error}")
+        text = f"{_NO_DELETE}: {name} stays, and rollback can delete no replica"
+        yield Finding(level="note", where="target", text=text)
 
     # ---- how it is done ----------------------------------------------------------------------------------------------
 
@@ -425,7 +415,3 @@ def _path(name: str) -> str:
 
 def _finding(good: bool, yes: str, no: str) -> Finding:
     return Finding(level="ok" if good else "note", where="target", text=yes if good else no)
-
-
-def _problem(text: str) -> Finding:
-    return Finding(level="problem", where="target", text=text)

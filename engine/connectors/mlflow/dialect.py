@@ -10,7 +10,18 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from engine.content.templates import BRACE, BRACKET, DIGITS, SIGN, SPACE, TEXT, UNCLOSED, VARIABLE, literal
+from engine.content.templates import (
+    BRACE,
+    BRACKET,
+    DIGITS,
+    SIGN,
+    SPACE,
+    TEXT,
+    UNCLOSED,
+    VARIABLE,
+    literal,
+    variables_cut,
+)
 from engine.model import Json
 from engine.model.dialect import (
     Chat,
@@ -39,16 +50,7 @@ _SIGNS: Final = {BLOCK: ("{% ", " %}"), REMARK: ("{# ", " #}"), UNCLOSED: ("{%",
 
 def _tokens(text: str) -> list[Token]:
     """A text that has both signs of a block anywhere is one of Jinja2; else it has variables and nothing besides."""
-    return _jinja(text) if "{%" in text and "%}" in text else _variables(text)
-
-
-def _variables(text: str) -> list[Token]:
-    tokens: list[Token] = []
-    here = 0
-    for tag in _VARIABLE.finditer(text):
-        tokens += [*literal(text[here : tag.start()]), Token(VARIABLE, tag[1])]
-        here = tag.end()
-    return tokens + literal(text[here:])
+    return _jinja(text) if "{%" in text and "%}" in text else variables_cut(text, _VARIABLE)
 
 
 def _jinja(text: str) -> list[Token]:

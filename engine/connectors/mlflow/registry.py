@@ -8,7 +8,6 @@ of the list is an offset into the order of names, so that rows shift when somebo
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -30,7 +29,7 @@ from engine.connectors.mlflow.format import (
     row_of,
     version_number,
 )
-from engine.connectors.outcomes import outcome
+from engine.connectors.outcomes import cleared, outcome, tried
 from engine.content.digest import differences
 from engine.errors import Exists, Gone, Rejected, Stop, Transient, UnknownOutcome
 from engine.http.client import Auth
@@ -55,6 +54,7 @@ from engine.model import (
     Sending,
     Updated,
     Version,
+    newer,
     no_intent,
 )
 
@@ -95,7 +95,7 @@ def _auth(end: MlflowEndpoint) -> Auth:
     if token:
         return KeyAuth("Authorization", f"Bearer {token}")
     if end.username:
-        return KeyAuth("Authorization", f"Basic {b64encode(f'{end.username}:{password}'.encode()).decode()}")
+        return KeyAuth.basic(end.username, password)
     return NoAuth()
 
 
@@ -203,8 +203,8 @@ class Mlflow:
         """The alias moves. Where the newest counts, Rejected for an older one: those after it would have to go."""
         if self.can.stages:
             await self._alias(target_id, version, self._published_by)
-        elif newer := [one.ref for one in await self.versions(target_id) if one.ordinal > int(version)]:
-            message = f"the newest version counts as published: {', '.join(newer)} would have to be deleted"
+        elif later := [one.ref for one in newer(await self.versions(target_id), version)]:
+            message = f"the newest version counts as published: {', '.join(later)} would have to be deleted"
             raise Rejected(message, error="newer")
 
     async def retract(self, target_id: str, version: str) -> None:
@@ -240,16 +240,9 @@ class Mlflow:
     async def write_test(self, collection: str | None) -> AsyncIterator[Finding]:
         """Creates a scratch prompt in two versions, reads it back and deletes it."""
         name = f"promptferry-write-test-{uuid4().hex[:8]}"
-        try:
-            async for finding in self._tested(name, collection):
-                yield finding
-        except (Rejected, Transient, UnknownOutcome) as error:
-            yield Finding(level="problem", where="target", text=f"the write test on {name} went wrong: {error}")
-        try:
-            await self.delete(name)
-            yield _finding(True, "a prompt can be deleted")
-        except (Rejected, Transient) as error:
-            yield Finding(level="problem", where="target", text=f"{name} could not be deleted; do it by hand: {error}")
+        async for finding in tried(name, self._tested(name, collection)):
+            yield finding
+        yield await cleared(name, self.delete)
 
     # ---- a create ----------------------------------------------------------------------------------------------------
 

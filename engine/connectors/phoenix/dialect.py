@@ -9,12 +9,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from engine.connectors.phoenix.messages import KEYS, complaints
 from engine.connectors.phoenix.parameters import EXTRA_BODY, PROVIDERS, Family, Placed, family_of, place
 from engine.content.chats import messages_of
-from engine.content.templates import BRACE, BRACKET, DIGITS, DOT, F_STRING, SIGN, SPACE, UNCLOSED, VARIABLE, literal
+from engine.content.templates import (
+    BRACE,
+    BRACKET,
+    DIGITS,
+    DOT,
+    F_STRING,
+    SIGN,
+    SPACE,
+    UNCLOSED,
+    VARIABLE,
+    literal,
+    variables_cut,
+)
 from engine.lossless_json.numbers import dumps
 from engine.model import Json, Prompt
 from engine.model.dialect import Chat, Dialect, Fitted, Grammar, NameRule, ParameterNames, Token
@@ -26,22 +39,13 @@ _NO_TAG: Final = "no tag"
 _KINDS: Final = (DOT, SPACE, BRACE, SIGN, BRACKET)
 
 
-def _tokens(text: str) -> list[Token]:
-    found: list[Token] = []
-    here = 0
-    for tag in _TAG.finditer(text):
-        found += [*literal(text[here : tag.start()]), Token(VARIABLE, tag[1])]
-        here = tag.end()
-    return found + literal(text[here:])
-
-
 def _text(tokens: Iterable[Token]) -> str:
     return "".join(f"{{{{{token.body}}}}}" if token.kind == VARIABLE else token.body for token in tokens)
 
 
 WORDS: Final = Grammar(
     name="mustache of Phoenix",
-    tokens=_tokens,
+    tokens=partial(variables_cut, tag=_TAG),
     text=_text,
     shown=_TAG.findall,
     variable="{{name}}, {{ name }}",

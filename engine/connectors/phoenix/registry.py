@@ -18,7 +18,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from engine.connectors.endpoint import Opening
-from engine.connectors.outcomes import made_id, outcome
+from engine.connectors.outcomes import cleared, made_id, outcome, tried
 from engine.connectors.phoenix.dialect import NAMES, PHOENIX
 from engine.connectors.phoenix.endpoint import NEWEST, PhoenixEndpoint
 from engine.connectors.phoenix.format import Head, Item, body_of, head_of, prompt_of, row_of
@@ -200,16 +200,9 @@ class Phoenix:
     async def write_test(self, collection: str | None) -> AsyncIterator[Finding]:
         """Creates a scratch prompt in two versions, reads it back, moves its tag and deletes it."""
         name = f"promptferry-write-test-{uuid4().hex[:8]}"
-        try:
-            async for finding in self._tested(name, collection):
-                yield finding
-        except (Rejected, Transient, UnknownOutcome) as error:
-            yield Finding(level="problem", where="target", text=f"the write test on {name} went wrong: {error}")
-        try:
-            await self.delete(name)
-            yield Finding(level="ok", where="target", text="a prompt can be deleted; single versions never can")
-        except (Rejected, Transient) as error:
-            yield Finding(level="problem", where="target", text=f"{name} could not be deleted; do it by hand: {error}")
+        async for finding in tried(name, self._tested(name, collection)):
+            yield finding
+        yield await cleared(name, self.delete, "a prompt can be deleted; single versions never can")
 
     # ---- creates and updates -----------------------------------------------------------------------------------------
 
