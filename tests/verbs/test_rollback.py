@@ -96,7 +96,9 @@ def test_a_killed_run_is_taken_back_apart_from_what_somebody_did_since(library: 
     unheard_of = place.prompts().keys() - before.keys() - known
     assert len(known) > 10
     assert len(unheard_of) >= 4
-    edited, drafted, *_ = sorted(known)
+    short = {line["target_id"] for line in lines(place.ledger) if line.get("pending")}
+    short -= {line["target_id"] for line in lines(place.ledger) if line["kind"] == "finished"}
+    edited, drafted, *_ = sorted(known - short)  # what lacks its labels is finished by the next run, which counts it
     registry.edit(edited, string="by hand {{name}}")
     registry.edit(drafted, string="by hand {{name}}", publish=False)
     somebodys = registry.ask(lambda sandbox: sandbox.add_prompt("somebody's"))
