@@ -126,6 +126,7 @@ async def open_job(migration: Migration, ends: Workspaces, *, also: Collection[s
         select=select,
         rules=rules,
         allow_loss=frozenset(migration.allow_loss),
+        carry=frozenset(migration.carry),
         on_existing=migration.on_existing,
         in_place=migration.in_place,
         on_change=migration.on_change,

@@ -31,6 +31,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "select": '{models: ["*claude-3-7-*"]}',
     "rewrite": "{model: anthropic.claude-3-5-sonnet}",
     "allow_loss": "[tools, metadata.owner]",
+    "carry": "[raw, messages.name, parameters.top_k]",
     "on_existing": "rename",
     "on_change": "skip",
     "on_edited": "keep",

@@ -30,6 +30,7 @@ from engine.config.fields import (
     Choices,
     IdsFile,
     LedgerPath,
+    LossName,
     NameTemplate,
     ParameterPath,
     Seconds,
@@ -47,8 +48,17 @@ _REPLICA_NAME: Final = (
 )
 _BRACKETS: Final = "[ab] is one of these characters, or itself as it is written; [[] is a bracket alone."
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
-_DECIDES_CONTENT: Final = {"rewrite", "allow_loss"}
-_DECIDES_RESULT: Final = {"select", "rewrite", "allow_loss", "on_existing", "on_change", "on_edited", "publish"}
+_DECIDES_CONTENT: Final = {"rewrite", "allow_loss", "carry"}
+_DECIDES_RESULT: Final = {
+    "select",
+    "rewrite",
+    "allow_loss",
+    "carry",
+    "on_existing",
+    "on_change",
+    "on_edited",
+    "publish",
+}
 
 
 def _number(value: Json) -> int | float | Number:
@@ -262,6 +272,11 @@ class Migration(Part):
     allow_loss: tuple[Text, ...] = Field(
         default=(), description="Losses that are accepted, by the names `plan` prints."
     )
+    carry: tuple[LossName, ...] = Field(
+        default=(),
+        description="Losses that travel as JSON in the target's metadata, under `promptferry.carry`, by the names that "
+        "`plan` prints; on the way to a registry that has a place for them they get it.",
+    )
     on_existing: Literal["fail", "skip", "rename"] = Field(
         default="fail",
         description="The target has that name and it is not ours. fail: a conflict; rename: the first free of -2, -3.",
@@ -397,6 +412,8 @@ class Migration(Part):
 
     def _digest_of(self, keys: set[str]) -> str:
         deciding = self.model_dump(include=keys, exclude={"select": {"ids_file", "version"}})
+        if not self.carry:  # as it was before there was such a key
+            del deciding["carry"]
         return hashlib.sha256(dumps_plainly(deciding).encode()).hexdigest()
 
 

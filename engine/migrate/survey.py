@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from engine.content.rewrite import Placement, clashes, free_name, place, rewrite
+from engine.content.rewrite import Placement, clashes, free_name, place
 from engine.content.selection import glob_readings, needs_definition, selects
 from engine.ledger.state import Failure, Record, State
 from engine.migrate import moved
@@ -231,7 +231,7 @@ async def _place(job: Job, rows: Sequence[Row]) -> tuple[dict[str, Placement | N
     async def read(row: Row) -> None:
         prompt = await definition(job.read_ahead(row.id))
         if isinstance(prompt, Prompt):
-            done = rewrite(prompt, job.rules, job.ends, job.target.fields).prompt
+            done = job.rewritten(prompt).prompt
             placements[row.id] = Placement(name=done.name, collection=done.collection)
         else:
             unread[row.id] = prompt

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 
-from engine.content.rewrite import rewrite
 from engine.content.selection import find, glob_readings, needs_definition, selects, unknown_collections
 from engine.errors import Rejected, Stop, Transient
 from engine.migrate.job import Job
@@ -111,7 +110,7 @@ async def _read(job: Job, rows: Sequence[Row]) -> list[Finding]:
         except (Rejected, Transient) as error:
             refused[str(error)] += 1
             return
-        missing.update(rewrite(prompt, job.rules, job.ends, job.target.fields).missing)
+        missing.update(job.rewritten(prompt).missing)
 
     await for_each(rows, one, limit=job.concurrency)
     read = len(rows) - refused.total()
