@@ -150,14 +150,16 @@ class Unpacked:
     notes: tuple[str, ...] = ()
 
 
-def unpack(prompt: Prompt, dialect: Dialect) -> Unpacked:
-    """What it carries put back; `dialect`: the one that it is in. What somebody gave a value meanwhile keeps that."""
+def unpack(prompt: Prompt, dialect: Dialect, *, messages: bool = True) -> Unpacked:
+    """What it carries put back; `dialect`: the one that it is in. What somebody gave a value meanwhile keeps that.
+    Without `messages` those stay as they are, and what is carried of them is lost.
+    """
     cargo = cargo_of(prompt.metadata)
     if cargo is None:
         return Unpacked(prompt=prompt)
     metadata = {key: value for key, value in prompt.metadata.items() if key != CARRY_KEY}
     bare = altered(prompt, metadata=metadata)
-    whole, chat, losses = _with_messages(bare, cargo, dialect)
+    whole, chat, losses = _with_messages(bare, cargo, dialect, wanted=messages)
     notes: list[str] = []
     changes: dict[str, Any] = {
         "metadata": _added(metadata, cargo.get("metadata", {}), "metadata.", notes),
@@ -213,13 +215,13 @@ def _added(there: Mapping[str, Json], carried: Mapping[str, Json], word: str, no
     return {**carried, **{key: value for key, value in there.items() if value is not None or key not in carried}}
 
 
-def _with_messages(prompt: Prompt, cargo: Cargo, dialect: Dialect) -> tuple[Prompt, bool, list[str]]:
+def _with_messages(prompt: Prompt, cargo: Cargo, dialect: Dialect, *, wanted: bool) -> tuple[Prompt, bool, list[str]]:
     """The prompt with the chat that it was, whether its registry keeps no chats, and what does not fit its text."""
     chat, several = cargo.get("chat"), cargo.get("messages", {})
     if chat is None and not several:
         return prompt, False, []
     text = None
-    if _is_its_text(prompt, cargo):
+    if wanted and _is_its_text(prompt, cargo):
         text = chat if chat is not None else _merged(prompt.text, several)
     if text is None:
         keys = {key for one in several.values() for key in one}

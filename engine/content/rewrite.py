@@ -95,9 +95,25 @@ def rewrite(
 
     `fields`: the fields of Prompt that have a place at the target; `carry`: names of losses that are to be carried.
     """
-    dialect = ends.dialect
     unpacked = _unpacked(source, ends)
-    prompt = unpacked.prompt
+    done = _rewritten(source, unpacked, rules, ends, fields, carry)
+    if not done.refused or unpacked.prompt.text == source.text:
+        return done
+    # as it stands it may be said there, without what it carries of its messages
+    bare = _rewritten(source, _unpacked(source, ends, messages=False), rules, ends, fields, carry)
+    why = [f"with the messages as they were carried: {reason}" for reason in done.refused]
+    return done if bare.refused else replace(bare, notes=(*bare.notes, *why))
+
+
+def _rewritten(
+    source: Prompt,
+    unpacked: Unpacked,
+    rules: Sequence[Rule],
+    ends: Ends,
+    fields: Collection[str],
+    carry: Collection[str],
+) -> Rewritten:
+    dialect, prompt = ends.dialect, unpacked.prompt
     applied = [rule for rule in rules if _fits(rule.when, prompt, ends) and _has(rule.when, prompt)]
     name, collection = _placed(prompt, applied, ends)
     provider = _provider(prompt.provider, applied, ends)
@@ -186,11 +202,11 @@ def free_name(name: str, taken: Collection[str]) -> str:
     return next(free for number in count(2) if (free := f"{name}-{number}") not in taken)
 
 
-def _unpacked(prompt: Prompt, ends: Ends) -> Unpacked:
+def _unpacked(prompt: Prompt, ends: Ends, *, messages: bool = True) -> Unpacked:
     """The prompt with what it carries in its place; as it is, where it stays in its dialect."""
     if CARRY_KEY not in prompt.metadata or ends.dialect is None or ends.dialect.takes(prompt.dialect):
         return Unpacked(prompt=prompt)
-    return unpack(prompt, ends.dialects[prompt.dialect])
+    return unpack(prompt, ends.dialects[prompt.dialect], messages=messages)
 
 
 def _translated(
