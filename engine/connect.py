@@ -111,7 +111,7 @@ def _gateway(
 async def open_job(migration: Migration, ends: Workspaces, *, also: Collection[str] = ()) -> Job:
     """Asks both ends for what the rules need to know of them, and for `also`. The first requests are sent here."""
     select, rules = migration.selection(), migration.rules()
-    kinds = kinds_needed(rules, same=ends.same).union(also)
+    kinds = kinds_needed(rules, same=ends.same).union(also, () if select.label is None else ("labels",))
     if ends.same:
         source = target = await catalog_of(ends.source, kinds)
     else:

@@ -72,6 +72,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "select.names": '["support-*", "!*-old"]',
     "select.models": '["*claude-3-7-*"]',
     "select.version": "all",
+    "select.label": "staging",
     "rewrite.name": '"{collection}-{name}"',
     "rewrite.model": '{"*claude-3-7-*": anthropic.claude-3-5-sonnet, "gpt-4o*": gpt-4.1}',
     "rewrite.provider": "{anthropic-prod: bedrock-prod}",

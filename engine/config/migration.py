@@ -40,7 +40,7 @@ from engine.connectors import REGISTRIES
 from engine.connectors.endpoint import Endpoint, Part
 from engine.connectors.fields import Text
 from engine.lossless_json.numbers import Number, dumps_plainly
-from engine.model import Clamp, Json, ParameterRules, Rule, Select, When
+from engine.model import LABELLED, Clamp, Json, ParameterRules, Rule, Select, When
 
 _REPLICA_NAME: Final = (
     "Name of the replica: {name} {id} {slug} {model} {collection}; {name|slug}: in lower case, what the target does "
@@ -104,6 +104,10 @@ class Selection(Part):
     )
     models: tuple[Text, ...] = Field(default=(), description=f"Globs on the model. {_BRACKETS}")
     version: Literal["published", "latest", "all"] = Field(default="published", description="Which version is copied.")
+    label: Text | None = Field(
+        default=None,
+        description="The version that carries this label (alias, tag) is copied; a prompt without it is not selected.",
+    )
 
     @field_validator("ids")
     @classmethod
@@ -112,6 +116,13 @@ class Selection(Part):
         if ids and from_file:
             raise ValueError("give either ids or ids_file, not both")
         return from_file or ids
+
+    @field_validator("label")
+    @classmethod
+    def _one_of_both(cls, label: str | None, info: ValidationInfo) -> str | None:
+        if label is not None and info.data.get("version", "published") != "published":
+            raise ValueError(f"select.version is {info.data['version']}: choose one of both")
+        return label
 
 
 class Bounds(Part):
@@ -322,6 +333,18 @@ class Migration(Part):
             raise ValueError(f"kind {target.kind} keeps one version of a prompt: set version to published or latest")
         return select
 
+    @field_validator("select")
+    @classmethod
+    def _with_labels(cls, select: Selection, info: ValidationInfo) -> Selection:
+        source = info.data.get("source")
+        if (
+            select.label is not None
+            and source is not None
+            and source.able(REGISTRIES[source.kind].can).labels == "none"
+        ):
+            raise ValueError(f"kind {source.kind} has no labels: take `label` out")
+        return select
+
     @field_validator("publish")
     @classmethod
     def _live_at_once(cls, publish: bool | None, info: ValidationInfo) -> bool | None:
@@ -372,7 +395,7 @@ class Migration(Part):
             collections=chosen.collections,
             names=chosen.names,
             models=chosen.models,
-            version=chosen.version,
+            version=chosen.version if chosen.label is None else f"{LABELLED}{chosen.label}",
         )
 
     def rules(self) -> tuple[Rule, ...]:
@@ -412,7 +435,11 @@ class Migration(Part):
 
     def _digest_of(self, keys: set[str]) -> str:
         deciding = self.model_dump(include=keys, exclude={"select": {"ids_file", "version"}})
-        if not self.carry:  # as it was before there was such a key
+        label = self.select.label
+        deciding.get("select", {}).pop("label", None)
+        if label is not None:
+            deciding["label"] = label
+        if not self.carry:  # as it was before there were such keys
             del deciding["carry"]
         return hashlib.sha256(dumps_plainly(deciding).encode()).hexdigest()
 

@@ -301,7 +301,7 @@ class _Pair:
         return f"{self.made.target_id}@{staged}" if staged is not None else self.made.target_id
 
     def _source_reference(self, source: Prompt) -> str:
-        if self.job.in_place and source.version is not None:
+        if (self.job.in_place or self.job.select.label is not None) and source.version is not None:
             return f"{source.id}@{source.version}"
         return f"{source.id}@latest" if self.job.select.version == "latest" else source.id
 

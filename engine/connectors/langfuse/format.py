@@ -142,6 +142,7 @@ def row_of(item: Item, published_by: str | None) -> Row:
         collection=collection,
         updated_at=updated_at if isinstance(updated_at, str) else None,
         whole=newest and "lastConfig" in item,
+        labels=tuple(labels),
     )
 
 

@@ -175,7 +175,7 @@ def row_of(held: Held, published_by: str) -> Row:
         tags = own if MARK_KEY in own else {**held.tags, **own}
         model = _config(own)[0].get("model_name")
         told = {"model": model, "collection": tags.get(COLLECTION) or None, "whole": True}
-    return Row(id=held.name, name=held.name, created_at=held.created_at, **told)
+    return Row(id=held.name, name=held.name, created_at=held.created_at, labels=tuple(held.aliases), **told)
 
 
 def _config(tags: Mapping[str, str]) -> tuple[dict[str, Json], dict[str, Json]]:
