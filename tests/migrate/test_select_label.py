@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -214,11 +215,12 @@ async def test_a_prompt_that_failed_for_good_is_taken_up_when_the_label_moved_th
     bad, good = (prompt("a", version=version, text=text) for version, text in (("1", "bad"), ("3", "good")))
     history = [replace(bad, labels=("canary",)), prompt("a", version="2", text="live"), good]
     there.history["a"] = history
-    job = job_of(there, target := Picky(memory()), select=Select(version="label:canary"))
-    assert (await run(job, tmp_path / "ledger.jsonl")).status("a") == "failed"
-    assert (await run(job, tmp_path / "ledger.jsonl")).status("a") == "failed"
+    target, ledger = Picky(memory()), tmp_path / "ledger.jsonl"
+    job = partial(job_of, there, target, select=Select(version="label:canary"))
+    assert (await run(job(), ledger)).status("a") == "failed"
+    assert (await run(job(), ledger)).status("a") == "failed"
     there.history["a"] = [bad, history[1], replace(good, labels=("canary",))]
-    assert (await run(job, tmp_path / "ledger.jsonl")).status("a") == "created"
+    assert (await run(job(), ledger)).status("a") == "created"
     assert [one.text for one in target.inner.prompts.values()] == ["good"]
 
 
