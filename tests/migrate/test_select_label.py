@@ -81,6 +81,19 @@ def test_a_label_that_moved_to_another_version_is_noticed(tmp_path: Path, regist
     assert did(way.run()) == {"created": 1, "unchanged": 3}
 
 
+def test_a_prompt_that_lost_its_label_keeps_its_replica_and_is_told_by_verify(tmp_path: Path, registry: Served) -> None:
+    way = canary(tmp_path, registry)
+    assert did(way.run()) == {"created": 3}
+    version_id = registry.versions(known := ids(registry)["p3"])[-1]["prompt_version_id"]
+    registry.call("PUT", f"/prompts/{known}/versions/{version_id}", {"label_id": None})
+    ended = way.run()
+    assert (did(ended), ended.summary["orphaned"]) == ({"unchanged": 2}, 0)
+    (one,) = [one for one in way.ask("verify", "--json").json["prompts"] if one["result"] != "same"]
+    assert (one["source_id"], one["result"]) == (known, "source_changed")
+    assert one["notes"] == ["its source is gone, or no version of it carries the label 'canary' any more"]
+    assert len(Portkey(registry, "copy").prompts()) == 3
+
+
 def test_a_file_without_the_label_copies_what_is_published(tmp_path: Path, registry: Served) -> None:
     assert did(canary(tmp_path, registry).run()) == {"created": 3}
     way = route(tmp_path, registry, Portkey(registry), copy := Portkey(registry, "copy"))
@@ -197,6 +210,17 @@ async def test_where_rows_tell_labels_only_prompts_that_carry_it_are_read() -> N
     found = await survey(job_of(there, select=Select(version="label:canary")), State(), now=1e9)
     assert [task.row.id for task in found.tasks] == ["a"]
     assert there.fetched == ["a"]
+
+
+async def test_a_label_that_moved_is_noticed_though_no_time_of_change_tells(tmp_path: Path) -> None:
+    there, target = memory(prompt("a", version="1", text="one")), memory()
+    one, two = (prompt("a", version=version, text=text) for version, text in (("1", "one"), ("2", "two")))
+    there.history["a"] = [replace(one, labels=("canary",)), two]
+    job = partial(job_of, there, target, select=Select(version="label:canary"))
+    assert (await run(job(), tmp_path / "ledger.jsonl")).status("a") == "created"
+    there.history["a"] = [one, replace(two, labels=("canary",))]
+    assert (await run(job(), tmp_path / "ledger.jsonl")).status("a") == "updated"
+    assert [found.text for found in target.prompts.values()] == ["two"]
 
 
 class Picky(Wrapped):
