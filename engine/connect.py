@@ -111,7 +111,7 @@ def _gateway(
 async def open_job(migration: Migration, ends: Workspaces, *, also: Collection[str] = ()) -> Job:
     """Asks both ends for what the rules need to know of them, and for `also`. The first requests are sent here."""
     select, rules = migration.selection(), migration.rules()
-    kinds = kinds_needed(rules, same=ends.same).union(also)
+    kinds = kinds_needed(rules, same=ends.same).union(also, () if select.label is None else ("labels",))
     if ends.same:
         source = target = await catalog_of(ends.source, kinds)
     else:
@@ -126,6 +126,7 @@ async def open_job(migration: Migration, ends: Workspaces, *, also: Collection[s
         select=select,
         rules=rules,
         allow_loss=frozenset(migration.allow_loss),
+        carry=frozenset(migration.carry),
         on_existing=migration.on_existing,
         in_place=migration.in_place,
         on_change=migration.on_change,

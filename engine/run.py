@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ from engine.after_run import verify_migration
 from engine.config import Migration
 from engine.connect import Workspaces, open_ends, open_job
 from engine.content.filter import Chosen
-from engine.content.selection import glob_readings, needs_definition
+from engine.content.selection import glob_readings
 from engine.errors import EXIT_DIFFERENT, Stop
 from engine.http.limiter import Requests
 from engine.ledger import report
@@ -31,14 +30,14 @@ from engine.ledger.state import State
 from engine.migrate.context import Context, MaxFailures
 from engine.migrate.halt import Halt
 from engine.migrate.job import Job, replicas_among
-from engine.migrate.listing import catalog_of, listings, rows_of, told_by_definitions, with_definitions
+from engine.migrate.listing import catalog_of, inventoried, label_notes, listings, rows_of, told_by_definitions
 from engine.migrate.pipeline import migrate
 from engine.migrate.plan import Plan, plan
 from engine.migrate.plan_file import PlanFile
 from engine.migrate.reconcile import reconcile, settle
-from engine.migrate.survey import Survey, survey
+from engine.migrate.survey import EVERYTHING, Survey, survey
 from engine.migrate.task import Task
-from engine.model import Entry, Finding, Row
+from engine.model import Entry, Finding
 from engine.session import VerbOptions, check_identity, new_run_id, opened
 from engine.taskgroup import both, task_group
 from engine.verbs import check
@@ -361,26 +360,29 @@ async def take_inventory(migration: Migration, *, rate: float | None = None) -> 
     async with open_ends(migration, rate=rate, throttle=state.throttle) as ends:
         select = migration.selection()
         listed, _ = await rows_of(ends.source)
-        known = await catalog_of(ends.source, {"collections"})
+        known = await catalog_of(ends.source, {"collections", *(() if select.label is None else ("labels",))})
         collections = known.collections
 
-        def silent(row: Row) -> bool:
-            return not row.whole and (row.model is None or needs_definition(select, row, collections))
-
-        read = partial(ends.source.fetch, version=select.speaking)
-        found = await with_definitions(listed, silent, read, concurrency=migration.limits.concurrency)
-        return count(
+        replicas = replicas_among(ends.source, ends.target, state.targets)
+        labelled, found = await inventoried(
+            ends.source, listed, select, collections, replicas, concurrency=migration.limits.concurrency
+        )
+        counted = count(
             found.rows,
             select,
             collections,
-            replicas_among(ends.source, ends.target, state.targets),
-            unread=found.unread.keys(),
-            notes=[
-                *known.notes,
-                *told_by_definitions(found.read),
-                *glob_readings(select, migration.rules(), found.rows, collections),
-            ],
+            replicas,
+            unread={*labelled.unread, *found.unread},
+            unlabelled=labelled.unlabelled,
         )
+        notes = [
+            *known.notes,
+            *told_by_definitions(labelled.read, select),
+            *told_by_definitions(found.read, EVERYTHING),
+            *label_notes(select, labelled, counted.selected, known.labels),
+            *glob_readings(select, migration.rules(), found.rows, collections),
+        ]
+        return replace(counted, notes=notes)
 
 
 def _known_ids(migration: Migration) -> set[str]:

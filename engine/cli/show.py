@@ -87,7 +87,7 @@ def _alike(prompts: Iterable[Planned]) -> list[list[Planned]]:
     groups: dict[str, list[Planned]] = {}
     for prompt in prompts:
         groups.setdefault(
-            repr((prompt.action, _shown(prompt), prompt.losses, prompt.notes, prompt.problem)), []
+            repr((prompt.action, _shown(prompt), prompt.losses, prompt.carried, prompt.notes, prompt.problem)), []
         ).append(prompt)
     return sorted(groups.values(), key=len, reverse=True)
 
@@ -121,6 +121,8 @@ def _together(prompts: Sequence[Planned]) -> list[str]:
         lines.append(f"    WILL FAIL: {first.problem}")
     elif first.losses:
         lines.append(f"    lost, as allow_loss says: {', '.join(first.losses)}")
+    if first.carried:
+        lines.append(f"    carried in its metadata: {', '.join(first.carried)}")
     return [*lines, *(f"    note: {note}" for note in first.notes)]
 
 

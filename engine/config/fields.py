@@ -13,7 +13,9 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo, WithJsonSchema
 
+from engine.connectors import DIALECTS
 from engine.connectors.fields import Text, plain, surroundings
+from engine.content.carry import never_lost
 from engine.content.textfile import NotText, read_text
 from engine.lossless_json.numbers import Number
 from engine.model import Json
@@ -147,6 +149,25 @@ def _parameter_path(path: str) -> str:
 
 ParameterPath = Annotated[str, AfterValidator(_parameter_path)]
 """A parameter, or a dotted path inside one: `thinking.budget_tokens`."""
+
+
+_PARAMETERS: Final = frozenset(
+    "temperature top_p top_k max_tokens max_completion_tokens stop seed n logprobs logit_bias frequency_penalty "
+    "presence_penalty response_format thinking reasoning_effort parallel_tool_calls".split()
+).union(name for one in DIALECTS.values() for name in one.parameters.known)
+"""Names that are surely meant as parameters."""
+
+
+def _loss_name(name: str) -> str:
+    if (why := never_lost(plain(name), _PARAMETERS)) is not None:
+        raise ValueError(why)
+    return name
+
+
+LossName = Annotated[str, AfterValidator(_loss_name)]
+"""What `plan` may print as a loss: a field, `parameters.NAME`, `metadata.KEY`, `messages.KEY`, or a field that is not
+known here.
+"""
 
 
 def _for_all(value: Json) -> Json:

@@ -30,6 +30,7 @@ from engine.config.fields import (
     Choices,
     IdsFile,
     LedgerPath,
+    LossName,
     NameTemplate,
     ParameterPath,
     Seconds,
@@ -39,7 +40,7 @@ from engine.connectors import REGISTRIES
 from engine.connectors.endpoint import Endpoint, Part
 from engine.connectors.fields import Text
 from engine.lossless_json.numbers import Number, dumps_plainly
-from engine.model import Clamp, Json, ParameterRules, Rule, Select, When
+from engine.model import LABELLED, Clamp, Json, ParameterRules, Rule, Select, When
 
 _REPLICA_NAME: Final = (
     "Name of the replica: {name} {id} {slug} {model} {collection}; {name|slug}: in lower case, what the target does "
@@ -47,8 +48,17 @@ _REPLICA_NAME: Final = (
 )
 _BRACKETS: Final = "[ab] is one of these characters, or itself as it is written; [[] is a bracket alone."
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
-_DECIDES_CONTENT: Final = {"rewrite", "allow_loss"}
-_DECIDES_RESULT: Final = {"select", "rewrite", "allow_loss", "on_existing", "on_change", "on_edited", "publish"}
+_DECIDES_CONTENT: Final = {"rewrite", "allow_loss", "carry"}
+_DECIDES_RESULT: Final = {
+    "select",
+    "rewrite",
+    "allow_loss",
+    "carry",
+    "on_existing",
+    "on_change",
+    "on_edited",
+    "publish",
+}
 
 
 def _number(value: Json) -> int | float | Number:
@@ -94,6 +104,10 @@ class Selection(Part):
     )
     models: tuple[Text, ...] = Field(default=(), description=f"Globs on the model. {_BRACKETS}")
     version: Literal["published", "latest", "all"] = Field(default="published", description="Which version is copied.")
+    label: Text | None = Field(
+        default=None,
+        description="The version that carries this label (alias, tag) is copied; a prompt without it is not selected.",
+    )
 
     @field_validator("ids")
     @classmethod
@@ -102,6 +116,13 @@ class Selection(Part):
         if ids and from_file:
             raise ValueError("give either ids or ids_file, not both")
         return from_file or ids
+
+    @field_validator("label")
+    @classmethod
+    def _one_of_both(cls, label: str | None, info: ValidationInfo) -> str | None:
+        if label is not None and info.data.get("version", "published") != "published":
+            raise ValueError(f"select.version is {info.data['version']}: choose one of both")
+        return label
 
 
 class Bounds(Part):
@@ -262,6 +283,11 @@ class Migration(Part):
     allow_loss: tuple[Text, ...] = Field(
         default=(), description="Losses that are accepted, by the names `plan` prints."
     )
+    carry: tuple[LossName, ...] = Field(
+        default=(),
+        description="Losses that travel as JSON in the target's metadata, under `promptferry.carry`, by the names that "
+        "`plan` prints; on the way to a registry that has a place for them they get it.",
+    )
     on_existing: Literal["fail", "skip", "rename"] = Field(
         default="fail",
         description="The target has that name and it is not ours. fail: a conflict; rename: the first free of -2, -3.",
@@ -305,6 +331,18 @@ class Migration(Part):
         target = info.data.get("target")
         if select.version == "all" and target is not None and not target.able(REGISTRIES[target.kind].can).history:
             raise ValueError(f"kind {target.kind} keeps one version of a prompt: set version to published or latest")
+        return select
+
+    @field_validator("select")
+    @classmethod
+    def _with_labels(cls, select: Selection, info: ValidationInfo) -> Selection:
+        source = info.data.get("source")
+        if (
+            select.label is not None
+            and source is not None
+            and source.able(REGISTRIES[source.kind].can).labels == "none"
+        ):
+            raise ValueError(f"kind {source.kind} has no labels: take `label` out")
         return select
 
     @field_validator("publish")
@@ -357,7 +395,7 @@ class Migration(Part):
             collections=chosen.collections,
             names=chosen.names,
             models=chosen.models,
-            version=chosen.version,
+            version=chosen.version if chosen.label is None else f"{LABELLED}{chosen.label}",
         )
 
     def rules(self) -> tuple[Rule, ...]:
@@ -397,6 +435,12 @@ class Migration(Part):
 
     def _digest_of(self, keys: set[str]) -> str:
         deciding = self.model_dump(include=keys, exclude={"select": {"ids_file", "version"}})
+        label = self.select.label
+        deciding.get("select", {}).pop("label", None)
+        if label is not None:
+            deciding["label"] = label
+        if not self.carry:  # as it was before there were such keys
+            del deciding["carry"]
         return hashlib.sha256(dumps_plainly(deciding).encode()).hexdigest()
 
 

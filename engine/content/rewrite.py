@@ -12,12 +12,14 @@ from itertools import count
 from operator import attrgetter
 from typing import Final
 
+from engine.content.carry import CARRY_KEY, Cargo, Unpacked, pack, unpack
 from engine.content.digest import changed, changed_inside, filled, short_digest, user_name, without_nulls
 from engine.content.parameters import change_parameters, copied
 from engine.content.selection import find, takes
-from engine.content.translate import translate
+from engine.content.translate import brought_back, left_by, translate
+from engine.content.way import Left
 from engine.model import Catalog, Choice, Json, Named, ParameterRules, Prompt, Row, Rule, When, altered
-from engine.model.dialect import Dialect, Fitted, NameRule
+from engine.model.dialect import Dialect, Fitted, MetadataRule, NameRule
 
 ALWAYS: Final = Rule().when
 NO_CHANGE: Final = ParameterRules()
@@ -66,7 +68,8 @@ class Rewritten:
     `losses`: names of what has a value and no place at the target. `missing`: sentences on what it refers to that is
     not there; such a prompt must not be written, and the reference is as it was at the source. `notes`: sentences
     that fail nothing, those of the source prompt first. `refused`: sentences on what cannot be said or
-    called so there; such a prompt must not be written either.
+    called so there; such a prompt must not be written either. `carried`: names of what would be losses, and travels in
+    the metadata; `uncarried`: sentences on what should, and cannot.
     """
 
     source: Prompt = field(repr=False)
@@ -75,6 +78,8 @@ class Rewritten:
     notes: tuple[str, ...]
     missing: tuple[str, ...]
     refused: tuple[str, ...] = ()
+    carried: tuple[str, ...] = ()
+    uncarried: tuple[str, ...] = ()
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -82,11 +87,33 @@ class Rewritten:
         return tuple(_changes(self.source, self.prompt))
 
 
-def rewrite(prompt: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collection[str]) -> Rewritten:
-    """Applies the rules that are for this prompt as it is at the source, in order; later ones override.
+def rewrite(
+    source: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collection[str], *, carry: Collection[str] = ()
+) -> Rewritten:
+    """Applies the rules that are for this prompt as it is at the source, in order; later ones override. What it carries
+    is a part of it, where it goes to another dialect.
 
-    `fields`: the fields of Prompt that have a place at the target.
+    `fields`: the fields of Prompt that have a place at the target; `carry`: names of losses that are to be carried.
     """
+    unpacked = _unpacked(source, ends)
+    done = _rewritten(source, unpacked, rules, ends, fields, carry)
+    if not done.refused or unpacked.prompt.text == source.text:
+        return done
+    # as it stands it may be said there, without what it carries of its messages
+    bare = _rewritten(source, _unpacked(source, ends, messages=False), rules, ends, fields, carry)
+    why = [f"with the messages as they were carried: {reason}" for reason in done.refused]
+    return done if bare.refused else replace(bare, notes=(*bare.notes, *why))
+
+
+def _rewritten(
+    source: Prompt,
+    unpacked: Unpacked,
+    rules: Sequence[Rule],
+    ends: Ends,
+    fields: Collection[str],
+    carry: Collection[str],
+) -> Rewritten:
+    dialect, prompt = ends.dialect, unpacked.prompt
     applied = [rule for rule in rules if _fits(rule.when, prompt, ends) and _has(rule.when, prompt)]
     name, collection = _placed(prompt, applied, ends)
     provider = _provider(prompt.provider, applied, ends)
@@ -105,26 +132,29 @@ def rewrite(prompt: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collectio
     )
     references = [one for one, where in ((collection, "collection"), (provider, "provider")) if where in fields]
     references += partials
+    said = (*prompt.notes, *unpacked.notes, *(one.note for one in references if one.note), *pinned, *notes)
     done = Rewritten(
-        source=prompt,
+        source=source,
         prompt=after,
-        losses=(),
-        notes=tuple(dict.fromkeys((*prompt.notes, *(one.note for one in references if one.note), *pinned, *notes))),
+        losses=unpacked.losses,
+        notes=tuple(dict.fromkeys(said)),
         missing=(*(one.missing for one in references if one.missing), *_absent_integrations(after, ends)),
     )
-    dialect = ends.dialect
+    left: list[Left] = []
     if dialect is not None and not (dialect.takes(prompt.dialect) and dialect.chat.spelled):
-        done = _translated(done, ends.dialects[prompt.dialect], dialect, applied)
+        done = _translated(done, unpacked, ends, applied, left)
     if dialect is not None and dialect.fit is not None and not (done.refused or done.missing):
-        done = _fitted(done, dialect.fit)
+        done = _fitted(done, dialect, dialect.fit, left)
     if ends.names is not None and (why := ends.names.refuses(name)) is not None:
         done = replace(done, refused=(why, *done.refused))
-    # with a loss that is accepted, what is left is what arrives
     lost = [name for name in filled(done.prompt) if name not in fields]
     losses = _losses(done, lost, fields)
-    if not losses:
+    if not losses and not (carry and left):
         return done
-    return replace(done, losses=losses, prompt=altered(done.prompt, **{name: getattr(_BLANK, name) for name in lost}))
+    left += _left(done.prompt, lost, fields)
+    # with a loss that is accepted, what is left is what arrives
+    done = replace(done, losses=losses, prompt=altered(done.prompt, **{name: getattr(_BLANK, name) for name in lost}))
+    return _carrying(done, left, carry, ends, fields) if carry else done
 
 
 def place(row: Row, rules: Sequence[Rule], ends: Ends) -> Placement | None:
@@ -172,28 +202,79 @@ def free_name(name: str, taken: Collection[str]) -> str:
     return next(free for number in count(2) if (free := f"{name}-{number}") not in taken)
 
 
-def _translated(done: Rewritten, source: Dialect, target: Dialect, applied: Sequence[Rule]) -> Rewritten:
+def _unpacked(prompt: Prompt, ends: Ends, *, messages: bool = True) -> Unpacked:
+    """The prompt with what it carries in its place; as it is, where it stays in its dialect."""
+    if CARRY_KEY not in prompt.metadata or ends.dialect is None or ends.dialect.takes(prompt.dialect):
+        return Unpacked(prompt=prompt)
+    return unpack(prompt, ends.dialects[prompt.dialect], messages=messages)
+
+
+def _translated(
+    done: Rewritten, unpacked: Unpacked, ends: Ends, applied: Sequence[Rule], left: list[Left]
+) -> Rewritten:
     """The same in the dialect of the target. That a chat becomes one text, as the file says, is no loss, but a note."""
+    source, target = ends.dialects[done.prompt.dialect], ends.dialect
+    assert target is not None  # else nothing is translated
+    if unpacked.chat:
+        source = replace(source, chat=replace(source.chat, messages=True))
     messages = _last(rule.messages for rule in applied) or "refuse"
     translated = translate(done.prompt, source, target, messages=messages)
+    back = brought_back(translated.prompt, _ruled(unpacked, applied), target)
+    left += (*translated.left, *back.left)
     return replace(
         done,
-        prompt=translated.prompt,
-        losses=tuple(loss for loss in translated.losses if loss != "messages"),
-        notes=(*done.notes, *translated.notes),
+        prompt=back.prompt,
+        losses=(*done.losses, *(loss for loss in translated.losses if loss != "messages"), *back.losses),
+        notes=(*done.notes, *translated.notes, *back.notes),
         refused=translated.refused,
     )
 
 
-def _fitted(done: Rewritten, fit: Callable[[Prompt], Fitted]) -> Rewritten:
+def _ruled(unpacked: Unpacked, applied: Sequence[Rule]) -> Cargo:
+    """What was carried of the parameters; what a rule sets is among the others."""
+    if "parameters" not in unpacked.rest:
+        return unpacked.rest
+    parameters = unpacked.rest["parameters"]
+    for rule in applied:
+        parameters, _ = change_parameters(parameters, replace(rule.parameters, set=()), unpacked.prompt.variables)
+    return {**unpacked.rest, "parameters": parameters}
+
+
+def _fitted(done: Rewritten, dialect: Dialect, fit: Callable[[Prompt], Fitted], left: list[Left]) -> Rewritten:
     """What of it the target can hold as a whole."""
     fitted = fit(done.prompt)
+    left += left_by(fitted, done.prompt, dialect)
     return replace(
         done,
         prompt=fitted.prompt,
         losses=(*done.losses, *fitted.losses),
         notes=(*done.notes, *fitted.notes),
         refused=fitted.refused,
+    )
+
+
+def _left(prompt: Prompt, lost: Collection[str], fields: Collection[str]) -> Iterator[Left]:
+    """Whole fields without a place, and what is none of ours."""
+    for name in lost:
+        yield Left(user_name(name), ("fields", user_name(name)), getattr(prompt, name))
+    if "extra" not in fields:
+        yield from (Left(name, ("extra", name), value) for name, value in prompt.extra.items())
+
+
+def _carrying(
+    done: Rewritten, left: Collection[Left], carry: Collection[str], ends: Ends, fields: Collection[str]
+) -> Rewritten:
+    """The same with what is to be carried, which is no loss by that."""
+    rule = ends.dialect.metadata if ends.dialect is not None else MetadataRule()
+    packed = pack(done.prompt, left, carry, rule if "metadata" in fields else None)
+    unsaid = sorted({*done.losses}.intersection(carry) - {one.name for one in left})
+    more = [f"{name} does not fit what is there, or cannot be said in the target's templates" for name in unsaid]
+    return replace(
+        done,
+        prompt=packed.prompt,
+        losses=tuple(name for name in done.losses if name not in packed.carried),
+        carried=packed.carried,
+        uncarried=(*packed.uncarried, *more),
     )
 
 

@@ -11,14 +11,23 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from engine.content.rewrite import Placement, clashes, free_name, place, rewrite
+from engine.content.rewrite import Placement, clashes, free_name, place
 from engine.content.selection import glob_readings, needs_definition, selects
 from engine.ledger.state import Failure, Record, State
 from engine.migrate import moved
 from engine.migrate.adopt import CHANGED, EDITED, examine, is_unfinished
 from engine.migrate.entries import EXISTS
 from engine.migrate.job import Job, digest_of
-from engine.migrate.listing import Listed, Told, definition, listings, told_by_definitions, with_definitions
+from engine.migrate.listing import (
+    Listed,
+    Told,
+    definition,
+    label_notes,
+    listings,
+    told_by_definitions,
+    with_definitions,
+    with_labelled,
+)
 from engine.migrate.lookup import Found, look_up, numbered
 from engine.migrate.task import Task
 from engine.model import Entry, Failed, Prompt, Row, Select
@@ -83,9 +92,10 @@ async def survey(
         notes=[
             *job.ends.source.notes,
             *moved.moved_notes(lines, moves),
-            *told_by_definitions(found.read),
+            *told_by_definitions(found.read, job.select),
+            *label_notes(job.select, found, len(selected), job.ends.source.labels),
             *glob_readings(job.select, job.rules, found.rows, job.ends.source.collections),
-            *_notes(state, tasks, target_rows),
+            *_notes(job, state, tasks, target_rows),
         ],
         moved=lines,
     )
@@ -126,9 +136,24 @@ async def _select(job: Job, state: State, listed: list[Row], narrowed: Select) -
             return True
         return needs_definition(narrowed, row, collections) and _is_selected(job, state, row)
 
-    found = await with_definitions(listed, silent, job.read_ahead, concurrency=job.concurrency)
+    found = await (
+        with_labelled(
+            listed,
+            job.select,
+            collections,
+            job.read_ahead,
+            among=lambda row: row.id not in ours and not _was_changed(job, state, row),
+            concurrency=job.concurrency,
+        )
+        if job.select.label is not None
+        else with_definitions(listed, silent, job.read_ahead, concurrency=job.concurrency)
+    )
     selected = [
-        row for row in found.rows if row.id not in ours and (row.id in found.unread or _is_selected(job, state, row))
+        row
+        for row in found.rows
+        if row.id not in ours
+        and row.id not in found.unlabelled
+        and (row.id in found.unread or _is_selected(job, state, row))
     ]
     return found, selected
 
@@ -231,7 +256,7 @@ async def _place(job: Job, rows: Sequence[Row]) -> tuple[dict[str, Placement | N
     async def read(row: Row) -> None:
         prompt = await definition(job.read_ahead(row.id))
         if isinstance(prompt, Prompt):
-            done = rewrite(prompt, job.rules, job.ends, job.target.fields).prompt
+            done = job.rewritten(prompt).prompt
             placements[row.id] = Placement(name=done.name, collection=done.collection)
         else:
             unread[row.id] = prompt
@@ -266,7 +291,7 @@ def _is_mended(job: Job, row: Row, failure: Failure) -> bool | None:
     known = failure.updated_at is not None
     if failure.digest is None:
         return known and row.updated_at != failure.updated_at
-    return False if known and row.updated_at == failure.updated_at else None
+    return False if known and row.updated_at == failure.updated_at and job.select.label is None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,6 +337,7 @@ class _Judgement:
         if self._is_kept(row, record):
             return Task(row=row, action="keep", reason=record.reason)
         same = row.updated_at is not None and row.updated_at == record.updated_at and record.rules == self.job.rewrites
+        same = same and self.job.select.label is None  # no time of change tells that a label was moved
         return self._changed(row, record, same=same)
 
     def _changed(self, row: Row, record: Record, *, same: bool) -> Task:
@@ -433,7 +459,7 @@ def _orphaned(state: State, rows: Iterable[Row]) -> int:
     return sum(_settled(record) and source_id not in there for source_id, record in state.records.items())
 
 
-def _notes(state: State, tasks: Sequence[Task], target_rows: Iterable[Row]) -> list[str]:
+def _notes(job: Job, state: State, tasks: Sequence[Task], target_rows: Iterable[Row]) -> list[str]:
     """What is worth saying of the whole and is nobody's failure."""
     there = {row.id for row in target_rows}
     unread = sum(task.action == "unread" for task in tasks)
@@ -456,7 +482,9 @@ def _notes(state: State, tasks: Sequence[Task], target_rows: Iterable[Row]) -> l
         notes.append(f"{changed} sources changed since their replica was made; on_change leaves those as they are")
     if by_hand:
         notes.append(f"{by_hand} replicas were edited by hand, and their sources did not change; they stay as they are")
-    if timeless:
+    if job.select.label is not None:  # that they are read is told already
+        pass
+    elif timeless:
         notes.append(f"the listing has no time of change for {timeless} prompts, so they are read to be compared")
     elif compared:
         notes.append(

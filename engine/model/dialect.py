@@ -112,11 +112,14 @@ class Chat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetadataRule:
-    """Which values of metadata are kept, and that in words."""
+    """Which values of metadata are kept, and that in words. `room`: why a prompt cannot be kept with one more value,
+    which is this text, because it is too large; None: it can, or there is no limit.
+    """
 
     says: str = "metadata"
     keeps: Callable[[Json], bool] | None = field(default=None, repr=False)
     """None: all."""
+    room: Callable[[Prompt, str], str | None] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

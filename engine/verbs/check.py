@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 
-from engine.content.rewrite import rewrite
 from engine.content.selection import find, glob_readings, needs_definition, selects, unknown_collections
 from engine.errors import Rejected, Stop, Transient
 from engine.migrate.job import Job
-from engine.migrate.listing import listings, told_by_definitions, with_definitions
+from engine.migrate.listing import label_notes, listings, told_by_definitions, with_definitions, with_labelled
 from engine.model import Choice, Finding, Named, Row
 from engine.taskgroup import for_each
 
@@ -54,12 +53,24 @@ async def examine_ends(job: Job, replicas: Collection[str], known: Collection[st
         return row.id not in replicas and needs_definition(job.select, row, collections)
 
     read = partial(job.source.fetch, version=job.select.speaking)
-    found = await with_definitions(listed, silent, read, concurrency=job.concurrency)
+    found = await (
+        with_labelled(
+            listed,
+            job.select,
+            collections,
+            read,
+            among=lambda row: row.id not in replicas,
+            concurrency=job.concurrency,
+        )
+        if job.select.label is not None
+        else with_definitions(listed, silent, read, concurrency=job.concurrency)
+    )
     rows = found.rows
+    spared = {*replicas, *found.unlabelled}
     selected = [
         row
         for row in rows
-        if row.id not in replicas and (row.id in found.unread or selects(job.select, row, collections))
+        if row.id not in spared and (row.id in found.unread or selects(job.select, row, collections))
     ]
     findings = [
         Finding(level="ok", where="source", text=f"reachable; its key lists prompts: {len(rows)}"),
@@ -70,8 +81,11 @@ async def examine_ends(job: Job, replicas: Collection[str], known: Collection[st
     if not job.source.can.dated:
         text = "its listing has no times of change, so each later run reads all prompts again to compare them"
         findings.append(Finding(level="note", where="source", text=text))
-    notes = [*told_by_definitions(found.read), *glob_readings(job.select, job.rules, rows, collections)]
+    notes = [*told_by_definitions(found.read, job.select), *glob_readings(job.select, job.rules, rows, collections)]
     findings += [Finding(level="note", where="select", text=note) for note in notes]
+    level = "note" if selected else "problem"
+    labels = label_notes(job.select, found, len(selected), job.ends.source.labels)
+    findings += [Finding(level=level, where="select.label", text=note) for note in labels]
     if not job.ends.same:
         text = f"reachable; its key lists prompts: {len(target_rows)}"
         findings.append(Finding(level="ok", where="target", text=text))
@@ -111,7 +125,7 @@ async def _read(job: Job, rows: Sequence[Row]) -> list[Finding]:
         except (Rejected, Transient) as error:
             refused[str(error)] += 1
             return
-        missing.update(rewrite(prompt, job.rules, job.ends, job.target.fields).missing)
+        missing.update(job.rewritten(prompt).missing)
 
     await for_each(rows, one, limit=job.concurrency)
     read = len(rows) - refused.total()

@@ -477,6 +477,10 @@ mode: update
         ("ledger: '{id}.jsonl'", "ledger", "only {name}"),
         ('ledger: "a\\0b"', "ledger", "path of a file"),
         ("allow_loss: all", "allow_loss", "must be a list"),
+        ("carry: all", "carry", "must be a list"),
+        ("carry: [tolls]", "carry[0]", "did you mean `tools`?"),
+        ("carry: [raw, labels]", "carry[1]", "labels are notes, and no losses"),
+        ("carry: [top_k]", "carry[0]", "did you mean `parameters.top_k`?"),
         ('rewrite: {description: "\\ud800"}', "rewrite.description", "half a character"),
     ],
 )
@@ -637,6 +641,7 @@ def test_rules_digest_changes_with_what_decides_a_result_and_with_nothing_else(l
         ("[a]", "[a], version: latest"),
         ("select:", "limits: {rate: 3}\nledger: other.jsonl\nselect:"),
         ("select:", "on_existing: fail\nselect:"),
+        ("select:", "carry: []\nselect:"),
     ]
     assert {load(FULL.replace(*change)).rules_digest() for change in same} == {digest}
     other = [
@@ -647,6 +652,7 @@ def test_rules_digest_changes_with_what_decides_a_result_and_with_nothing_else(l
         ("{a: b, c: d}", "{a: b, c: d}, rules: [{when: {}, model: z}]"),
         ("select:", "on_existing: skip\nselect:"),
         ("select:", "allow_loss: [x]\nselect:"),
+        ("select:", "carry: [raw]\nselect:"),
     ]
     assert len({load(FULL.replace(*change)).rules_digest() for change in other} | {digest}) == len(other) + 1
     with_ids = load(FULL.replace("[a]", "[a], ids: [x]")).rules_digest()

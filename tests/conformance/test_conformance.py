@@ -366,6 +366,7 @@ NAMED = [name for name, kind in KINDS.items() if kind.names]
 NUMBERED = [name for name, kind in KINDS.items() if not kind.names]
 CARELESS = [name for name, kind in KINDS.items() if kind.target.can.careless]
 SILENT = {kind.target: [None] for kind in KINDS.values() if not kind.tells}
+WITH_LABELS = [name for name, kind in KINDS.items() if kind.target.can.labels != "none"]
 STAGED = [name for name, kind in KINDS.items() if kind.target.can.stages]
 
 
@@ -439,7 +440,7 @@ async def test_a_prompt_without_a_collection_is_read(end: End) -> None:
     assert (await rows_of(end))[0].collection is None
 
 
-@pytest.mark.parametrize("version", ["published", "latest"])
+@pytest.mark.parametrize("version", ["published", "latest", "label:canary"])
 async def test_an_unknown_id_is_gone(end: End, version: str) -> None:
     with pytest.raises(Gone) as caught:
         await end.target.fetch("00000000-0000-4000-8000-000000000000", version)
@@ -454,6 +455,28 @@ async def test_published_is_what_applications_get_and_latest_may_be_a_draft(end:
         await drafting
     assert (await end.target.fetch(prompt_id)).text == "in use"
     assert (await end.target.fetch(prompt_id, "latest")).text == "not yet"
+
+
+@only(WITH_LABELS)
+async def test_the_version_that_carries_a_label_is_read_by_it(end: End) -> None:
+    prompt_id = await end.plant(prompt_at(end, text="in use"))
+    with pytest.raises(Gone) as caught:
+        await end.target.fetch(prompt_id, "label:canary")
+    assert caught.value.status == 404
+    assert (await rows_of(end))[0].labels is None or "canary" not in ((await rows_of(end))[0].labels or ())
+    assert end.draft
+    if (drafting := end.draft(prompt_id, "not yet")) is not None:
+        await drafting
+    newest = (await end.target.versions(prompt_id))[-1]
+    await end.target.label(prompt_id, newest.id, await end.target.create_label("canary"))
+    found = await end.target.fetch(prompt_id, "label:canary")
+    assert (found.text, found.version, [*found.labels]) == ("not yet", newest.ref, ["canary"])
+    assert (await end.target.fetch(prompt_id)).text == "in use"
+    (row,) = await rows_of(end)
+    assert row.labels is None or "canary" in row.labels
+    for nobody in ("label:Nobody's", "label:none"):
+        with pytest.raises(Gone):
+            await end.target.fetch(prompt_id, nobody)
 
 
 @pytest.mark.parametrize("kinds", [set(), {"collections"}, {"collections", "providers", "partials"}])

@@ -22,7 +22,7 @@ from engine.content.templates import (
     literal,
     variables_cut,
 )
-from engine.model import Json
+from engine.model import Json, Prompt
 from engine.model.dialect import (
     Chat,
     Construct,
@@ -128,6 +128,16 @@ def _to_schema(value: Json) -> Json:
     return value
 
 
+LONGEST_VALUE: Final = 100_000
+"""Characters of a tag: the server refuses one more (tried on 3.17.2)."""
+
+
+def _room(_: Prompt, text: str) -> str | None:
+    if len(text) <= LONGEST_VALUE:
+        return None
+    return f"MLflow keeps {LONGEST_VALUE:,} characters in a tag, and with it there would be {len(text):,}"
+
+
 MLFLOW: Final = Dialect(
     name="mlflow",
     registry="MLflow",
@@ -145,7 +155,7 @@ MLFLOW: Final = Dialect(
         open=True,
     ),
     chat=Chat(messages=True, parts=frozenset({"text", "image_url", "input_audio", "reasoning"})),
-    metadata=MetadataRule(says="tags; what is no text as JSON in one of them"),
+    metadata=MetadataRule(says="tags; what is no text as JSON in one of them", room=_room),
 )
 
 

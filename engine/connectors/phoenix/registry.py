@@ -18,7 +18,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from engine.connectors.endpoint import Opening
-from engine.connectors.outcomes import cleared, made_id, outcome, tried
+from engine.connectors.outcomes import cleared, made_id, outcome, tried, unlabelled
 from engine.connectors.phoenix.dialect import NAMES, PHOENIX
 from engine.connectors.phoenix.endpoint import NEWEST, PhoenixEndpoint
 from engine.connectors.phoenix.format import Head, Item, body_of, head_of, prompt_of, row_of
@@ -42,6 +42,7 @@ from engine.model import (
     Sending,
     Updated,
     Version,
+    label_in,
     no_intent,
 )
 from engine.taskgroup import for_each
@@ -283,6 +284,8 @@ class Phoenix:
 
     async def _version(self, name: str, version: str) -> tuple[Item, tuple[str, ...]]:
         """A version in the registry's words, and what is to be said of its choice."""
+        if (label := label_in(version)) is not None:
+            return await self._labelled(name, label), ()
         if version not in (_PUBLISHED, _LATEST):
             return await self._item("version", f"/v1/prompt_versions/{quote(version, safe='')}"), ()
         if version == _LATEST or self._tag is None:
@@ -292,6 +295,14 @@ class Phoenix:
         except Gone:
             newest = await self._item("latest version", f"{_path(name)}/latest")
             return newest, (f"no version has the tag {self._tag!r}: its newest counts as published",)
+
+    async def _labelled(self, name: str, label: str) -> Item:
+        if not NAMES.takes(label):
+            raise unlabelled(name, label)
+        try:
+            return await self._item("labelled version", f"{_path(name)}/tags/{label}")
+        except Gone as error:
+            raise unlabelled(name, label) from error
 
     async def _item(self, call: str, path: str) -> Item:
         item = _data(await self._client.read(call, path))
