@@ -15,6 +15,7 @@ from typing import Final
 from engine.content.digest import changed, changed_inside, filled, short_digest, user_name, without_nulls
 from engine.content.parameters import change_parameters, copied
 from engine.content.selection import find, takes
+from engine.content.templates import MUSTACHE
 from engine.content.translate import translate
 from engine.model import Catalog, Choice, Json, Named, ParameterRules, Prompt, Row, Rule, When, altered
 from engine.model.dialect import Dialect, Fitted, NameRule
@@ -24,7 +25,6 @@ NO_CHANGE: Final = ParameterRules()
 _BLANK: Final = Prompt(id="", name="", text="")
 _PLACEHOLDER: Final = re.compile(r"\{(name|id|slug|model|collection)(\|slug)?\}")
 _ANY_NAME: Final = NameRule(says="every name is taken", takes=lambda name: True)
-_PARTIAL_TAG: Final = re.compile(r"(\{\{\s*>\s*)([^\s{}>@]+)((?:\s*@[^\s{}]*)?\s*\}\})")  # not {{>>Private}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,10 @@ def rewrite(prompt: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collectio
 
     `fields`: the fields of Prompt that have a place at the target.
     """
-    applied = [rule for rule in rules if _fits(rule.when, prompt, ends) and _has(rule.when, prompt)]
+    applied = [rule for rule in rules if _fits(rule.when, prompt, ends) and _has(rule.when, prompt, ends)]
     name, collection = _placed(prompt, applied, ends)
     provider = _provider(prompt.provider, applied, ends)
-    text, partials, pinned = _map_partials(prompt.text, applied, ends)
+    text, partials, pinned = _map_partials(prompt, applied, ends)
     parameters, notes = _parameters(prompt, applied)
     after = altered(
         prompt,
@@ -209,8 +209,13 @@ def _fits(when: When, prompt: Prompt | Row, ends: Ends, untold: Collection[str] 
     )
 
 
-def _has(when: When, prompt: Prompt) -> bool:
-    return all(_PARTIAL_TAG.search(prompt.text) if name == "partials" else getattr(prompt, name) for name in when.has)
+def _has(when: When, prompt: Prompt, ends: Ends) -> bool:
+    return all(_has_partials(prompt, ends) if name == "partials" else getattr(prompt, name) for name in when.has)
+
+
+def _has_partials(prompt: Prompt, ends: Ends) -> bool:
+    tag = _partial_tag(prompt, ends)
+    return tag is not None and tag.search(prompt.text) is not None
 
 
 def _collection_texts(prompt: Prompt | Row, ends: Ends) -> tuple[str | None, ...]:
@@ -370,12 +375,20 @@ def _absent(kind: _Kind, label: str, found: Sequence[Named], advice: str) -> str
     return f"{kind.word} '{label}' is not in the target workspace: create it there, or {advice}"
 
 
-def _map_partials(text: str, applied: Sequence[Rule], ends: Ends) -> tuple[str, list[_Reference], list[str]]:
+def _partial_tag(prompt: Prompt, ends: Ends) -> re.Pattern[str] | None:
+    """As the dialect of the prompt writes it; where nobody knows that one, as mustache does. None: there is none."""
+    known = ends.dialects.get(prompt.dialect)
+    return (MUSTACHE if known is None else known.grammar).partials
+
+
+def _map_partials(prompt: Prompt, applied: Sequence[Rule], ends: Ends) -> tuple[str, list[_Reference], list[str]]:
     """The text with the partials' slugs at the target, every other byte as it was; and notes on pinned versions."""
-    if ">" not in text:  # no tag of a partial, which is sooner told so
+    text = prompt.text
+    # no tag of a partial, which is sooner told so by its sign
+    if ">" not in text or (partial_tag := _partial_tag(prompt, ends)) is None:
         return text, [], []
     mapped = {old: new for rule in applied for old, new in rule.partials}
-    tags = list(_PARTIAL_TAG.finditer(text))
+    tags = list(partial_tag.finditer(text))
     references = {slug: _partial(slug, mapped.get(slug), ends) for slug in dict.fromkeys(tag[2] for tag in tags)}
     pinned = [(tag[2], tag[3].removesuffix("}}").strip()) for tag in tags if "@" in tag[3]]
     notes = [
@@ -383,7 +396,7 @@ def _map_partials(text: str, applied: Sequence[Rule], ends: Ends) -> tuple[str, 
         for slug, version in pinned
         if not (references[slug].missing or (ends.same and references[slug].value == slug))
     ]
-    renewed = _PARTIAL_TAG.sub(lambda tag: f"{tag[1]}{references[tag[2]].value}{tag[3]}", text)
+    renewed = partial_tag.sub(lambda tag: f"{tag[1]}{references[tag[2]].value}{tag[3]}", text)
     return renewed, list(references.values()), notes
 
 

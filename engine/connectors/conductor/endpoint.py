@@ -19,6 +19,7 @@ class ConductorEndpoint(Endpoint):
         "key_id": "${CONDUCTOR_KEY_ID}; only the sandbox needs none",
         "key_secret": "${CONDUCTOR_KEY_SECRET}; only the sandbox needs none",
     }
+    address_form: ClassVar[str] = "Conductor's ends with /api"
 
     kind: Literal["conductor"] = Field(default="conductor", description="What kind of registry it is.")
     base_url: Url | None = Field(

@@ -40,6 +40,7 @@ class LangfuseEndpoint(Endpoint):
         "public_key": "${LANGFUSE_PUBLIC_KEY}; only the sandbox needs none",
         "secret_key": "${LANGFUSE_SECRET_KEY}; only the sandbox needs none",
     }
+    address_form: ClassVar[str] = "Langfuse's stands without /api"
 
     kind: Literal["langfuse"] = Field(default="langfuse", description="What kind of registry it is.")
     base_url: Url = Field(

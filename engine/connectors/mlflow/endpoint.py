@@ -20,6 +20,7 @@ class MlflowEndpoint(Endpoint):
     """A tracking server of MLflow with its prompt registry; without keys when it is open."""
 
     needed: ClassVar[Mapping[str, str]] = {"base_url": "http://127.0.0.1:5000: the address of the tracking server"}
+    address_form: ClassVar[str] = "MLflow's stands without /api"
 
     kind: Literal["mlflow"] = Field(default="mlflow", description="What kind of registry it is.")
     base_url: Url | None = Field(default=None, description="Address of the tracking server, without /api.")
