@@ -46,8 +46,12 @@ class LangfuseEndpoint(Endpoint):
     base_url: Url = Field(
         default=CLOUD, description="Address of the server, without /api; `sandbox`: the embedded stand-in."
     )
-    public_key: Secret | None = Field(default=None, description="Public key of the project.")
-    secret_key: Secret | None = Field(default=None, description="Secret key of the project.")
+    public_key: Secret | None = Field(
+        default=None, description="Public key of the project.", examples=["${LANGFUSE_PUBLIC_KEY}"]
+    )
+    secret_key: Secret | None = Field(
+        default=None, description="Secret key of the project.", examples=["${LANGFUSE_SECRET_KEY}"]
+    )
     published_by: Annotated[str, AfterValidator(_published_by)] = Field(
         default="production",
         description="The label that says which version is published; newest: the newest one always is.",

@@ -21,12 +21,24 @@ class PortkeyEndpoint(Endpoint):
 
     kind: Literal["portkey"] = Field(default="portkey", description="What kind of registry it is.")
     base_url: Url = Field(default=HOSTED, description="Address of the API; `sandbox`: the embedded stand-in.")
-    gateway_url: Url | None = Field(default=None, description="Where render and completions live, when not base_url.")
-    api_key: Secret | None = Field(default=None, description="Key that may read (source) or write (target) prompts.")
-    gateway_key: Secret | None = Field(
-        default=None, description="Key that may render and complete, when api_key may not."
+    gateway_url: Url | None = Field(
+        default=None,
+        description="Where render and completions live, when not base_url.",
+        examples=["https://gateway.example/v1"],
     )
-    workspace: Workspace | None = Field(default=None, description="Id or slug, needed with the key of an organisation.")
+    api_key: Secret | None = Field(
+        default=None,
+        description="Key that may read (source) or write (target) prompts.",
+        examples=["${PORTKEY_API_KEY}"],
+    )
+    gateway_key: Secret | None = Field(
+        default=None,
+        description="Key that may render and complete, when api_key may not.",
+        examples=["${PORTKEY_GATEWAY_KEY}"],
+    )
+    workspace: Workspace | None = Field(
+        default=None, description="Id or slug, needed with the key of an organisation.", examples=["my-workspace"]
+    )
 
     @property
     def keys(self) -> tuple[str, ...]:
