@@ -10,11 +10,10 @@ from typing import Any
 
 from engine.sandbox import LangfuseQuirks, Quirks, SandboxOptions
 from tests import phoenix_server
+from tests.connectors.test_mlflow_routes import Mlflow
 from tests.e2e import Served, served
 from tests.mlflow_server import served_mlflow
-from tests.routes import Conductor, Langfuse, Phoenix, Portkey, environ
-
-Part = Mapping[str, Any]
+from tests.routes import Conductor, End, Folder, Langfuse, Phoenix, Portkey, environ
 
 
 @dataclass
@@ -24,32 +23,34 @@ class StandIns:
     registry: Served
     folder: Path
     stack: ExitStack
-    urls: dict[tuple[str, bool], str] = field(default_factory=dict)
+    ends: dict[tuple[str, bool], End] = field(default_factory=dict)
 
     @property
     def env(self) -> dict[str, str]:
         """The secrets that the parts name."""
         return environ(self.registry)
 
-    def part(self, kind: str, *, copy: bool = False) -> Part:
-        """An end of this kind in a migration file; `copy`: the other workspace, server, or folder."""
-        workspace = "copy" if copy else "main"
-        parts: Mapping[str, Callable[[], Part]] = {
-            "portkey": lambda: Portkey(self.registry, workspace).part,
-            "langfuse": lambda: Langfuse(self.registry, workspace).part,
-            "conductor": lambda: Conductor(self.registry).part,
-            "mlflow": lambda: {"kind": "mlflow", "base_url": self._url(kind, copy)},
-            "phoenix": lambda: Phoenix(self._url(kind, copy)).part,
-            "files": lambda: {"kind": "files", "path": str(self.folder / f"prompts-{workspace}")},
-        }
-        return parts[kind]()
+    def end(self, kind: str, *, copy: bool = False) -> End:
+        """What is there; `copy`: in the other workspace, server, or folder."""
+        if (found := self.ends.get((kind, copy))) is None:
+            found = self.ends[kind, copy] = self._end(kind, "copy" if copy else "main")
+        return found
 
-    def _url(self, kind: str, copy: bool) -> str:
-        if (kind, copy) not in self.urls:
-            enter = self.stack.enter_context
-            url = enter(served_mlflow()).url if kind == "mlflow" else enter(phoenix_server.running()).url
-            self.urls[kind, copy] = url
-        return self.urls[kind, copy]
+    def part(self, kind: str, *, copy: bool = False) -> Mapping[str, Any]:
+        """The same in a migration file."""
+        return self.end(kind, copy=copy).part
+
+    def _end(self, kind: str, workspace: str) -> End:
+        enter, registry = self.stack.enter_context, self.registry
+        ends: Mapping[str, Callable[[], End]] = {
+            "portkey": lambda: Portkey(registry, workspace),
+            "langfuse": lambda: Langfuse(registry, workspace),
+            "conductor": lambda: Conductor(registry),
+            "mlflow": lambda: Mlflow(enter(served_mlflow())),
+            "phoenix": lambda: Phoenix(enter(phoenix_server.running()).url),
+            "files": lambda: Folder(self.folder / f"prompts-{workspace}"),
+        }
+        return ends[kind]()
 
 
 @contextmanager

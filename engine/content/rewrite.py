@@ -14,7 +14,7 @@ from typing import Final
 
 from engine.content.digest import changed, changed_inside, filled, short_digest, user_name, without_nulls
 from engine.content.parameters import change_parameters, copied
-from engine.content.selection import find, takes
+from engine.content.selection import find, meant, takes
 from engine.content.templates import MUSTACHE
 from engine.content.translate import translate
 from engine.model import Catalog, Choice, Json, Named, ParameterRules, Prompt, Row, Rule, When, altered
@@ -348,9 +348,7 @@ def _refer(kind: _Kind, kept: str | None, chosen: str | None, ends: Ends) -> _Re
 
 
 def _named_in_file(kind: _Kind, kept: str | None, chosen: str, target: Sequence[Named]) -> _Reference:
-    one = find(target, chosen)
-    found = [one] if one else [named for named in target if named.name == chosen]
-    if len(found) == 1:
+    if len(found := meant(target, chosen)) == 1:
         return _Reference(kind.held(found[0]))
     return _Reference(kept, missing=_absent(kind, chosen, found, f"mend {kind.key}"))
 
