@@ -17,6 +17,7 @@ from engine.connectors import DIALECTS, REGISTRIES
 from engine.content.dialects import described
 from engine.model import Abilities
 from engine.model.dialect import Dialect, NameRule
+from tests import losses as found
 from tests.test_layers import ALLOWED
 
 ROOT: Final = Path(__file__).parents[1]
@@ -189,6 +190,19 @@ def _values(value: Mapping[str, Any]) -> str:
             return str(kind)
 
 
+# ---- what arrives ----------------------------------------------------------------------------------------------------
+
+
+def losses() -> Iterator[str]:
+    """What becomes of all that a prompt may hold in each target, and what the registries say besides."""
+    yield _row("of a prompt", *(place.title for place in found.PLACES))
+    yield f"|---|{'---|' * len(found.PLACES)}"
+    for what, cells in found.rows():
+        yield _row(what, *cells)
+    yield ""
+    yield from found.remarks()
+
+
 # ---- the code --------------------------------------------------------------------------------------------------------
 
 
@@ -268,7 +282,7 @@ def dialects() -> Iterator[str]:
 # ---- the pages -------------------------------------------------------------------------------------------------------
 
 PAGES: Final[Mapping[str, Mapping[str, Callable[[], Iterator[str]]]]] = {
-    "configs/README.md": {"keys": keys},
+    "configs/README.md": {"keys": keys, "losses": losses},
     "engine/README.md": {"arrows": arrows},
     "engine/connectors/README.md": {"promises": promises, "abilities": abilities, "dialects": dialects},
 }

@@ -11,6 +11,7 @@ from typing import Any, Final
 from engine.ledger.repair import Mended
 from engine.ledger.report import OUTCOMES, counted
 from engine.ledger.status import ID_FIELDS, Health, Status
+from engine.lossless_json.numbers import dumps
 from engine.migrate.plan import Plan, Planned
 from engine.model import Completion, Finding
 from engine.verbs.inventory import Group, Inventory
@@ -69,7 +70,11 @@ def plan(planned: Plan) -> str:
         f"{counts[name]} {name}" for name in counts if name not in ("listed", "selected") and counts[name]
     )
     chosen = f", {len(planned.prompts)} of them chosen" if len(planned.prompts) < counts["selected"] else ""
-    lines.append(f"{counts['selected']} of {counts['listed']} prompts selected{chosen}: {totals or 'nothing to do'}")
+    failing = sum(prompt.problem is not None for prompt in planned.prompts)
+    fail = f"; {failing} of them WILL FAIL, as things are" if failing else ""
+    lines.append(
+        f"{counts['selected']} of {counts['listed']} prompts selected{chosen}: {totals or 'nothing to do'}{fail}"
+    )
     lines.append(f"the run takes about {planned.requests:,} requests and {planned.seconds:,.0f} s")
     lines += [f"note: {note}" for note in planned.notes]
     return "\n".join([*_translation(planned), *lines])
@@ -103,7 +108,10 @@ def _change(change: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    return "(none)" if value is None else str(value)
+    """A text as it is; anything else as files and registries write it."""
+    if value is None or isinstance(value, str):
+        return "(none)" if value is None else value
+    return dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
 
 
 def _together(prompts: Sequence[Planned]) -> list[str]:

@@ -4,6 +4,7 @@ yamlfile    YAML to plain values, with the line of every key
 fields      kinds of value: secrets, addresses, times, paths, templates
 migration   Migration and its parts
 complaints  what is wrong, in plain words
+kinds       what a new file may say of an end
 
 May import connectors, whose endpoints say what an end has, content, the model, errors and lossless JSON.
 """

@@ -15,7 +15,8 @@ from typing import Final
 from engine.content.carry import CARRY_KEY, Cargo, Unpacked, pack, unpack
 from engine.content.digest import changed, changed_inside, filled, short_digest, user_name, without_nulls
 from engine.content.parameters import change_parameters, copied
-from engine.content.selection import find, takes
+from engine.content.selection import find, meant, takes
+from engine.content.templates import MUSTACHE
 from engine.content.translate import brought_back, left_by, translate
 from engine.content.way import Left
 from engine.model import Catalog, Choice, Json, Named, ParameterRules, Prompt, Row, Rule, When, altered
@@ -26,7 +27,6 @@ NO_CHANGE: Final = ParameterRules()
 _BLANK: Final = Prompt(id="", name="", text="")
 _PLACEHOLDER: Final = re.compile(r"\{(name|id|slug|model|collection)(\|slug)?\}")
 _ANY_NAME: Final = NameRule(says="every name is taken", takes=lambda name: True)
-_PARTIAL_TAG: Final = re.compile(r"(\{\{\s*>\s*)([^\s{}>@]+)((?:\s*@[^\s{}]*)?\s*\}\})")  # not {{>>Private}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +114,10 @@ def _rewritten(
     carry: Collection[str],
 ) -> Rewritten:
     dialect, prompt = ends.dialect, unpacked.prompt
-    applied = [rule for rule in rules if _fits(rule.when, prompt, ends) and _has(rule.when, prompt)]
+    applied = [rule for rule in rules if _fits(rule.when, prompt, ends) and _has(rule.when, prompt, ends)]
     name, collection = _placed(prompt, applied, ends)
     provider = _provider(prompt.provider, applied, ends)
-    text, partials, pinned = _map_partials(prompt.text, applied, ends)
+    text, partials, pinned = _map_partials(prompt, applied, ends)
     parameters, notes = _parameters(prompt, applied)
     after = altered(
         prompt,
@@ -290,8 +290,13 @@ def _fits(when: When, prompt: Prompt | Row, ends: Ends, untold: Collection[str] 
     )
 
 
-def _has(when: When, prompt: Prompt) -> bool:
-    return all(_PARTIAL_TAG.search(prompt.text) if name == "partials" else getattr(prompt, name) for name in when.has)
+def _has(when: When, prompt: Prompt, ends: Ends) -> bool:
+    return all(_has_partials(prompt, ends) if name == "partials" else getattr(prompt, name) for name in when.has)
+
+
+def _has_partials(prompt: Prompt, ends: Ends) -> bool:
+    tag = _partial_tag(prompt, ends)
+    return tag is not None and tag.search(prompt.text) is not None
 
 
 def _collection_texts(prompt: Prompt | Row, ends: Ends) -> tuple[str | None, ...]:
@@ -424,9 +429,7 @@ def _refer(kind: _Kind, kept: str | None, chosen: str | None, ends: Ends) -> _Re
 
 
 def _named_in_file(kind: _Kind, kept: str | None, chosen: str, target: Sequence[Named]) -> _Reference:
-    one = find(target, chosen)
-    found = [one] if one else [named for named in target if named.name == chosen]
-    if len(found) == 1:
+    if len(found := meant(target, chosen)) == 1:
         return _Reference(kind.held(found[0]))
     return _Reference(kept, missing=_absent(kind, chosen, found, f"mend {kind.key}"))
 
@@ -451,12 +454,20 @@ def _absent(kind: _Kind, label: str, found: Sequence[Named], advice: str) -> str
     return f"{kind.word} '{label}' is not in the target workspace: create it there, or {advice}"
 
 
-def _map_partials(text: str, applied: Sequence[Rule], ends: Ends) -> tuple[str, list[_Reference], list[str]]:
+def _partial_tag(prompt: Prompt, ends: Ends) -> re.Pattern[str] | None:
+    """As the dialect of the prompt writes it; where nobody knows that one, as mustache does. None: there is none."""
+    known = ends.dialects.get(prompt.dialect)
+    return (MUSTACHE if known is None else known.grammar).partials
+
+
+def _map_partials(prompt: Prompt, applied: Sequence[Rule], ends: Ends) -> tuple[str, list[_Reference], list[str]]:
     """The text with the partials' slugs at the target, every other byte as it was; and notes on pinned versions."""
-    if ">" not in text:  # no tag of a partial, which is sooner told so
+    text = prompt.text
+    # no tag of a partial, which is sooner told so by its sign
+    if ">" not in text or (partial_tag := _partial_tag(prompt, ends)) is None:
         return text, [], []
     mapped = {old: new for rule in applied for old, new in rule.partials}
-    tags = list(_PARTIAL_TAG.finditer(text))
+    tags = list(partial_tag.finditer(text))
     references = {slug: _partial(slug, mapped.get(slug), ends) for slug in dict.fromkeys(tag[2] for tag in tags)}
     pinned = [(tag[2], tag[3].removesuffix("}}").strip()) for tag in tags if "@" in tag[3]]
     notes = [
@@ -464,7 +475,7 @@ def _map_partials(text: str, applied: Sequence[Rule], ends: Ends) -> tuple[str, 
         for slug, version in pinned
         if not (references[slug].missing or (ends.same and references[slug].value == slug))
     ]
-    renewed = _PARTIAL_TAG.sub(lambda tag: f"{tag[1]}{references[tag[2]].value}{tag[3]}", text)
+    renewed = partial_tag.sub(lambda tag: f"{tag[1]}{references[tag[2]].value}{tag[3]}", text)
     return renewed, list(references.values()), notes
 
 

@@ -177,6 +177,7 @@ MUSTACHE: Final = Grammar(
         ),
     ),
     names={DOT: "a path", SPACE: "trimmed", BRACE: "an end of the tag", SIGN: "a sign of its own"},
+    partials=re.compile(r"(\{\{\s*>\s*)([^\s{}>@]+)((?:\s*@[^\s{}]*)?\s*\}\})"),  # not {{>>Private}}
     literal=(
         ("literal {{", "it would become a tag"),
         ("{ before a variable", "it would become {{{name}}}"),

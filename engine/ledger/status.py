@@ -55,7 +55,8 @@ def _read(path: Path, chosen: Chosen) -> _Read:
     found = _Read()
     for line in entries(path):
         found.state.fold(line)
-        found.last = line["ts"]
+        if line["kind"] == "run" or not found.end:  # what came after its end, such as a rollback, is no part of it
+            found.last = line["ts"]
         source_id = line.get("source_id")
         if line["kind"] == "run":
             found.run, found.first, found.end, found.final = line, line["ts"], {}, False

@@ -39,7 +39,7 @@ class FilesEndpoint(Endpoint):
     needed: ClassVar[Mapping[str, str]] = {"path": "prompts.jsonl, or prompts for a directory"}
 
     kind: Literal["files"] = Field(default="files", description="What kind of registry it is.")
-    path: Files | None = Field(default=None, description="A .jsonl file or a directory.")
+    path: Files | None = Field(default=None, description="A .jsonl file or a directory.", examples=["prompts"])
 
     @property
     def place(self) -> Path:
