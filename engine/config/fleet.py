@@ -270,7 +270,8 @@ def _laid_over(below: Mapping[str, Json], above: Mapping[str, Json]) -> dict[str
 
 def _combined(reading: _Reading, fleet: FleetFile) -> Iterator[_Entry]:
     columns = tuple(fleet.matrix)
-    template = {"name": "-".join(f"{{{key}}}" for key in columns), **fleet.defaults}
+    named = "-".join(f"{{{key}}}" for key in columns if _COLUMN.fullmatch(key)) or "unnamed"
+    template = {"name": named, **fleet.defaults}
     _check_columns(reading, ("matrix",), columns, template)
     for values in itertools.product(*fleet.matrix.values()):
         row = dict(zip(columns, values, strict=True))
