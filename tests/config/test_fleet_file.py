@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.config import Fleet, Migration, fleet_ledgers, load_fleet
 from engine.errors import ConfigError, Problem
-from tests.config.test_config import FILES, VALUES
+from tests.config.test_config import FILES, FLEET, VALUES
 
 CANARY = "sk-canary-4711"
 ENVIRON = {"KEY": CANARY, "KEY_A": CANARY + "-a", "KEY_B": CANARY + "-b"}
@@ -279,6 +279,13 @@ def test_who_asks_for_a_status_needs_no_secrets(load: Load, tmp_path: Path) -> N
     load(text, rows="name\nA\nB\n")
     name, found = fleet_ledgers(tmp_path / "f.yaml", {}, only=["B"])
     assert (name, [(one.name, one.ledger) for one in found]) == ("f", [("B", tmp_path / "ledgers" / "f" / "B.jsonl")])
+
+
+def test_the_ready_file_needs_no_environment() -> None:
+    found = load_fleet(FLEET, {})
+    assert [one.name for one in found.migrations] == ["support", "sales", "engineering", "hr"]
+    assert (found.name, found.folder) == ("teams", FLEET.parent / "ledgers" / "teams")
+    assert {one.rewrite.name for one in found.migrations} == {"{name}-replica"}
 
 
 def test_only_some_of_them(load: Load) -> None:
