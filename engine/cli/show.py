@@ -246,6 +246,7 @@ def fleet_summary(found: FleetSummary) -> str:
         *_fleet_table([*rows, ("", "total", found.counts)]),
         f"{found.fleet}: {states}; {requests['total']:,} requests ({requests['retries']:,} repeated, "
         f"{requests['throttled']:,} throttled) in {found.duration_s:.1f} s",
+        *([found.message] if found.message else []),
         found.next,
     ]
     return "\n".join(lines if found.migrations else lines[-1:])

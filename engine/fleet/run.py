@@ -138,9 +138,10 @@ def _ended(fleet: Fleet, board: Board, done: Done[Summary]) -> None:
     migration = next(one for one in fleet.migrations if one.name == done.name)
     summary = done.value
     if done.error is not None:
-        if done.error is board.shared.halt.stop:
+        left = done.error is board.shared.halt.stop
+        if left:
             board.not_started.add(done.name)
-        summary = _not_run(migration, done.error)
+        summary = _not_run(migration, done.error, f"not started: {done.error}" if left else str(done.error))
     assert summary is not None  # one of both is there
     board.ended[done.name] = summary
     if summary.exit_code in fleet.stop_on:
@@ -153,7 +154,7 @@ def _ended(fleet: Fleet, board: Board, done: Done[Summary]) -> None:
         )
 
 
-def _not_run(migration: Migration, error: EngineError) -> Summary:
+def _not_run(migration: Migration, error: EngineError, message: str) -> Summary:
     """Of a migration that this run has not touched: its prompts, as far as its ledger knows them, are not started."""
     counts, this_run = _left(migration.ledger)
     stop = error if isinstance(error, Stop) else None
@@ -163,7 +164,7 @@ def _not_run(migration: Migration, error: EngineError) -> Summary:
         mode=migration.mode,
         exit_code=exit_code_of(error),
         reason=stop.reason if stop is not None else "config",
-        message=str(error),
+        message=message,
         next=stop.next if stop is not None else MEND,
         counts=counts,
         this_run=this_run,

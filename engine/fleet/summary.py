@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -21,6 +21,8 @@ _STATE_OF: Final = {
     EXIT_RETRY: "stopped",
 }
 _NAMED: Final = 3
+"""Names that a sentence is said of."""
+_SENTENCES: Final = 5
 NO_REQUESTS: Final = dict.fromkeys(("total", "reads", "writes", "retries", "throttled"), 0)
 
 
@@ -62,7 +64,7 @@ def summarise(
         fleet=fleet,
         exit_code=exit_code,
         reason=first.reason if first is not None else "done",
-        message="; ".join(_messages(one for one in migrations if one.migration not in not_started)),
+        message=_told((one.message, one.migration) for one in migrations if one.message),
         next=_advice(migrations),
         states={name: states[name] for name in STATES},
         counts=_sum(nothing()[0], (one.counts for one in migrations)),
@@ -86,12 +88,6 @@ def _sum(zero: Mapping[str, int], parts: Iterable[Mapping[str, int]]) -> dict[st
     return whole
 
 
-def _messages(migrations: Iterable[Summary]) -> Iterator[str]:
-    """What went wrong, each with those whom it befell."""
-    for message, names in _alike((one.message, one.migration) for one in migrations if one.message).items():
-        yield f"{_named(names)}: {message}"
-
-
 def _advice(migrations: Sequence[Summary]) -> str:
     """What to do about the worst of them."""
     exit_code = worst([one.exit_code for one in migrations])
@@ -99,10 +95,19 @@ def _advice(migrations: Sequence[Summary]) -> str:
         written = any(one.counts["created"] or one.counts["updated"] for one in migrations)
         points = "Point applications to the replicas: `promptferry ids LEDGER` prints the map old to new of each."
         return points if written else "Nothing to do."
-    groups = _alike((one.next, one.migration) for one in migrations if one.exit_code == exit_code)
-    if len(groups) == 1 and len(next(iter(groups.values()))) == len(migrations):
-        return next(iter(groups))
-    return " ".join(f"{_named(names)}: {advice}" for advice, names in groups.items())
+    advice = {one.next for one in migrations}
+    if len(advice) == 1:
+        return advice.pop()
+    return _told((one.next, one.migration) for one in migrations if one.exit_code == exit_code)
+
+
+def _told(pairs: Iterable[tuple[str, str]]) -> str:
+    """The first of these sentences, each with the names it is said of."""
+    groups = list(_alike(pairs).items())
+    told = [f"{_named(names)}: {sentence.removesuffix('.')}" for sentence, names in groups[:_SENTENCES]]
+    if rest := sum(len(names) for _, names in groups[_SENTENCES:]):
+        told.append(f"see `migrations` for {rest} more")
+    return "; ".join(told)
 
 
 def _alike(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
