@@ -84,13 +84,13 @@ async def live_display(board: Board, console: Console | None = None) -> None:
         rows = {"": progress.add_task(board.fleet, total=None, note="", rate="")}
         try:
             while True:
-                _show(progress, rows, board)
+                show(progress, rows, board)
                 await anyio.sleep(REFRESH_S)
         finally:
-            _show(progress, rows, board)
+            show(progress, rows, board)
 
 
-def _show(progress: Progress, rows: dict[str, TaskID], board: Board) -> None:
+def show(progress: Progress, rows: dict[str, TaskID], board: Board) -> None:
     """Brings the display up to date: `rows` by name of the migration, the whole under no name."""
     for name in rows.keys() - board.running.keys() - {""}:
         progress.remove_task(rows.pop(name))
