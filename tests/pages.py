@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.config import json_schema
+from engine.config.fleet import FleetFile
 from engine.connectors import DIALECTS, REGISTRIES
 from engine.content.dialects import described
 from engine.model import Abilities
@@ -109,6 +110,17 @@ EXAMPLES: Final[Mapping[str, str]] = {
 }
 """Key -> an example of its value, which a test loads."""
 
+FLEET_EXAMPLES: Final[Mapping[str, str]] = {
+    "name": "teams",
+    "defaults": "{source: {base_url: sandbox}}",
+    "migrations": "[{name: support, limits: {rate: 20}}, {name: sales}]",
+    "matrix": "{team: [support, sales], env: [staging, prod]}",
+    "csv": "teams.csv",
+    "parallel": "8",
+    "stop_on": "[4]",
+}
+"""The same for the fleet file."""
+
 PARTS: Final[tuple[tuple[str, str, str], ...]] = (
     ("", "", "The file"),
     ("select", "Selection", "`select`"),
@@ -140,12 +152,23 @@ def keys() -> Iterator[str]:
             )
 
 
+def fleet_keys() -> Iterator[str]:
+    """Every key of the fleet file."""
+    part = FleetFile.model_json_schema()
+    yield from _table(part, FLEET_EXAMPLES, part["required"])
+
+
 def _map(heading: str, part: Mapping[str, Any], key: str, required: Any) -> Iterator[str]:
     yield from ("", f"### {heading}", "", str(part["description"]), "")
+    examples = {name: EXAMPLES[f"{key}.{name}".removeprefix(".")] for name in part["properties"]}
+    yield from _table(part, examples, required)
+
+
+def _table(part: Mapping[str, Any], examples: Mapping[str, str], required: Any) -> Iterator[str]:
     yield "| key | values | default | what it is | example |"
     yield "|---|---|---|---|---|"
     for name, value in part["properties"].items():
-        example = EXAMPLES[f"{key}.{name}".removeprefix(".")]
+        example = examples[name]
         default = "required" if name in required else _default(value)
         yield _row(f"`{name}`", _values(value), default, value["description"], f"`{name}: {example}`")
 
@@ -282,7 +305,7 @@ def dialects() -> Iterator[str]:
 # ---- the pages -------------------------------------------------------------------------------------------------------
 
 PAGES: Final[Mapping[str, Mapping[str, Callable[[], Iterator[str]]]]] = {
-    "configs/README.md": {"keys": keys, "losses": losses},
+    "configs/README.md": {"keys": keys, "losses": losses, "fleet keys": fleet_keys},
     "engine/README.md": {"arrows": arrows},
     "engine/connectors/README.md": {"promises": promises, "abilities": abilities, "dialects": dialects},
 }

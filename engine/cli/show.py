@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from engine.fleet.summary import FleetSummary
+from engine.fleet.verbs import FleetResult
 from engine.ledger.repair import Mended
 from engine.ledger.report import OUTCOMES, counted
 from engine.ledger.status import ID_FIELDS, Health, Status
@@ -240,3 +242,45 @@ def health(found: Health) -> str:
             found.advice,
         ]
     )
+
+
+# ---- fleets ----------------------------------------------------------------------------------------------------------
+
+
+def fleet_summary(found: FleetSummary) -> str:
+    """A row for each migration, the totals, and what to do now."""
+    rows = [(one.migration, one.reason.replace("_", " "), one.counts) for one in found.migrations]
+    states = counted(found.states, "no migrations")
+    requests = found.requests
+    lines = [
+        *_fleet_table([*rows, ("", "total", found.counts)]),
+        f"{found.fleet}: {states}; {requests['total']:,} requests ({requests['retries']:,} repeated, "
+        f"{requests['throttled']:,} throttled) in {found.duration_s:.1f} s",
+        *([found.message] if found.message else []),
+        found.next,
+    ]
+    return "\n".join(lines if found.migrations else lines[-1:])
+
+
+def fleet_result(found: FleetResult[Any]) -> str:
+    """A row for each migration and the totals; then what could not be done."""
+    rows = [
+        (one.name, "stopped" if one.error is not None else "", one.value.counts if one.value is not None else {})
+        for one in found.migrations
+    ]
+    errors = [f"{one.name}: {one.error}" for one in found.migrations if one.error is not None]
+    return "\n".join([*_fleet_table([*rows, ("", "total", found.counts)]), *errors])
+
+
+def _fleet_table(rows: Sequence[tuple[str, str, Mapping[str, int]]]) -> Iterator[str]:
+    """Only columns in which something stands."""
+    words = list(dict.fromkeys(word for _, _, counts in rows for word in counts))
+    words = [word for word in words if any(counts.get(word) for _, _, counts in rows)]
+    name, state = (max(len(row[which]) for row in rows) for which in (0, 1))
+    name = max(name, len("migration"))
+    widths = {word: max(len(word), 7) for word in words}
+    head = "  ".join(f"{word.replace('_', ' '):>{widths[word]}}" for word in words)
+    yield f"{'migration':<{name}}  {'':<{state}}  {head}".rstrip()
+    for one, said, counts in rows:
+        cells = "  ".join(f"{counts.get(word, 0):>{widths[word]},}" for word in words)
+        yield f"{one:<{name}}  {said:<{state}}  {cells}".rstrip()

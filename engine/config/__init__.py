@@ -3,6 +3,7 @@
 yamlfile    YAML to plain values, with the line of every key
 fields      kinds of value: secrets, addresses, times, paths, templates
 migration   Migration and its parts
+fleet       many migrations in one file: `load_fleet`
 complaints  what is wrong, in plain words
 kinds       what a new file may say of an end
 
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 
 from engine.config.complaints import Complaint, complaints
 from engine.config.fields import ids_in, ledger_path, seconds
+from engine.config.fleet import Fleet, Planned, fleet_ledgers, load_fleet
 from engine.config.migration import Limits, Migration
 from engine.config.yamlfile import YamlFile, read_yaml
 from engine.connectors import REGISTRIES
@@ -27,7 +29,19 @@ from engine.content.textfile import NotText
 from engine.errors import ConfigError, Problem
 from engine.model import Json
 
-__all__ = ["Limits", "Migration", "json_schema", "ledger_of", "load_migration", "read_ids", "seconds"]
+__all__ = [
+    "Fleet",
+    "Limits",
+    "Migration",
+    "Planned",
+    "fleet_ledgers",
+    "json_schema",
+    "ledger_of",
+    "load_fleet",
+    "load_migration",
+    "read_ids",
+    "seconds",
+]
 
 
 def load_migration(path: str | Path, environ: Mapping[str, str] | None = None) -> Migration:

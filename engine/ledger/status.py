@@ -120,7 +120,7 @@ class Status:
     """Kind of failure -> prompts."""
     ledger: str
 
-    def to_json(self, *, with_failed: bool) -> dict[str, Any]:
+    def to_json(self, *, with_failed: bool = False) -> dict[str, Any]:
         """The object of `status --json`."""
         value = {"schema": SCHEMA} | asdict(self)
         if not with_failed:

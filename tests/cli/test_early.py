@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import orjson
 import pytest
 
 from engine.cli import early
-from engine.cli.run import nothing_done
+from engine.cli.fleet import no_fleet
+from engine.cli.run import Told, nothing_done
 from engine.migrate.interrupt import SIGNALS
 from engine.sandbox import SandboxOptions
 from tests.e2e import COMMAND, TIMEOUT, Ended, Served, served, write_migration
@@ -97,13 +99,26 @@ def test_a_signal_while_a_plan_waits_for_an_answer(number: signal.Signals, tmp_p
     assert number.name in found.sentence()
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [(["run", "m.yaml"], nothing_done), (["fleet", "run", "f.yaml"], no_fleet)],
+    ids=["run", "fleet run"],
+)
 def test_the_summary_that_is_written_without_any_import_is_the_one_that_a_run_tells(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    command: list[str], told: Callable[..., Told], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["promptferry", "run", "m.yaml"])
+    monkeypatch.setattr(sys, "argv", ["promptferry", *command])
     early.tell_nothing_done(early.EXIT_INTERRUPTED, "interrupted", "interrupted", early.AGAIN)
     out = capfd.readouterr().out
-    assert out.encode() == orjson.dumps(nothing_done("interrupted", "interrupted", 75).to_json()) + b"\n"
+    assert out.encode() == orjson.dumps(told("interrupted", "interrupted", 75).to_json()) + b"\n"
+
+
+@pytest.mark.parametrize("flags", [["--no-such-flag"], ["--rate", "fast"]])
+def test_a_fleet_s_run_that_is_refused_has_a_summary(flags: list[str], tmp_path: Path) -> None:
+    with begin(COMMAND, "fleet", "run", "fleet.yaml", *flags, cwd=tmp_path) as process:
+        found = ended(process)
+    told = json.loads(found.out)
+    assert (found.code, told["exit_code"], told["reason"], told["migrations"]) == (2, 2, "config", [])
 
 
 def test_nothing_heavy_is_imported_before_signals_are_looked_after(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ ENVIRON = {
     "LANGFUSE_SECRET_KEY": CANARY + "-langfuse",
 }
 HEAD = "name: m\nsource: {base_url: sandbox}\n"
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+FLEET = Path(__file__).parents[2] / "configs" / "fleet.yaml"
+CONFIGS = sorted({*FLEET.parent.glob("*.yaml")} - {FLEET})
 INTERFACE = Path(__file__).parents[3] / "shared" / "INTERFACE.md"
 
 Load = Callable[..., Migration]
