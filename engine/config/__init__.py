@@ -26,7 +26,7 @@ from engine.content.textfile import NotText
 from engine.errors import ConfigError, Problem
 from engine.model import Json
 
-__all__ = ["Limits", "Migration", "json_schema", "ledger_of", "load_migration", "read_ids", "seconds"]
+__all__ = ["Limits", "Migration", "files_of", "json_schema", "ledger_of", "load_migration", "read_ids", "seconds"]
 
 
 def load_migration(path: str | Path, environ: Mapping[str, str] | None = None) -> Migration:
@@ -62,6 +62,15 @@ def ledger_of(path: str | Path, environ: Mapping[str, str] | None = None) -> Pat
     except ValueError:
         return load_migration(path, environ).ledger
     return _in_ledger_folder(found, environ)
+
+
+def files_of(path: str | Path) -> list[Path]:
+    """The migration file, and the files and folders that it names besides its ledger, without its secrets."""
+    data = read_yaml(Path(path)).data
+    parts = [data.get(part) for part in ("source", "target", "select", "verify")] if isinstance(data, dict) else []
+    values = [part.get(key) for part in parts if isinstance(part, dict) for key in ("path", "ids_file", "cases")]
+    named = [_folder(path) / value for value in values if isinstance(value, str)]
+    return [Path(path), *(Path(os.path.abspath(one)) for one in named)]
 
 
 def _folder(path: str | Path) -> Path:
