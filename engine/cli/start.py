@@ -37,7 +37,7 @@ def start() -> None:
 def _command() -> None:
     import typer
 
-    from engine.cli import after, repoint  # noqa: F401 - register their commands
+    from engine.cli import after, approve, repoint  # noqa: F401 - register their commands
     from engine.cli.commands import app
 
     try:

@@ -67,6 +67,7 @@ def test_version_and_help_are_results(tmp_path: Path) -> None:
         "status",
         "ids",
         "repoint",
+        "approve",
         "ledger",
         "sandbox",
         "schema",
