@@ -79,6 +79,8 @@ class RunOptions:
     chosen: Chosen = field(default_factory=Chosen)
     plan: PlanFile | None = None
     """Do exactly this."""
+    approvals: tuple[str, ...] = ()
+    """Who approved that plan, for the ledger."""
     limit: int | None = None
     retry_failed: bool = False
     canary: int = 0
@@ -236,6 +238,7 @@ def _run_entry(run: _Run) -> Entry:
             "actor": _actor(),
             "host": socket.gethostname(),
             "reason": run.options.reason,
+            "approvals": list(run.options.approvals) or None,
         },
     )
 

@@ -26,7 +26,7 @@ ALLOWED = {
     "connectors": "http content model errors log lossless_json taskgroup durable",
     "migrate": "content ledger model errors log taskgroup",
     "config": "connectors content model errors lossless_json",
-    "verbs": "migrate ledger content model errors lossless_json taskgroup",
+    "verbs": "migrate ledger durable content model errors lossless_json taskgroup",
     "sandbox": "",
     "connect": "connectors config http migrate content model errors taskgroup sandbox",
     "session": "connect config migrate ledger content errors taskgroup",

@@ -232,6 +232,10 @@ def run(
     plan_file: Annotated[
         Path | None, Option("--plan", help="Do exactly what this file says, written by `plan --out`.")
     ] = None,
+    require_approvals: Annotated[
+        int | None,
+        Option("--require-approvals", min=1, metavar="N", help="Only if so many approved exactly that --plan."),
+    ] = None,
     rate: Rate = None,
     yes: Annotated[bool, Option("--yes", "-y", help="Do not ask before the first write.")] = False,
     reason: Annotated[str | None, Option("--reason", help="Why, for the ledger.")] = None,
@@ -247,6 +251,7 @@ def run(
     def flags() -> Flags:
         return Flags(
             plan=plan_file,
+            require_approvals=require_approvals,
             chosen=chosen_by(only, collection, ids_file),
             limit=limit,
             retry_failed=retry_failed,

@@ -15,11 +15,12 @@ import anyio
 import orjson
 
 from engine.cli import early
+from engine.cli.approve import trusted
 from engine.cli.common import Common, on_terminal, say, write_file, yes_or_no
 from engine.cli.display import watch
 from engine.config import Migration, seconds
 from engine.content.filter import Chosen
-from engine.errors import EXIT_ACT, EXIT_USAGE, ConfigError
+from engine.errors import EXIT_ACT, EXIT_USAGE, ConfigError, Stop
 from engine.ledger import report
 from engine.ledger.report import Summary
 from engine.migrate import plan_file as planfile
@@ -27,6 +28,7 @@ from engine.migrate.context import MaxFailures
 from engine.migrate.halt import AGAIN
 from engine.migrate.survey import Survey
 from engine.run import RunOptions, run_migration
+from engine.verbs.approve import required
 
 ADVICE: Final = {
     EXIT_USAGE: "Mend what is named above; nothing was sent.",
@@ -40,6 +42,7 @@ class Flags:
 
     chosen: Chosen
     plan: Path | None
+    require_approvals: int | None
     limit: int | None
     retry_failed: bool
     canary: int
@@ -112,10 +115,18 @@ def end_with(
 
 
 def _run(path: Path, common: Common, flags: Flags) -> Summary:
+    if flags.require_approvals is not None and flags.plan is None:
+        raise ConfigError("--require-approvals: speaks of the file that --plan names; give both")
     migration = common.load(path)
+    plan = _plan(flags.plan, migration) if flags.plan is not None else None
+    try:
+        approvals = _approvals(flags, plan)
+    except Stop as stop:
+        return nothing_done(stop.reason, str(stop), stop.exit_code, advice=stop.next)
     options = RunOptions(
         chosen=flags.chosen,
-        plan=_plan(flags.plan, migration) if flags.plan is not None else None,
+        plan=plan,
+        approvals=approvals,
         limit=flags.limit,
         retry_failed=flags.retry_failed,
         canary=flags.canary,
@@ -136,6 +147,13 @@ def _plan(file: Path, migration: Migration) -> planfile.PlanFile:
     except OSError as error:
         raise ConfigError(f"--plan {file}: cannot be read: {error.strerror}") from error
     return planfile.read(data, f"--plan {file}", migration.identity(), migration.rules_digest())
+
+
+def _approvals(flags: Flags, plan: planfile.PlanFile | None) -> tuple[str, ...]:
+    """Who approved exactly this plan. Raises Stop when they are too few."""
+    if plan is None or flags.plan is None or flags.require_approvals is None:
+        return ()
+    return required(flags.plan, plan.sha256, flags.require_approvals, trusted())
 
 
 def duration(text: str | None) -> float | None:
@@ -161,10 +179,9 @@ def max_failures(text: str | None) -> MaxFailures | None:
 # ---- the end ---------------------------------------------------------------------------------------------------------
 
 
-def nothing_done(reason: str, message: str, exit_code: int) -> Summary:
+def nothing_done(reason: str, message: str, exit_code: int, *, advice: str | None = None) -> Summary:
     """The summary of a run that ended before it began."""
     counts, this_run = report.nothing()
-    advice = ADVICE.get(exit_code, AGAIN)
     return Summary(
         migration="",
         run="",
@@ -172,7 +189,7 @@ def nothing_done(reason: str, message: str, exit_code: int) -> Summary:
         exit_code=exit_code,
         reason=reason,
         message=message,
-        next=advice,
+        next=advice or ADVICE.get(exit_code, AGAIN),
         counts=counts,
         this_run=this_run,
         requests=dict.fromkeys(("total", "reads", "writes", "retries", "throttled"), 0),

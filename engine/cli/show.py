@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from engine.fleet.summary import FleetSummary
 from engine.fleet.verbs import FleetResult
@@ -20,6 +20,9 @@ from engine.verbs.inventory import Group, Inventory
 from engine.verbs.publish import CutOver
 from engine.verbs.rollback import Rollback
 from engine.verbs.verify import Verification
+
+if TYPE_CHECKING:
+    from engine.verbs.repoint.rewriting import Repointed  # with a library that no other command needs
 
 _LEVELS: Final = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 _NAMES_SHOWN: Final = 3
@@ -224,6 +227,17 @@ def ids_env(pairs: Sequence[Mapping[str, Any]]) -> str:
         f"={one['target_slug'] or one['target_id']}\n"
         for one in pairs
     )
+
+
+def repointed(done: Repointed, *, write: bool) -> str:
+    """A line for each: where it is, old and new; then the counts."""
+    lines = [
+        f"{one.file}:{one.line}:{one.column}: {one.old} -> {one.new or '? one of ' + ', '.join(one.news)}"
+        for one in done.found
+    ]
+    counts = done.to_json()["counts"]
+    rewritten = f", {counts['rewritten']:,} rewritten in {counts['rewritten_files']:,} files" if write else ""
+    return "\n".join([*lines, f"{counts['found']:,} old ones in {done.files:,} files{rewritten}"])
 
 
 def mended(done: Mended) -> str:

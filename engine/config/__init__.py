@@ -34,6 +34,7 @@ __all__ = [
     "Limits",
     "Migration",
     "Planned",
+    "files_of",
     "fleet_ledgers",
     "json_schema",
     "ledger_of",
@@ -77,6 +78,15 @@ def ledger_of(path: str | Path, environ: Mapping[str, str] | None = None) -> Pat
     except ValueError:
         return load_migration(path, environ).ledger
     return _in_ledger_folder(found, environ)
+
+
+def files_of(path: str | Path) -> list[Path]:
+    """The migration file, and the files and folders that it names besides its ledger, without its secrets."""
+    data = read_yaml(Path(path)).data
+    parts = [data.get(part) for part in ("source", "target", "select", "verify")] if isinstance(data, dict) else []
+    values = [part.get(key) for part in parts if isinstance(part, dict) for key in ("path", "ids_file", "cases")]
+    named = [_folder(path) / value for value in values if isinstance(value, str)]
+    return [Path(path), *(Path(os.path.abspath(one)) for one in named)]
 
 
 def _folder(path: str | Path) -> Path:
