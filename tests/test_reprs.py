@@ -55,6 +55,8 @@ HARMLESS = {
     "Completion.tokens": "how many a model took",
     "_Told.tokens": "the same",
     "Chat.keys": "names of what a message may have",
+    "Trusted.keys": "public halves",
+    "_Counting.keys": "the same",
     "Conductor.tokens": "the sandbox's own, which open nothing else",
     "Quirks.echo_key": "a switch of the sandbox",
     "ConductorQuirks.token_lifetime_s": "seconds",

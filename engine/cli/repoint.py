@@ -66,8 +66,11 @@ def repoint(
     table = table_of(found_map.rows, names=names, reverse=reverse)
     own += [path for path in (sarif, ids_file) if path is not None]
     work = partial(over, paths, table, write=write, own=own, alive=from_thread.check_cancelled)
+    for note in _notes(table, spelled=found_map.spelled, write=write):  # before the work, which may be interrupted
+        print(f"note: {note}", file=sys.stderr)
     done: Repointed = run_async(lambda: to_thread.run_sync(work))
-    _tell_notes(done, spelled=found_map.spelled, write=write)
+    for trouble in done.troubles:
+        print(f"error: {trouble}", file=sys.stderr)
     if sarif is not None:
         _write_sarif(sarif, done)
     show_result(done.to_json(), as_json=as_json, text=show.repointed(done, write=write))
@@ -101,15 +104,8 @@ def _map(
     return IdsMap(tuple(read_ids_map(ledger, chosen_by(*chosen)))), own
 
 
-def _tell_notes(done: Repointed, *, spelled: bool, write: bool) -> None:
-    """What was not done, and what is to be minded, on stderr."""
-    for trouble in done.troubles:
-        print(f"error: {trouble}", file=sys.stderr)
-    for note in _notes(done.table, spelled=spelled, write=write):
-        print(f"note: {note}", file=sys.stderr)
-
-
 def _notes(table: Table, *, spelled: bool, write: bool) -> Iterator[str]:
+    """What is not done, and what is to be minded."""
     if table.words:
         yield f"not looked for without --names, because the name of a prompt is its id: {_some(table.words)}"
     if not spelled:
