@@ -52,6 +52,8 @@ HARMLESS = {
     "Written.key": "the same",
     "Problem.key": "a key of the migration file, by its name",
     "_Kind.key": "the same",
+    "Kind.keys": "keys of the migration file, by their names",
+    "Key.secret": "whether one of these is a secret",
     "Completion.tokens": "how many a model took",
     "_Told.tokens": "the same",
     "Chat.keys": "names of what a message may have",

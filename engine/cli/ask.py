@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
@@ -35,8 +35,8 @@ class Answers:
     name: str | None
     source_kind: str | None
     target_kind: str | None
-    source: dict[str, str]
-    target: dict[str, str]
+    source: dict[str, str] = field(repr=False)  # somebody may give a key where its variable's name belongs
+    target: dict[str, str] = field(repr=False)
     replica: str | None
     models: str | None
     model: str | None
