@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
-from engine.connectors.phoenix.dialect import CHOICES, FORMATS, NAMES, UNTOLD, choice_of, losses
+from engine.connectors.phoenix.dialect import CHOICES, FORMATS, NAMES, UNTOLD, choice_of, in_parts, losses
 from engine.connectors.phoenix.messages import Unwritable, template_of, text_of
 from engine.connectors.phoenix.parameters import (
     LARGEST,
@@ -230,7 +231,7 @@ def _is_own(value: Json) -> bool:
 def _version(prompt: Prompt, metadata: dict[str, Json]) -> Item:
     provider = _provider(prompt)
     try:
-        messages, form = template_of(prompt.text)
+        messages, form = template_of(prompt.text, partial(in_parts, prompt=prompt))
     except Unwritable as error:
         raise Rejected(error.reason, error="untranslatable") from None
     placed = place(prompt.parameters, family_of(provider), tools=bool(prompt.tools))
