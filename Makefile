@@ -49,7 +49,7 @@ test: lint types  ## Lint, types, and every test with branch coverage
 
 test-real: $(READY)  ## The tests on real MLflow and Phoenix servers, which this installs and starts
 	$(MAKE) --jobs 2 servers
-	$(BIN)/python -m pytest -q -rs -m real tests/real
+	$(BIN)/python -m pytest -q -rsP -m real --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/real
 
 chaos: $(READY)  ## The long campaign: kills, faults, full disks; prints a table (an hour)
 	$(BIN)/python -m tests.chaos
