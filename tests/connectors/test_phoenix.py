@@ -369,6 +369,23 @@ def test_a_tool_that_its_own_form_would_change_is_kept_raw(tool: dict[str, Any])
     assert back(source).tools == [tool]
 
 
+RAW_FUNCTION = {"type": "function", "function": {"name": "f", "parameters": None}}
+
+
+@pytest.mark.parametrize(
+    ("tools", "refused"),
+    [
+        ([TOOL], []),
+        ([{"google_search": {}}, {"codeExecution": {}, "url_context": {}}], []),
+        ([TOOL, {"kind": "openapi", "name": "weather"}, RAW_FUNCTION], ["number 2", "number 3"]),
+    ],
+)
+def test_what_no_client_could_render_for_google_is_refused(tools: list[Any], refused: list[str]) -> None:
+    told = fit(prompt(provider="GOOGLE", tools=tools)).refused
+    assert [one for one, word in zip(told, refused, strict=True) if word in one] == [*told]
+    assert fit(prompt(provider="OPENAI", tools=tools)).refused == ()
+
+
 @pytest.mark.parametrize(("tools", "choice"), [(None, "auto"), ([TOOL], "any"), ([TOOL], {"type": "any"})])
 def test_a_choice_without_a_place_is_a_loss(tools: Any, choice: Any) -> None:
     source = prompt(tools=tools, tool_choice=choice)

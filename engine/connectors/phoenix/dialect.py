@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from engine.connectors.phoenix.messages import KEYS, complaints
 from engine.connectors.phoenix.parameters import EXTRA_BODY, PROVIDERS, Family, Placed, family_of, place
+from engine.connectors.phoenix.tools import foreign_to_google
 from engine.content.chats import messages_of
 from engine.content.templates import (
     BRACE,
@@ -76,7 +77,8 @@ UNTOLD: Final = "OPENAI"
 CHOICES: Final = {"none": "none", "auto": "zero_or_more", "required": "one_or_more"}
 """Choices of tools in a word."""
 _ANTHROPIC: Final = "ANTHROPIC"
-_WITHOUT_DEVELOPERS: Final = (_ANTHROPIC, "GOOGLE")
+_GOOGLE: Final = "GOOGLE"
+_WITHOUT_DEVELOPERS: Final = (_ANTHROPIC, _GOOGLE)
 
 
 def fit(prompt: Prompt) -> Fitted:
@@ -137,6 +139,8 @@ def _without_developers(prompt: Prompt) -> tuple[Prompt, tuple[str, ...]]:
 def _refused(prompt: Prompt, family: Family, fields: dict[str, Json]) -> Iterator[str]:
     messages = messages_of(prompt.text)
     yield from complaints(messages or ())
+    if prompt.provider == _GOOGLE:
+        yield from foreign_to_google(prompt.tools)
     if family.needed and family.needed not in fields:
         yield (
             f"parameters.{family.needed} is missing or no whole number, and {prompt.provider} needs it: "
@@ -203,6 +207,7 @@ PHOENIX: Final = Dialect(
         "parameters on ANTHROPIC": f"all; max_tokens is needed; what has no field goes into {EXTRA_BODY}",
         "parameters on the others": f"all; what has no field goes into {EXTRA_BODY}",
         "role developer on ANTHROPIC, GOOGLE": "system, a loss",
+        "tools on GOOGLE": "functions, and Google's own; others refused",
         "a tool_choice without tools": "a loss",
         "messages with another role, or without content": "refused",
     },

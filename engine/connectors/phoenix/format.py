@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from engine.connectors.phoenix.dialect import CHOICES, FORMATS, NAMES, UNTOLD, choice_of, in_parts, losses
 from engine.connectors.phoenix.messages import Unwritable, template_of, text_of
@@ -27,6 +27,7 @@ from engine.connectors.phoenix.parameters import (
     plain,
     read,
 )
+from engine.connectors.phoenix.tools import is_function
 from engine.errors import Rejected
 from engine.lossless_json import encode
 from engine.lossless_json.numbers import Number
@@ -279,23 +280,10 @@ def _tools(prompt: Prompt, placed: Placed) -> Item | None:
     choice = choice_of(prompt.tool_choice) if prompt.tool_choice else None
     return {
         "type": "tools",
-        "tools": [one if _is_function(one) else {"type": "raw", "raw": one} for one in prompt.tools],
+        "tools": [one if is_function(one) else {"type": "raw", "raw": one} for one in prompt.tools],
         **({"tool_choice": choice} if choice is not None else {}),
         **({"disable_parallel_tool_calls": not placed.parallel} if placed.parallel is not None else {}),
     }
-
-
-_OF_FUNCTION: Final[Mapping[str, type]] = {"name": str, "description": str, "parameters": dict, "strict": bool}
-
-
-def _is_function(tool: Mapping[str, Any]) -> bool:
-    """Whether it is what the server keeps as a function; any other tool it keeps as it is."""
-    asked = tool.get("function")
-    if tool.keys() != {"type", "function"} or tool["type"] != "function" or not isinstance(asked, dict):
-        return False
-    return "name" in asked and all(
-        key in _OF_FUNCTION and isinstance(value, _OF_FUNCTION[key]) for key, value in asked.items()
-    )
 
 
 def _unkept(value: Json, way: tuple[str, ...] = ()) -> Iterator[str]:
