@@ -32,8 +32,8 @@ from tests.real.servers import MLFLOW, PHOENIX, Server, running
 
 THREADS: Final = (1, 2, 4, 8, 16)
 WARM_UP: Final = 20
-ALONE: Final = 5
-"""How much less than all is written to see how long an answer takes when nothing else is asked for."""
+PART: Final = 5
+"""One of so many prompts is written to find what is best, and how long an answer takes when nothing else is asked."""
 BAR: Final = 1.3
 """Times the floor."""
 SLOWER: Final = 2
@@ -80,7 +80,7 @@ def measured(client: Official, server: Server, number: int, threads: int) -> Rat
     for count in (WARM_UP, number):
         server.empty()
         took = client(do, prompts=prompts(name, count), threads=threads)
-    return Rate.of(f"{name}'s client, {threads} threads", number, took["seconds"], took["each"])
+    return Rate.of(f"{name}'s client, {number} by {threads} threads", number, took["seconds"], took["each"])
 
 
 # ---- ours ------------------------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def ours(server: Server, number: int, folder: Path, **limits: Any) -> Rate:
             seconds, each = process.submit(filled, path).result()
     assert server.rows(f"SELECT count(*) FROM {server.registry.tables[-1]}") == [(number,)]
     how = ", ".join(f"{name} {value}" for name, value in limits.items()) or "as it is"
-    return Rate.of(f"ours, {how}", number, seconds, each)
+    return Rate.of(f"ours, {number}, {how}", number, seconds, each)
 
 
 def filled(path: Path) -> tuple[float, list[float]]:
@@ -142,18 +142,16 @@ def timed() -> Iterator[list[float]]:
 
 
 def compare(client: Official, server: Server, number: int, folder: Path) -> Iterator[str]:
-    """A line for each filling, and what they come to."""
-    rates = []
-    for threads in THREADS:
-        rates.append(rate := measured(client, server, number, threads))
-        yield str(rate)
-    best = max(rates, key=lambda one: one.per_second)
-    alone = ours(server, number // ALONE, folder, concurrency=1)
-    yield str(alone)
+    """A line for each filling, and what they come to. The best number of threads is found with some of the prompts."""
+    some = number // PART
+    rates = {threads: measured(client, server, some, threads) for threads in THREADS}
+    yield from map(str, rates.values())
+    best = max(THREADS, key=lambda threads: rates[threads].per_second)
+    yield str(alone := ours(server, some, folder, concurrency=1))
+    yield str(before := measured(client, server, number, best))
     yield str(run := ours(server, number, folder))
-    again = measured(client, server, number, THREADS[rates.index(best)])
-    yield f"{again}, again"
-    floor = max(best.per_second, again.per_second)
+    yield str(after := measured(client, server, number, best))
+    floor = max(before.per_second, after.per_second)
     yield f"{server.registry.name}: {floor / run.per_second:.2f} times the floor (at most {BAR})"
     yield f"{server.registry.name}: p95 {run.p95_s / alone.p95_s:.2f} times that with one client (at most {SLOWER})"
 

@@ -32,10 +32,8 @@ def foreign_to_google(tools: Json) -> Iterator[str]:
     """Which of these the client could not render for Google."""
     for at, tool in enumerate(tools if isinstance(tools, list) else (), 1):
         if isinstance(tool, dict) and not is_function(tool) and not _OF_GOOGLE.issuperset(map(_snake, tool)):
-            why = (
-                f"tools: number {at} is neither a function nor a tool of Google's, so Phoenix's client cannot render it"
-            )
-            yield f"{why}: change it at the source, or leave the prompt out"
+            why = f"tools: number {at} is neither a function nor a tool of Google's: Phoenix's client cannot render it"
+            yield f"{why}; change it at the source, or leave the prompt out"
 
 
 def _snake(key: str) -> str:
