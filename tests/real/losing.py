@@ -32,9 +32,10 @@ class Losing:
         """Every other one, or nobody would take the server for well."""
         with self._lock:
             self._asked[call] += 1
-            lost = self.lost[call] < self.answers.get(call, 0) and self._asked[call] % 2 == 0
-            self.lost[call] += lost
-        return lost
+            if self.lost[call] >= self.answers.get(call, 0) or self._asked[call] % 2:
+                return False
+            self.lost[call] += 1
+            return True
 
 
 @contextmanager

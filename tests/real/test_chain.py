@@ -99,7 +99,7 @@ class There:
     as_message: bool = False
     """A text is kept as the message of a user."""
     reads: int = 0
-    """Of each prompt by a run that has nothing to do: where rows of one end tell no time of change, it is read there."""
+    """Of each prompt by a run that has nothing to do: it is read where rows tell no time of change."""
 
     def says(self, template: Template) -> Said:
         """What a template of the start is to say here."""
