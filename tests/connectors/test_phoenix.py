@@ -122,6 +122,47 @@ def test_an_edited_chat_is_what_stands_there_and_not_what_was_remembered() -> No
     assert prompt_of(Head("p"), {"id": "v2", **body}).text == chat({"role": "user", "content": "y"})
 
 
+SYSTEM = {"role": "system", "content": "Be {{tone}}"}
+PARTED = {"role": "system", "content": [{"type": "text", "text": "Be {{tone}}"}]}
+PLAIN_SYSTEM = {"role": "system", "content": "Be {kind}"}
+PARTED_PLAIN = {"role": "system", "content": [{"type": "text", "text": "Be {kind}"}]}
+USER = {"role": "user", "content": "Be {{tone}}"}
+
+
+def of_anthropic(*said: dict[str, Any], **fields: Any) -> Prompt:
+    text = json.dumps(said, indent=fields.pop("indent", None))
+    return prompt(text, provider="ANTHROPIC", parameters={"max_tokens": 5}, **fields)
+
+
+@pytest.mark.parametrize(
+    ("source", "messages"),
+    [
+        (of_anthropic(SYSTEM, PLAIN_SYSTEM, USER), [PARTED, PLAIN_SYSTEM, USER]),
+        (of_anthropic(SYSTEM, indent=1), [PARTED]),
+        (of_anthropic(PARTED, SYSTEM), [PARTED, PARTED]),
+        (of_anthropic(PARTED), [PARTED]),
+        (of_anthropic(SYSTEM, dialect="phoenix-none"), [SYSTEM]),
+        (of_anthropic(PLAIN_SYSTEM, dialect="phoenix-f-string"), [PARTED_PLAIN]),
+        (prompt(chat(SYSTEM)), [SYSTEM]),
+        (prompt(chat(SYSTEM), provider="GOOGLE"), [SYSTEM]),
+    ],
+)
+def test_the_system_of_anthropic_is_a_part_where_it_has_variables(source: Prompt, messages: list[Any]) -> None:
+    """Phoenix's client fills in parts there, and no text by itself: tests/real/test_official_clients.py."""
+    written = version(source)["template"]["messages"]
+    assert written == messages
+    assert back(source).text == source.text
+
+
+def test_a_system_part_that_somebody_edited_is_what_stands_there() -> None:
+    body = version(of_anthropic(SYSTEM))
+    body["template"]["messages"][0]["content"][0]["text"] = "Be {{kind}}"
+    edited = prompt_of(Head("p"), {"id": "v2", **body})
+    assert edited.text == chat({"role": "system", "content": "Be {{kind}}"})
+    body["template"]["messages"][0]["content"].append({"type": "text", "text": "more"})
+    assert len(json.loads(prompt_of(Head("p"), {"id": "v3", **body}).text)[0]["content"]) == 2
+
+
 def test_calls_of_tools_become_parts_and_parts_become_calls() -> None:
     source = chat(
         {"role": "assistant", "content": "so", "tool_calls": [CALL]},
@@ -328,6 +369,23 @@ def test_a_tool_that_its_own_form_would_change_is_kept_raw(tool: dict[str, Any])
     assert back(source).tools == [tool]
 
 
+RAW_FUNCTION = {"type": "function", "function": {"name": "f", "parameters": None}}
+
+
+@pytest.mark.parametrize(
+    ("tools", "refused"),
+    [
+        ([TOOL], []),
+        ([{"google_search": {}}, {"codeExecution": {}, "url_context": {}}], []),
+        ([TOOL, {"kind": "openapi", "name": "weather"}, RAW_FUNCTION], ["number 2", "number 3"]),
+    ],
+)
+def test_what_no_client_could_render_for_google_is_refused(tools: list[Any], refused: list[str]) -> None:
+    told = fit(prompt(provider="GOOGLE", tools=tools)).refused
+    assert [one for one, word in zip(told, refused, strict=True) if word in one] == [*told]
+    assert fit(prompt(provider="OPENAI", tools=tools)).refused == ()
+
+
 @pytest.mark.parametrize(("tools", "choice"), [(None, "auto"), ([TOOL], "any"), ([TOOL], {"type": "any"})])
 def test_a_choice_without_a_place_is_a_loss(tools: Any, choice: Any) -> None:
     source = prompt(tools=tools, tool_choice=choice)
@@ -402,7 +460,11 @@ json_values = st.recursive(
     max_leaves=6,
 )  # fmt: skip
 FIELDS = ("temperature", "top_p", "max_tokens", "stop", "seed", "thinking", "response_format", "extra_body", "x")
-contents = st.text() | st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": st.text()}), min_size=1)
+contents = (
+    st.text()
+    | st.just("{{x}}")
+    | st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": st.text()}), min_size=1)
+)
 messages = st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "assistant"]), "content": contents})
 
 
@@ -489,9 +551,10 @@ def test_an_f_string_that_nobody_could_render_is_refused() -> None:
         assert "is no f-string" in told
 
 
-def test_the_developer_of_anthropic_is_its_system() -> None:
+@pytest.mark.parametrize("provider", ["ANTHROPIC", "GOOGLE"])
+def test_a_developer_is_the_system_where_there_is_no_such_role(provider: str) -> None:
     text = chat({"role": "developer", "content": "x"}, {"role": "user", "content": "developer"})
-    fitted = fit(prompt(text, provider="ANTHROPIC", parameters={"max_tokens": 5}))
+    fitted = fit(prompt(text, provider=provider, parameters={"max_tokens": 5}))
     assert fitted.losses == ("messages.role developer",)
     assert fitted.prompt.text == text.replace('"role": "developer"', '"role": "system"')
     assert fit(prompt(text)).losses == ()

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from engine.content.chats import messages_of
 from engine.content.templates import (
     BRACE,
     BRACKET,
@@ -21,12 +22,14 @@ from engine.content.templates import (
     VARIABLE,
     literal,
     variables_cut,
+    variables_of,
 )
 from engine.model import Json, Prompt
 from engine.model.dialect import (
     Chat,
     Construct,
     Dialect,
+    Fitted,
     Grammar,
     MetadataRule,
     NameRule,
@@ -138,6 +141,25 @@ def _room(_: Prompt, text: str) -> str | None:
     return f"MLflow keeps {LONGEST_VALUE:,} characters in a tag, and with it there would be {len(text):,}"
 
 
+# ---- what its own client cannot fill in ------------------------------------------------------------------------------
+
+UNFILLED: Final = ("allow_partial", "prompt", "self", "use_jinja_sandbox")
+"""Variables that nobody can give a value: what its client calls arguments of its own when it fills a prompt in."""
+
+
+def fit(prompt: Prompt) -> Fitted:
+    """All of it is held; what MLflow's own client loads and cannot fill in is said."""
+    return Fitted(prompt=prompt, notes=tuple(_notes(prompt)))
+
+
+def _notes(prompt: Prompt) -> Iterator[str]:
+    unfilled = "MLflow's own client loads that and cannot fill it in"
+    if names := sorted(variables_of(prompt.text, _GRAMMAR).intersection(UNFILLED)):
+        yield f"it has a variable with the name {', '.join(names)}: {unfilled}"
+    if any(not isinstance(one.get("content"), str) for one in messages_of(prompt.text) or ()):
+        yield f"it has a message whose content is no text: {unfilled}"
+
+
 MLFLOW: Final = Dialect(
     name="mlflow",
     registry="MLflow",
@@ -156,6 +178,11 @@ MLFLOW: Final = Dialect(
     ),
     chat=Chat(messages=True, parts=frozenset({"text", "image_url", "input_audio", "reasoning"})),
     metadata=MetadataRule(says="tags; what is no text as JSON in one of them", room=_room),
+    fit=fit,
+    says={
+        f"variables {', '.join(UNFILLED)}; contents that are no text": "kept; a note, for MLflow's client cannot fill "
+        "them in",
+    },
 )
 
 
