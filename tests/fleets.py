@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,8 @@ from typing import Any
 from engine.ledger.file import read_ledger
 from engine.ledger.report import OUTCOMES
 from engine.sandbox import Sandbox, SandboxOptions
-from tests.e2e import MARK, Ended, Served, promptferry, served
+from tests.e2e import COMMAND, MARK, Ended, Served, promptferry, served
+from tests.forks import environment
 
 FAST: Mapping[str, Any] = {"rate": 2000, "settle": "0.4s", "timeout": 5, "concurrency": 16}
 
@@ -28,6 +32,16 @@ def write_fleet(folder: Path, **parts: Any) -> Path:
 def source(registry: Served, workspace: str = "{name}", key: str = "${KEY}") -> dict[str, Any]:
     """A workspace of it, by the key of the organisation."""
     return {"kind": "portkey", "base_url": registry.base_url, "api_key": key, "workspace": workspace}
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A run that has ended. `files`: the most that it had open; 0 where there is no /proc."""
+
+    code: int
+    summary: dict[str, Any]
+    peak_kib: int
+    files: int
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,20 @@ class Fleet:
     def ask(self, verb: str, *flags: str | Path, **more: Any) -> Ended:
         """`promptferry fleet VERB`."""
         return promptferry("fleet", verb, self.path, *flags, cwd=self.path.parent, env=self.env, **more)
+
+    def run_whole(self) -> Whole:
+        """`fleet run` as a process of its own, however long it takes; its summary is larger than a pipe."""
+        folder, files = self.path.parent, 0
+        with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+            command = [*COMMAND, "fleet", "run", str(self.path)]
+            process = subprocess.Popen(command, cwd=folder, env=environment(**self.env), stdout=out, stderr=err)
+        while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+            with suppress(OSError):
+                files = max(files, len(os.listdir(f"/proc/{process.pid}/fd")))
+            time.sleep(0.1)
+        process.returncode = os.waitstatus_to_exitcode(ended[1])
+        (line,) = (folder / "out").read_text().splitlines()
+        return Whole(process.returncode, json.loads(line), ended[2].ru_maxrss, files)
 
     def replicas(self, workspace: str) -> Counter[str]:
         """Source id -> how many replicas it has."""

@@ -7,19 +7,13 @@ second for their one key. The whole command counts, its start included; what is 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
 from engine.sandbox import SandboxOptions
-from tests.e2e import COMMAND
 from tests.fleets import Fleet, balanced, fleet
-from tests.forks import environment
 
 
 def main() -> None:
@@ -42,30 +36,15 @@ def measured(one: Fleet, rate: float) -> str:
     """The figures of one run."""
     before = len(one.registry.ask(lambda sandbox: sandbox.requests))
     begun = time.monotonic()
-    code, files, peak_kib = run(one)
+    ended = one.run_whole()
     seconds = time.monotonic() - begun
-    summary = json.loads((one.path.parent / "out").read_text())
-    balanced(summary)
-    assert code == summary["exit_code"] == 0, summary["message"]
+    balanced(ended.summary)
+    assert ended.code == 0, ended.summary["message"]
     assert not list(one.complaints())
     seen = Counter(one.status for one in one.registry.ask(lambda sandbox: list(sandbox.requests))[before:])
     taken = sum(seen.values()) - seen[429]
     used, refused = taken / (rate * seconds), seen[429] / sum(seen.values())
-    return f"{seconds:.0f} | {used:.1%} | {refused:.2%} | {peak_kib / 1024:.0f} MiB | {files}"
-
-
-def run(one: Fleet) -> tuple[int, int, int]:
-    """Its exit code, the most files that it had open (0 where there is no /proc), and its peak memory in KiB."""
-    most, folder = 0, one.path.parent
-    with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
-        command = [*COMMAND, "fleet", "run", str(one.path)]
-        process = subprocess.Popen(command, cwd=folder, env=environment(**one.env), stdout=out, stderr=err)
-    while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
-        with suppress(OSError):
-            most = max(most, len(os.listdir(f"/proc/{process.pid}/fd")))
-        time.sleep(0.1)
-    process.returncode = os.waitstatus_to_exitcode(ended[1])
-    return process.returncode, most, ended[2].ru_maxrss
+    return f"{seconds:.0f} | {used:.1%} | {refused:.2%} | {ended.peak_kib / 1024:.0f} MiB | {ended.files}"
 
 
 def arguments() -> argparse.Namespace:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import tempfile
 from dataclasses import replace
@@ -33,9 +32,9 @@ def _killed_once(one: Fleet, rng: random.Random, left: int) -> bool:
 
 
 def _judged(one: Fleet, tally: Tally) -> Tally:
-    ended = one.ask("run", covered=False)
-    summary = json.loads(ended.out.splitlines()[-1])
-    wrong = [] if ended.code == summary["exit_code"] == 0 else [f"exit code {ended.code}: {ended.out[:400]}"]
+    ended = one.run_whole()
+    summary = ended.summary
+    wrong = [] if ended.code == summary["exit_code"] == 0 else [f"exit code {ended.code}: {summary['message']}"]
     balanced(summary)
     if summary["counts"]["selected"] != len(one.workspaces) * one.prompts:
         wrong.append(f"the books speak of {summary['counts']}")

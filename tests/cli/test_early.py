@@ -74,6 +74,26 @@ def test_a_signal_at_any_moment_of_the_first_second(moment: int, tmp_path: Path,
     assert "Exception ignored" not in found.err
 
 
+@pytest.mark.skipif(not STATUS.exists(), reason="needs /proc to see when the command has begun")
+@pytest.mark.parametrize("moment", range(4))
+def test_a_signal_while_a_fleet_begins(moment: int, tmp_path: Path, registry: Served) -> None:
+    source = {"base_url": registry.base_url, "api_key": "${KEY}"}
+    path = tmp_path / "fleet.yaml"
+    path.write_text(json.dumps({"name": f"f{moment}", "defaults": {"source": source}, "migrations": [{"name": "m"}]}))
+    seconds = random.Random(moment).random()
+    with begin(COMMAND, "fleet", "run", str(path), "--rate", "1", cwd=tmp_path, KEY=registry.api_key) as process:
+        while not looks_after_signals(process):
+            assert process.poll() is None
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds if moment else 0)
+        process.send_signal(SIGNALS[moment % 2])
+        out, err = process.communicate(timeout=TIMEOUT)
+    told = json.loads(out)
+    assert (process.returncode, told["exit_code"], told["reason"]) == (75, 75, "interrupted"), err
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("arguments", [("plan", "pipe"), ("check", "pipe"), ("status", "pipe"), ("verify", "pipe")])
 def test_commands_that_have_no_summary(arguments: tuple[str, str], number: signal.Signals, tmp_path: Path) -> None:
