@@ -10,7 +10,7 @@ import pytest
 from dotpromptz import Dotprompt
 from dotpromptz.picoschema import picoschema_to_json_schema
 from dotpromptz.typing import DataArgument, ParsedPrompt, RenderedPrompt
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.connectors.files.format import Unreadable
@@ -294,6 +294,7 @@ TEXTS = st.lists(PIECES, max_size=8).map("".join)
 ROLES = st.sampled_from(["system", "user", "assistant", "tool"])
 
 
+@settings(deadline=None)
 @given(st.one_of(TEXTS, st.lists(st.tuples(ROLES, TEXTS), min_size=1, max_size=4).map(lambda each: chat(*each))))
 async def test_any_text_is_rendered_as_our_grammar_says_or_refused(text: str) -> None:
     one = prompt(text)

@@ -357,7 +357,7 @@ TEXTS = st.lists(PIECES, max_size=8).map("".join)
 ROLES = st.sampled_from(["system", "user", "assistant", "developer"])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.one_of(TEXTS, st.lists(st.tuples(ROLES, TEXTS), min_size=1, max_size=4).map(lambda each: chat(*each))))
 def test_any_text_of_mustache_is_rendered_alike_or_refused(text: str, tmp_path: Path) -> None:
     source = Prompt(id="a", name="a", text=text)

@@ -13,7 +13,8 @@ from engine.connectors.files.format import Document, Unreadable
 from engine.connectors.files.yaml import Front, read_front
 from engine.content.chats import messages_of, respelled
 from engine.content.digest import CONTENT, changed, content, user_name
-from engine.content.textfile import NotText, decoded, other_encoding
+from engine.content.textfile import BOM, NotText, decoded, other_encoding, repeated_key
+from engine.lossless_json.numbers import NotKept, loads
 from engine.model import Json, Prompt, stored_version, version_ref
 from engine.model.dialect import Dialect, Fitted, Grammar
 
@@ -73,6 +74,24 @@ def text_of(content: bytes, first_line: int = 1) -> str:
         return decoded(content)
     except NotText as error:
         raise Unreadable(first_line - 1 + (error.line or 1), str(error)) from None
+
+
+def json_of(content: bytes) -> Json:
+    """What a file of JSON holds. Raises Unreadable with the line."""
+    if (other := other_encoding(content)) is not None:
+        raise Unreadable(1, other)
+    text = text_of(content.removeprefix(BOM))
+    try:
+        value = loads(text)
+    except NotKept:
+        raise Unreadable(1, "has a number that cannot be kept; put quotes around it if it is a text") from None
+    except ValueError as error:
+        raise Unreadable(getattr(error, "lineno", 1), "is no JSON") from None
+    except RecursionError:
+        raise Unreadable(1, "is nested too deep") from None
+    if (repeated := repeated_key(text)) is not None:
+        raise Unreadable(repeated[1], "has a key that stands in this object already; take one of them out")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
