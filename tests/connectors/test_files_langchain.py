@@ -117,7 +117,7 @@ def test_a_model_that_langchain_knows_stands_behind_the_prompt(provider: str, ke
     assert sequence["id"][-1] == "RunnableSequence"
     bound = sequence["kwargs"]["last"]["kwargs"]
     arguments = bound["bound"]["kwargs"]
-    assert (arguments[key], arguments["max_tokens"], arguments[stop]) == ("gpt-4o", 200, "END")
+    assert (arguments[key], arguments["max_tokens"], arguments[stop]) == ("gpt-4o", 200, ["END"])
     assert arguments[f"{provider}_api_key"] == {"lc": 1, "type": "secret", "id": [f"{provider.upper()}_API_KEY"]}
     assert bound["kwargs"] == {"tools": done.prompt.tools, "tool_choice": "auto"}
     assert rendered(json.dumps(sequence["kwargs"]["first"]), {}) == [("system", "In Bern: {x}"), ("assistant", "Yes?")]

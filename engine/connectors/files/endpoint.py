@@ -42,7 +42,7 @@ class FilesEndpoint(Endpoint):
 
     kind: Literal["files"] = Field(default="files", description="What kind of registry it is.")
     path: Files | None = Field(default=None, description="A .jsonl file or a directory.")
-    format: Literal["promptferry", "dotprompt", "prompty", "langchain"] = Field(
+    format: Literal["promptferry", "dotprompt", "prompty", "langchain", "promptfoo"] = Field(
         default="promptferry",
         description="How prompts are written in the files of a directory: as we do, or as other tools read them.",
     )

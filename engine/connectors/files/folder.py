@@ -139,8 +139,8 @@ class Folder:
 
     def change(self, prompt_id: str, document: Document) -> None:
         """Another file in the place of this one, unless it is the same; a collection that its folder says stays so."""
-        path = self._alone(prompt_id)
         with self._refused():
+            path = self._alone(prompt_id)
             there = path.read_bytes()
             folder = _folder_of(prompt_id)
             if folder is not None and document.prompt.collection == folder and not self._names_collection(there):
@@ -151,9 +151,9 @@ class Folder:
 
     def remove(self, prompt_id: str) -> None:
         """No file."""
-        self._alone(prompt_id)
-        path = self._path(prompt_id)
         with self._refused():
+            self._alone(prompt_id)
+            path = self._path(prompt_id)
             path.unlink()
             sync_folder(path.parent)
         self._taken.pop(prompt_id.lower(), None)
@@ -205,13 +205,19 @@ class Folder:
         raise gone(prompt_id)
 
     def _alone(self, prompt_id: str) -> Path:
-        """Where it stands. Raises Rejected when other prompts stand in the same file, which are not ours to touch."""
+        """Where it stands. Raises Rejected when other prompts stand in the same file, which are not ours to touch, and
+        for a file of another shape than we write.
+        """
         path = self._file(prompt_id)
         if self._stem(prompt_id) != prompt_id:
             message = (
                 f"{path.name} holds several prompts, and a file of one alone is changed: split it, and run it again"
             )
             raise Rejected(message, error="several_prompts")
+        ending = self._format.endings[0]
+        if not path.name.lower().endswith(ending) or self._document(prompt_id, path.read_bytes(), path).loose:
+            message = f"{path.name} is read and never changed: only a file {ending} as it is written here is"
+            raise Rejected(message, error="other_shape")
         return path
 
     def _path(self, prompt_id: str) -> Path:

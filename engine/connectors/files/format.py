@@ -98,6 +98,8 @@ class Document:
     """A line that takes the place of the earlier one of the same id."""
     deleted: bool = False
     """A line that only says that the prompt of this id is no longer there."""
+    loose: bool = False
+    """Its file has no place for anything but the text, so it is read and never changed."""
     like_chat: int | None = None
     """The line of what looks like a message's head, in a file that does not say that it is a chat."""
 

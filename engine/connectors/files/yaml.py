@@ -175,6 +175,25 @@ def _escaped(found: re.Match[str]) -> str:
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
+def read_yaml(text: str, *, texts: Collection[str] = ()) -> tuple[Json, Mapping[str, int]]:
+    """What a whole file of YAML holds, a mapping or anything else, and the lines of a mapping's outermost keys; see
+    `read_front`. Raises Unreadable.
+    """
+    try:
+        front = read_front(text, texts=texts)
+    except NoMapping as error:
+        return error.value, {}
+    return front.values, front.lines
+
+
+class NoMapping(Unreadable):
+    """It is such YAML, but no mapping."""
+
+    def __init__(self, line: int, value: Json) -> None:
+        super().__init__(line, "is no map of keys such as `name:`")
+        self.value = value
+
+
 def read_front(text: str, *, texts: Collection[str] = ()) -> Front:
     """The mapping that `text` holds. `texts`: outermost keys whose scalars are texts, whatever they look like, but for
     null: a model may be called 4e2. Raises Unreadable.
@@ -192,7 +211,7 @@ def read_front(text: str, *, texts: Collection[str] = ()) -> Front:
         if root is None:
             return Front(values={}, lines={})
         if not isinstance(root, MappingNode):
-            raise Unreadable(root.start_mark.line + 1, "is no map of keys such as `name:`")
+            raise NoMapping(root.start_mark.line + 1, _read(root))
         values = _read_mapping(root, texts)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

@@ -27,6 +27,7 @@ from engine.connectors.files.format import Document, Unreadable, file_stem
 from engine.connectors.files.formats import handlebars
 from engine.connectors.files.formats.parts import (
     Values,
+    as_list,
     beside,
     checked,
     cut,
@@ -95,16 +96,12 @@ def _from_output(value: Json) -> Json:
     return None
 
 
-def _as_list(value: Json) -> Json:
-    return [value] if isinstance(value, str) else value
-
-
 PARAMETERS: Final = ParameterNames(
     known={
         "maxOutputTokens": Parameter(neutral="max_tokens"),
         "topP": Parameter(neutral="top_p"),
         "topK": Parameter(neutral="top_k"),
-        "stopSequences": Parameter(neutral="stop", write=_as_list, own=", a list of texts"),
+        "stopSequences": Parameter(neutral="stop", write=as_list, own=", a list of texts"),
         "presencePenalty": Parameter(neutral="presence_penalty"),
         "frequencyPenalty": Parameter(neutral="frequency_penalty"),
         _OUTPUT: Parameter(

@@ -1,7 +1,7 @@
 """Templates of Jinja2, and of Nunjucks, which reads alike what is used here: cut into tokens. Pure.
 
 Sources: the lexer of Jinja2 3.1 and of Nunjucks 3.2. What stands between `{{`, `{%` and `{#` and their ends is a tag;
-there is no escape, but a tag may hold the text itself: `{{ '{{' }}`. A variable whose name is one of the methods of a
+there is no escape, but a tag may hold the brace itself: `{{ '{' }}{`. A variable whose name is one of the methods of a
 map is found by its brackets alone: `{{ a["items"] }}`.
 """
 
@@ -48,8 +48,8 @@ _TAG: Final = re.compile(
     r"|\{#(?P<c1>[-+]?)(?P<remark>.*?)(?P<c2>[-+]?)#\}",
     re.DOTALL,
 )
-_OPENING: Final = re.compile(r"\{[{%#]")
-_OPENING_OR_LAST: Final = re.compile(r"\{[{%#]|\{\Z")
+_OPENING: Final = re.compile(r"\{(?=[{%#])")
+_OPENING_OR_LAST: Final = re.compile(r"\{(?=[{%#]|\Z)")
 _OPENS: Final = re.compile(r"\{(?=[{%#])")
 _WRITTEN: Final = {
     JINJA_BLOCK: "{%% %s %%}",
@@ -151,7 +151,7 @@ def _text(tokens: Iterable[Token]) -> str:
 
 def _written(token: Token, *, last: bool) -> str:
     if token.kind == TEXT:
-        return (_OPENING if last else _OPENING_OR_LAST).sub(lambda found: f"{{{{ '{found[0]}' }}}}", token.body)
+        return (_OPENING if last else _OPENING_OR_LAST).sub("{{ '{' }}", token.body)
     if token.kind == VARIABLE:
         first, *rest = token.body.split(".")
         return "{{" + first + "".join(f'["{one}"]' if one in _METHODS else f".{one}" for one in rest) + "}}"
@@ -201,4 +201,4 @@ JINJA: Final = Grammar(
         DIGITS: "a number",
     },
 )
-"""Text that it would take for a tag stands in one: `{{ '{{' }}`."""
+"""A brace that it would take for the beginning of a tag stands in one: `{{ '{' }}`."""

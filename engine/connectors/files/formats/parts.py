@@ -200,6 +200,11 @@ def templates_of(text: str) -> Iterator[str]:
     yield from (one["content"] for one in messages if isinstance(one.get("content"), str))
 
 
+def as_list(value: Json) -> Json:
+    """A single text to stop at as a list of one, which means the same."""
+    return [value] if isinstance(value, str) else value
+
+
 def simple_messages(prompt: Prompt, format: str, roles: Mapping[str, str]) -> list[tuple[str, str]] | None:
     """Role, as it is called there, and text of each message; None: it is no chat. `roles`: neutral role -> its own.
     Raises ValueError for a message that is more than a role that there is and a text.

@@ -30,6 +30,7 @@ from engine.connectors.files.format import Document, Unreadable
 from engine.connectors.files.formats import jinja
 from engine.connectors.files.formats.parts import (
     Values,
+    as_list,
     beside,
     checked,
     cut,
@@ -68,17 +69,13 @@ _LINE: Final = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 # ---- parameters ------------------------------------------------------------------------------------------------------
 
 
-def _as_list(value: Json) -> Json:
-    return [value] if isinstance(value, str) else value
-
-
 _OPTIONS: Final[Mapping[str, Parameter]] = {
     "frequencyPenalty": Parameter(neutral="frequency_penalty"),
     "maxOutputTokens": Parameter(neutral="max_tokens"),
     "presencePenalty": Parameter(neutral="presence_penalty"),
     "topK": Parameter(neutral="top_k"),
     "topP": Parameter(neutral="top_p"),
-    "stopSequences": Parameter(neutral="stop", write=_as_list, own=", a list of texts"),
+    "stopSequences": Parameter(neutral="stop", write=as_list, own=", a list of texts"),
     "allowMultipleToolCalls": Parameter(neutral="parallel_tool_calls"),
 }
 _OWN: Final = frozenset({*_OPTIONS, "temperature", "seed"})

@@ -9,6 +9,7 @@ from engine.connectors.files.fileformat import FileFormat
 from engine.connectors.files.format import read_markdown, to_markdown
 from engine.connectors.files.formats.dotprompt import DOTPROMPT
 from engine.connectors.files.formats.langchain.format import LANGCHAIN
+from engine.connectors.files.formats.promptfoo import PROMPTFOO
 from engine.connectors.files.formats.prompty import PROMPTY
 from engine.model.dialect import Dialect
 
@@ -20,6 +21,8 @@ PROMPTFERRY: Final = FileFormat(
     spares="a README is a prompt only with front matter",
     lines=True,
 )
-FORMATS: Final[Mapping[str, FileFormat]] = {one.name: one for one in (PROMPTFERRY, DOTPROMPT, PROMPTY, LANGCHAIN)}
+FORMATS: Final[Mapping[str, FileFormat]] = {
+    one.name: one for one in (PROMPTFERRY, DOTPROMPT, PROMPTY, LANGCHAIN, PROMPTFOO)
+}
 DIALECTS: Final[tuple[Dialect, ...]] = tuple(one.dialect for one in FORMATS.values() if one.dialect is not None)
 """What their prompts are written in."""

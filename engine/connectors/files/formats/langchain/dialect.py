@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from engine.connectors.files.formats.jinja import JINJA
+from engine.connectors.files.formats.parts import as_list
 from engine.content.chats import messages_of
 from engine.content.digest import CONTENT
 from engine.content.templates import F_STRING, MUSTACHE
@@ -81,6 +82,7 @@ def _from_format(value: Json) -> Json:
 
 PARAMETERS: Final = ParameterNames(
     known={
+        "stop": Parameter(neutral="stop", write=as_list, own=", a list of texts"),
         FORMAT: Parameter(neutral=FORMAT, read=_from_format, own=", also the schema of a StructuredPrompt"),
     },
     open=True,
