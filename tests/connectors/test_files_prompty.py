@@ -329,6 +329,9 @@ def test_messages_that_are_made_while_rendering_stay_one_text(body: str) -> None
     found = read(f"---\nname: a\n---\n{body}", "prompty")
     assert found.text == body
     assert read(file_of(found, "prompty"), "prompty").text == body
+    kept = rewritten(found, PROMPTY)
+    assert (kept.losses, kept.refused, kept.prompt.raw) == ((), (), True)
+    assert "only when it is rendered" in rewritten(found, FORMATS["dotprompt"]).refused[0]
 
 
 @pytest.mark.parametrize(

@@ -244,6 +244,8 @@ class Files:
             await to_thread.run_sync(work)
         except Rejected as error:
             return Failed(error=error.error, message=str(error), status=error.status)
+        except ValueError as error:  # what stands there and what changes do not go together
+            return Failed(error="not_encodable", message=f"the prompt cannot be written without loss: it has {error}")
         return Updated(version_id=_THE_VERSION)
 
 

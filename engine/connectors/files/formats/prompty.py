@@ -12,7 +12,7 @@ second.
 - Metadata stand in `metadata`, and there the mark under `promptferry`, and what there is no key for (collection, slug,
   labels, functions) under `promptferry.file`. Every other key is kept as extra.
 - A template without heads is one text, which its runtime takes for a message of the system. A head inside a block is
-  known only when it is rendered: then all of it is one text, which no other registry can hold.
+  known only when it is rendered: then all of it is one text, and `raw`, which no other registry can hold.
 - Its runtime knows line feeds alone, and drops blank lines around a message; where a prompt has others, that is the
   loss `string.line_ends` or `string.outer_lines`. A line of a text that looks like a head cannot be escaped.
 """
@@ -50,7 +50,7 @@ from engine.lossless_json.numbers import Number
 from engine.model import Json, Prompt
 from engine.model.dialect import Chat, Dialect, Fitted, Grammar, MetadataRule, Parameter, ParameterNames
 
-_FIELDS: Final = frozenset({*CONTENT, "extra", "labels"}) - {"raw", "integrations"}
+_FIELDS: Final = frozenset({*CONTENT, "extra", "labels"}) - {"integrations"}
 _KEYS: Final = frozenset("name description model inputs metadata template".split())
 _BESIDE: Final = ("collection", "slug", "source_version", "labels", "functions")
 _TEXTS: Final = frozenset({"name", "description"})
@@ -91,7 +91,7 @@ PARAMETERS: Final = ParameterNames(known=_OPTIONS, open=True, defaults=True)
 
 def _write(document: Document) -> bytes:
     prompt = document.prompt
-    dialect = _VARIANTS[prompt.dialect]
+    dialect = _dialect_of(prompt)
     body, form = _body(prompt)
     alone = prompt.provider if not prompt.model else None  # a model has an id, or a reader does not know it
     front: dict[str, Json] = {
@@ -99,7 +99,7 @@ def _write(document: Document) -> bytes:
         "description": prompt.description or None,
         "model": _model(prompt, alone),
         "inputs": _inputs(prompt, dialect.grammar),
-        "template": _TEMPLATES[prompt.dialect],
+        "template": _TEMPLATES[dialect.name],
         **_of_extra(prompt.extra),
         "metadata": beside(prompt, *_BESIDE, provider=alone, form=form),
     }
@@ -113,20 +113,20 @@ def _body(prompt: Prompt) -> tuple[str, str | None]:
     if messages is None:
         if not prompt.text.strip():
             raise ValueError("a text that is blank, which its reader takes for no prompt: leave it out")
-        for at, line in _like_heads(prompt.text) if _sections(prompt.text, prompt.dialect) is not None else ():
-            raise ValueError(_head(at, line, "the text"))
+        for at in _like_heads(prompt.text) if not prompt.raw else ():
+            raise ValueError(_head(at, "the text"))
         return prompt.text, None
     for at, (_, said) in enumerate(messages, 1):
-        for number, line in _like_heads(said):
-            raise ValueError(_head(number, line, f"message {at}"))
+        for number in _like_heads(said):
+            raise ValueError(_head(number, f"message {at}"))
     return "\n".join(f"{role}:\n{said}\n" for role, said in messages), None
 
 
-def _like_heads(text: str) -> Iterator[tuple[int, str]]:
-    return ((at, line) for at, line in enumerate(_LINE.split(text), 1) if _LIKE_A_HEAD.fullmatch(line))
+def _like_heads(text: str) -> Iterator[int]:
+    return (at for at, line in enumerate(_LINE.split(text), 1) if _LIKE_A_HEAD.fullmatch(line))
 
 
-def _head(number: int, _line: str, where: str) -> str:
+def _head(number: int, where: str) -> str:
     return f"a line {number} of {where} that would be read as the head of a message: reword it at the source"
 
 
@@ -160,7 +160,12 @@ def _inside(extra: Mapping[str, Json], place: str) -> dict[str, Json]:
 
 
 def _variables(prompt: Prompt) -> frozenset[str]:
-    return variables_in(templates_of(prompt.text), _VARIANTS[prompt.dialect].grammar)
+    return variables_in(templates_of(prompt.text), _dialect_of(prompt).grammar)
+
+
+def _dialect_of(prompt: Prompt) -> Dialect:
+    """What it is written in: what is in none of these was not translated, and counts as the first."""
+    return _VARIANTS.get(prompt.dialect, DIALECT)
 
 
 _KINDS: Final[Sequence[tuple[type | tuple[type, ...], str]]] = (
@@ -210,9 +215,10 @@ def _read_one(content: bytes, prompt_id: str) -> Document:
 
 
 def _prompt(front: Values, body: str, prompt_id: str) -> Prompt:
-    dialect, extra = _dialect(front)
+    dialect = _dialect(front)
     metadata, fields, _ = taken_beside(front.take("metadata", dict) or {}, front.line_of("metadata"))
     text = _text(body, dialect)
+    later = messages_of(text) is None and any(True for _ in _like_heads(text))
     variables = variables_in(templates_of(text), _VARIANTS[dialect].grammar)
     model, parameters, called, more = _model_of(front, variables)
     defaults, asked = _inputs_of(front, variables)
@@ -228,13 +234,14 @@ def _prompt(front: Values, body: str, prompt_id: str) -> Prompt:
         metadata=metadata,
         variables=variables,
         dialect=dialect,
-        extra={**told, **extra, **more, **asked},
+        raw=later,
+        extra={**told, **more, **asked},
         **{**model, **called, **fields},
     )
 
 
-def _dialect(front: Values) -> tuple[str, dict[str, Json]]:
-    """Its name, and what is said of the template besides."""
+def _dialect(front: Values) -> str:
+    """Its name. Raises Unreadable for a template of another sort."""
     template = front.take("template", str, dict)
     if isinstance(template, str):
         template = {"format": template, "parser": "prompty"}
@@ -244,11 +251,9 @@ def _dialect(front: Values) -> tuple[str, dict[str, Json]]:
     word = {"jinja2": DIALECT.name, "mustache": WITH_MUSTACHE.name}.get(engine.pop("kind", "jinja2"))
     if word is None or parser.pop("kind", "prompty") != "prompty":
         raise Unreadable(front.line_of("template"), "has a `template` that is neither jinja2 nor mustache for prompty")
-    rest = {"format": engine, "parser": parser, **told}
-    kept = {f"template/{key}": value for key, value in rest.items() if value}
-    if kept:
+    if engine or parser or told:
         raise Unreadable(front.line_of("template"), "has a `template` with options, which change what it says")
-    return word, {}
+    return word
 
 
 def _model_of(front: Values, variables: frozenset[str]) -> tuple[dict[str, Any], dict[str, Json], dict[str, Any], Any]:
@@ -359,13 +364,18 @@ def _is_dynamic(body: str, dialect: str) -> bool:
     if any(_HEAD.fullmatch(head[0]) is None for head in heads):
         return True
     if dialect != DIALECT.name:
-        return "{{#" in body or "{{^" in body
+        return any(_open_sections(body[: head.start()]) for head in heads)
     pieces = jinja.pieces(body)
     return any(
         jinja.deep(piece for piece in pieces if piece.end <= head.start()) != 0
         or any(piece.start < head.end() and head.start() < piece.end for piece in pieces if piece.kind != TEXT)
         for head in heads
     )
+
+
+def _open_sections(before: str) -> int:
+    """How many sections of mustache are open behind it."""
+    return len(re.findall(r"\{\{[#^]", before)) - len(re.findall(r"\{\{/", before))
 
 
 # ---- the format ------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from engine.connectors.files.formats.langchain.dialect import (
     BESIDE,
     BINDING,
     BOUND,
+    DIALECT,
     FIELDS,
     FORMAT,
     OF_A_ROLE,
@@ -43,7 +44,7 @@ def _object(path: Sequence[str], kwargs: Mapping[str, Json]) -> dict[str, Json]:
 def write(document: Document) -> bytes:
     """The file. Raises ValueError for what would not come back as it is."""
     prompt = document.prompt
-    dialect = VARIANTS[prompt.dialect]
+    dialect = VARIANTS.get(prompt.dialect, DIALECT)
     writer = _Writer(prompt, dialect)
     value = writer.prompt()
     model = writer.model()
