@@ -167,11 +167,8 @@ MUSTACHE: Final = Grammar(
             words="partials {{>x}}, private partials {{>>x}}",
             otherwise="refused: put their text in",
         ),
-        Construct(
-            name="comments",
-            kinds=frozenset({COMMENT, DELIMITERS}),
-            words="comments {{! }}, other delimiters {{= =}}",
-        ),
+        Construct(name="comments", kinds=frozenset({COMMENT}), words="comments {{! }}"),
+        Construct(name="delimiters", kinds=frozenset({DELIMITERS}), words="other delimiters {{= =}}"),
         Construct(
             name="unescaped variables",
             kinds=frozenset({TRIPLE, AMPERSAND}),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from engine.content.templates import (
@@ -38,6 +39,8 @@ ROLE: Final = "role of a message"
 HISTORY: Final = "messages so far"
 HELPER: Final = "helper"
 
+_KEPT: Final = 16
+"""Texts whose tokens are remembered: one prompt is asked for them several times in a row."""
 BLANKS: Final = "\t\n\v\f\r \xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200B)))
 """What `~` takes: the whitespace of JavaScript."""
 _ID: Final = r"[^\s!\"#%-,./;->@\[-^`{-~]+"
@@ -153,8 +156,11 @@ def _unescaped(kind: str, body: str) -> Token:
     return Token(kind, body) if plain else Token(HELPER, {TRIPLE: f"{{{body}}}"}.get(kind, f"&{body}"))
 
 
-def _tokens(text: str) -> list[Token]:
-    return joined([piece.token] if piece.kind != TEXT else literal(piece.token.body) for piece in _stripped(text))
+@lru_cache(maxsize=_KEPT)
+def _tokens(text: str) -> tuple[Token, ...]:
+    return tuple(
+        joined([piece.token] if piece.kind != TEXT else literal(piece.token.body) for piece in _stripped(text))
+    )
 
 
 def _stripped(text: str) -> list[Piece]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from engine.content.templates import (
@@ -29,6 +30,9 @@ from engine.content.templates import (
     literal,
 )
 from engine.model.dialect import Construct, Grammar, Token
+
+KEPT: Final = 16
+"""Texts whose tokens are remembered: one prompt is asked for them several times in a row."""
 
 _NAME: Final = "[a-zA-Z_][a-zA-Z0-9_]*"
 _METHODS: Final = frozenset("clear copy fromkeys get items keys pop popitem setdefault update values".split())
@@ -124,11 +128,14 @@ def _shown(body: str) -> Token:
     return Token(VARIABLE, ".".join(dotted or quoted for dotted, quoted in steps))
 
 
-def _tokens(text: str) -> list[Token]:
+@lru_cache(maxsize=KEPT)
+def _tokens(text: str) -> tuple[Token, ...]:
     found = pieces(text)
     if any(piece.kind == UNCLOSED for piece in found):
-        return [Token(UNCLOSED, "")]
-    return joined(literal(piece.token.body) if piece.kind == TEXT else [piece.token] for piece in _stripped(found))
+        return (Token(UNCLOSED, ""),)
+    return tuple(
+        joined(literal(piece.token.body) if piece.kind == TEXT else [piece.token] for piece in _stripped(found))
+    )
 
 
 def _stripped(found: list[Piece]) -> list[Piece]:

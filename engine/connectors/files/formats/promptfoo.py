@@ -23,12 +23,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from engine.connectors.files.fileformat import FileFormat
 from engine.connectors.files.format import Document, Unreadable
-from engine.connectors.files.formats.jinja import JINJA, Piece, pieces
+from engine.connectors.files.formats.jinja import JINJA, KEPT, Piece, pieces
 from engine.connectors.files.formats.parts import (
     Values,
     beside,
@@ -69,12 +69,15 @@ _PARTIAL: Final = re.compile(r"\{%[^%]*$|\{\{[^}]*$|\{#[^#]*$", re.M)
 _ENVIRONMENT: Final = re.compile(r"env(?:\..*)?")
 
 
-def _tokens(text: str) -> list[Token]:
+@lru_cache(maxsize=KEPT)
+def _tokens(text: str) -> tuple[Token, ...]:
     # nor can the end of a comment stand by itself
     partial = _PARTIAL.search(text) and not re.search(r"\{%\s*raw\s*%\}", text)
-    if partial or any("#}" in text[piece.start : piece.end] for piece in pieces(text) if _stands_as_it_is(piece)):
-        return [Token(UNCLOSED, "")]
-    return [_own(token) for token in JINJA.tokens(text)]
+    if partial or (
+        "#}" in text and any("#}" in text[piece.start : piece.end] for piece in pieces(text) if _stands_as_it_is(piece))
+    ):
+        return (Token(UNCLOSED, ""),)
+    return tuple(_own(token) for token in JINJA.tokens(text))
 
 
 def _stands_as_it_is(piece: Piece) -> bool:
