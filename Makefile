@@ -29,7 +29,15 @@ $(SERVERS:=/ready): .venv-%/ready: .ci/%.txt | $(READY)
 	$(UV) --constraint $< --python .venv-$*/bin/python $(PACKAGES_$*)
 	@touch $@
 
-servers: $(SERVERS:=/ready)  ## Make the environments of MLflow and Phoenix, with exact versions
+# What runs files that are written for promptfoo. Its database is one more package on each platform.
+PLATFORM := process.platform + "-" + process.arch + (process.platform == "linux" ? "-gnu" : "")
+
+.npm-promptfoo/ready: .ci/promptfoo.txt
+	npm install --prefix .npm-promptfoo --no-save --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error \
+		$$(grep -v '^#' $< | sed "s/PLATFORM/$$(node -p '$(PLATFORM)')/")
+	@touch $@
+
+servers: $(SERVERS:=/ready) .npm-promptfoo/ready  ## Make the environments of MLflow, Phoenix and promptfoo, with exact versions
 
 demo: $(READY)  ## Replicate 200 prompts on the embedded sandbox; again: nothing to do
 	$(BIN)/promptferry run configs/sandbox.yaml --yes
@@ -64,6 +72,6 @@ pages: $(READY)  ## Write what the READMEs take from the code anew
 	$(BIN)/python -m tests.pages
 
 clean:  ## Remove what these targets made, but for ledgers
-	rm -rf $(VENV) $(SERVERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build *.egg-info
+	rm -rf $(VENV) $(SERVERS) .npm-promptfoo .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build *.egg-info
 
 .PHONY: help setup servers demo lint types test test-real chaos bench picture pages clean

@@ -87,6 +87,8 @@ _PARTS: Final[Mapping[str, Json]] = {
     "image_url": {"type": "image_url", "image_url": {"url": "https://images.example/1.png"}},
     "input_audio": {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}},
 }
+_BODIES: Final = ("x", "<% %>", "x:8", "name=x|label=y", "#if x", "/if", "else", "history", 'role "user"')
+"""What stands in the tags of the grammars."""
 _NAMES: Final = dict(zip(KIND_WORDS, ("a.b", "a b", "a}b", "a=b", "a[0]", "1"), strict=True))
 
 
@@ -148,7 +150,7 @@ def _variable(dialect: Dialect, name: str = "name") -> Prompt | None:
 
 def _tag_of(grammar: Grammar, kind: str) -> Token | None:
     """The first body that makes it one."""
-    tags = (Token(kind, body) for body in ("x", "<% %>", "x:8", "name=x|label=y"))
+    tags = (Token(kind, body) for body in _BODIES)
     return next((tag for tag in tags if list(grammar.tokens(grammar.text([tag]))) == [tag]), None)
 
 
@@ -157,12 +159,20 @@ def _construct(grammar: Grammar, construct: Construct, tag: Token) -> Probe:
         return _tokens(dialect, tag) if dialect.grammar == grammar else None
 
     refers = construct.name in ("partials", "references")
-    return Probe(construct.name, of, tag=f"`{grammar.text([tag])}`", refers=refers)
+    shared = sum(construct.name in [other.name for other in one.constructs] for one in _GRAMMARS) > 1
+    return Probe(
+        f"{construct.name} of {grammar.name}" if shared else construct.name,
+        of,
+        tag=f"`{grammar.text([tag])}`",
+        refers=refers,
+    )
+
+
+_GRAMMARS: Final = list({one.grammar.name: one.grammar for one in DIALECTS.values()}.values())
 
 
 def _constructs() -> Iterator[Probe]:
-    grammars = {one.grammar.name: one.grammar for one in DIALECTS.values()}
-    for grammar in grammars.values():
+    for grammar in _GRAMMARS:
         for construct in grammar.constructs:
             tags = [tag for kind in sorted(construct.kinds) if (tag := _tag_of(grammar, kind)) is not None]
             assert tags, f"nothing shows {construct.name} of {grammar.name}"
@@ -331,7 +341,7 @@ def rows() -> Iterator[tuple[str, Sequence[str]]]:
     for probe in PROBES:
         told.setdefault((probe.row, tuple(_cell(probe, place) for place in PLACES)), []).append(probe.tag)
     for (row, cells), tags in told.items():
-        yield ": ".join(filter(None, [row, ", ".join(filter(None, tags))])), cells
+        yield ": ".join(filter(None, [row, ", ".join(filter(None, dict.fromkeys(tags)))])), cells
     yield "labels", [_labels(place) for place in PLACES]
 
 

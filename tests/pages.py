@@ -68,6 +68,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "langfuse.published_by": "newest",
     "files.kind": "files",
     "files.path": "prompts.jsonl",
+    "files.format": "dotprompt",
     "select.ids_file": "ids.txt",
     "select.ids": "[pp-support-3f2a1b]",
     "select.collections": "[support, sales]",

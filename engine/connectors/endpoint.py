@@ -154,6 +154,8 @@ class Registry:
     can: Abilities
     connect: Callable[[Any, Opening], AbstractAsyncContextManager[Target]]
     gateway: Callable[[Any, Opening], AbstractAsyncContextManager[Gateway]] | None = None
+    dialects: Sequence[Dialect] = ()
+    """What its prompts may be written in besides, as an end says: the formats of files."""
 
     @property
     def kind(self) -> str:

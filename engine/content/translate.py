@@ -46,7 +46,7 @@ def translate(prompt: Prompt, source: Dialect, target: Dialect, *, messages: str
     `transcript` every message as `role: text`; anything else refuses. Functions, tools, raw, integrations and extra
     stay on the prompt.
     """
-    if source.name == target.name:
+    if target.takes(source.name):
         return Translated(prompt=respelled(prompt, target))
     way = Way(source=source, target=target)
     there = carried(prompt, way, messages)

@@ -15,6 +15,9 @@ from engine.content.templates import (
     BRACE,
     BRACKET,
     DIGITS,
+    JINJA_BLOCK,
+    JINJA_COMMENT,
+    JINJA_EXPRESSION,
     SIGN,
     SPACE,
     TEXT,
@@ -38,14 +41,10 @@ from engine.model.dialect import (
     Token,
 )
 
-BLOCK: Final = "Jinja2 block"
-EXPRESSION: Final = "Jinja2 expression"
-REMARK: Final = "Jinja2 comment"
-
 _NAME: Final = "[a-zA-Z_][a-zA-Z0-9_]*"
 _VARIABLE: Final = re.compile(rf"\{{\{{\s*({_NAME}(?:\.{_NAME})*)\s*\}}\}}")
 _JINJA: Final = re.compile(r"(\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\})", re.DOTALL)
-_SIGNS: Final = {BLOCK: ("{% ", " %}"), REMARK: ("{# ", " #}"), UNCLOSED: ("{%", "")}
+_SIGNS: Final = {JINJA_BLOCK: ("{% ", " %}"), JINJA_COMMENT: ("{# ", " #}"), UNCLOSED: ("{%", "")}
 
 
 # ---- templates -------------------------------------------------------------------------------------------------------
@@ -59,13 +58,13 @@ def _tokens(text: str) -> list[Token]:
 def _jinja(text: str) -> list[Token]:
     pieces = enumerate(_JINJA.split(text))
     tokens = [token for at, piece in pieces for token in (_tag(piece) if at % 2 else literal(piece))]
-    return tokens if any(token.kind == BLOCK for token in tokens) else [Token(UNCLOSED, "")]
+    return tokens if any(token.kind == JINJA_BLOCK for token in tokens) else [Token(UNCLOSED, "")]
 
 
 def _tag(piece: str) -> list[Token]:
     if (variable := _VARIABLE.fullmatch(piece)) is not None:
         return [Token(VARIABLE, variable[1])]
-    kind = {"{%": BLOCK, "{#": REMARK}.get(piece[:2], EXPRESSION)
+    kind = {"{%": JINJA_BLOCK, "{#": JINJA_COMMENT}.get(piece[:2], JINJA_EXPRESSION)
     return [Token(kind, piece[2:-2].strip())]
 
 
@@ -90,7 +89,7 @@ _GRAMMAR: Final = Grammar(
     constructs=(
         Construct(
             name="Jinja2",
-            kinds=frozenset({BLOCK, EXPRESSION, REMARK}),
+            kinds=frozenset({JINJA_BLOCK, JINJA_EXPRESSION, JINJA_COMMENT}),
             words="all of Jinja2, where {% and %} stand in the text",
         ),
     ),
