@@ -160,12 +160,8 @@ def _construct(grammar: Grammar, construct: Construct, tag: Token) -> Probe:
 
     refers = construct.name in ("partials", "references")
     shared = sum(construct.name in [other.name for other in one.constructs] for one in _GRAMMARS) > 1
-    return Probe(
-        f"{construct.name} of {grammar.name}" if shared else construct.name,
-        of,
-        tag=f"`{grammar.text([tag])}`",
-        refers=refers,
-    )
+    row = f"{construct.name} ({grammar.name})" if shared and construct.name != grammar.name else construct.name
+    return Probe(row, of, tag=f"`{grammar.text([tag])}`", refers=refers)
 
 
 _GRAMMARS: Final = list({one.grammar.name: one.grammar for one in DIALECTS.values()}.values())
