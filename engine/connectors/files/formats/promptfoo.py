@@ -145,7 +145,7 @@ def _write(document: Document) -> bytes:
     _check_loaded({key: value for key, value in kept.items() if key != "prompts"})
     _check_loaded(entry["config"])
     file = write_yaml(kept, old=True).encode()
-    return checked(prompt, file, partial(_read_one, prompt_id=prompt.id), DIALECT, _FIELDS)
+    return checked(prompt, file, partial(_read_one, prompt_id="written"), DIALECT, _FIELDS)
 
 
 def _raw(prompt: Prompt) -> str:
