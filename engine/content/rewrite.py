@@ -12,7 +12,7 @@ from itertools import count
 from operator import attrgetter
 from typing import Final
 
-from engine.content.digest import changed, changed_inside, filled, short_digest, user_name, without_nulls
+from engine.content.digest import CONTENT, changed, changed_inside, filled, short_digest, user_name, without_nulls
 from engine.content.parameters import change_parameters, copied
 from engine.content.selection import find, takes
 from engine.content.translate import translate
@@ -120,7 +120,7 @@ def rewrite(prompt: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collectio
     if ends.names is not None and (why := ends.names.refuses(name)) is not None:
         done = replace(done, refused=(why, *done.refused))
     # with a loss that is accepted, what is left is what arrives
-    lost = [name for name in filled(done.prompt) if name not in fields]
+    lost = filled(done.prompt, [name for name in CONTENT if name not in fields])
     losses = _losses(done, lost, fields)
     if not losses:
         return done
@@ -236,16 +236,14 @@ def _last(values: Iterable[str | None]) -> str | None:
 
 def _filled(template: str, prompt: Prompt | Row, ends: Ends) -> str:
     home = find(ends.source.collections, prompt.collection)
-    values = {
-        "name": prompt.name,
-        "id": prompt.id,
-        "slug": prompt.slug,
-        "model": prompt.model,
-        "collection": home.slug if home else prompt.collection,
-    }
+
+    def value(placeholder: re.Match[str]) -> str:
+        part = placeholder[1]
+        text = (home.slug if home and part == "collection" else getattr(prompt, part)) or ""
+        return (ends.names or _ANY_NAME).slug(text) if placeholder[2] else text
+
     # one pass, so that braces in a value are never read as a placeholder
-    slug = (ends.names or _ANY_NAME).slug
-    return _PLACEHOLDER.sub(lambda one: slug(values[one[1]] or "") if one[2] else values[one[1]] or "", template)
+    return _PLACEHOLDER.sub(value, template)
 
 
 def _integrations(prompt: Prompt, applied: Sequence[Rule]) -> tuple[str, ...]:
