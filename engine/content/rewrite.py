@@ -202,7 +202,7 @@ def _fitted(done: Rewritten, fit: Callable[[Prompt], Fitted]) -> Rewritten:
 
 def _fits(when: When, prompt: Prompt | Row, ends: Ends, untold: Collection[str] = ()) -> bool:
     """Whether all parts of `when` but `has` hold, or may hold: nobody knows what is `untold`."""
-    return when is ALWAYS or (
+    return when == ALWAYS or (
         ("model" in untold or takes(when.model, prompt.model))
         and takes(when.name, prompt.name)
         and ("collection" in untold or any(takes(when.collection, text) for text in _collection_texts(prompt, ends)))
@@ -221,10 +221,13 @@ def _collection_texts(prompt: Prompt | Row, ends: Ends) -> tuple[str | None, ...
 
 def _chosen(choices: Iterable[Choice], *texts: str | None) -> str | None:
     """The value of the last choice in which a glob takes one of the texts, and in it of the first such glob."""
-    picked = (
-        next((value for glob, value in choice if any(takes(glob, text) for text in texts)), None) for choice in choices
-    )
-    return _last(picked)
+    chosen = None
+    for choice in choices:
+        for glob, value in choice:
+            if any(takes(glob, text) for text in texts):
+                chosen = value or chosen
+                break
+    return chosen
 
 
 def _last(values: Iterable[str | None]) -> str | None:
@@ -235,11 +238,10 @@ def _last(values: Iterable[str | None]) -> str | None:
 
 
 def _filled(template: str, prompt: Prompt | Row, ends: Ends) -> str:
-    home = find(ends.source.collections, prompt.collection)
-
     def value(placeholder: re.Match[str]) -> str:
-        part = placeholder[1]
-        text = (home.slug if home and part == "collection" else getattr(prompt, part)) or ""
+        text = getattr(prompt, placeholder[1]) or ""
+        if placeholder[1] == "collection" and (home := find(ends.source.collections, prompt.collection)):
+            text = home.slug
         return (ends.names or _ANY_NAME).slug(text) if placeholder[2] else text
 
     # one pass, so that braces in a value are never read as a placeholder
