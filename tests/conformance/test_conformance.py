@@ -27,7 +27,7 @@ from engine.connectors.mlflow.registry import Mlflow
 from engine.connectors.phoenix.registry import Phoenix
 from engine.connectors.portkey.registry import Portkey
 from engine.content.chats import messages_of
-from engine.content.digest import differences, filled, key_of, make_replica, read_mark
+from engine.content.digest import CONTENT, differences, filled, key_of, make_replica, read_mark
 from engine.errors import Gone, Rejected
 from engine.model import Created, Failed, Mark, Outcome, Page, Prompt, Replica, Row, Target
 from engine.sandbox import Quirks, SandboxOptions, serve
@@ -300,7 +300,7 @@ class Kind:
         prompt = Prompt(**{"id": "p", "name": "n", "text": "t"} | dict(fields))
         names = self.target.can.names
         return (
-            {*self.target.fields} >= {*filled(prompt)}
+            {*self.target.fields} >= {*filled(prompt, CONTENT)}
             and (self.parameters is None or self.parameters.keys() >= prompt.parameters.keys())
             and not (self.words and any(not isinstance(value, str) for value in prompt.metadata.values()))
             and (names is None or bool(names.takes(prompt.name)))
