@@ -348,7 +348,7 @@ def fits_into(format: str, prompt: Prompt) -> bool:
         FORMATS[format].write(Document(prompt=prompt))
     except ValueError:
         return False
-    return {*filled(prompt)} <= FORMATS[format].fields and messages_of(prompt.text) is None
+    return {*filled(prompt, CONTENT)} <= FORMATS[format].fields and messages_of(prompt.text) is None
 
 
 KINDS = {
