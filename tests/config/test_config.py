@@ -738,6 +738,7 @@ def test_there_are_ready_files_and_the_sandbox_needs_no_environment() -> None:
         "files-to-portkey",
         "langfuse-to-files",
         "langfuse-to-portkey",
+        "langsmith-to-langfuse",
         "mlflow-to-files",
         "mlflow-to-portkey",
         "phoenix-to-files",

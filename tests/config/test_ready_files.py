@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from langchain_core.load import dumps
+from langchain_core.prompts import PromptTemplate
 from ruamel.yaml import YAML
 
 from engine.sandbox import Sandbox
@@ -72,6 +74,15 @@ def plant(source: End, kind: str) -> int:
     return len(texts) + plant_chat(source)
 
 
+def plant_export(folder: Path) -> int:
+    """The same texts as LangChain itself writes its prompts; how many."""
+    folder.mkdir()
+    for name, text in TEXTS.items():
+        template = PromptTemplate.from_template(text.replace("<", "{").replace(">", "}"))
+        (folder / f"{name}.json").write_text(dumps(template))
+    return len(TEXTS)
+
+
 def plant_chat(source: End) -> int:
     """0: there are none."""
     if isinstance(source, Langfuse):
@@ -112,8 +123,11 @@ def test_a_ready_file_runs_from_check_to_verify(path: Path, tmp_path: Path) -> N
             data["target"] = moved(data["target"], there)
         ready = tmp_path / path.name
         ready.write_text(json.dumps({**data, "limits": {**data.get("limits", {}), **LIMITS}}))
-        source = Folder(tmp_path / data["source"]["path"]) if source_kind == "files" else there.end(source_kind)
-        count = plant(source, source_kind)
+        if data["source"].get("format") == "langchain":
+            count = plant_export(tmp_path / data["source"]["path"])
+        else:
+            source = Folder(tmp_path / data["source"]["path"]) if source_kind == "files" else there.end(source_kind)
+            count = plant(source, source_kind)
 
         def ask(command: str, *flags: str) -> Ended:
             return promptferry(command, ready, *flags, cwd=tmp_path, env=env)
