@@ -55,7 +55,7 @@ test: lint types  ## Lint, types, and every test with branch coverage
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-real: $(READY)  ## The tests on real MLflow and Phoenix servers, which this installs and starts
+test-real: $(READY)  ## The tests on real MLflow and Phoenix servers and on promptfoo, which this installs (node 20.20) and starts
 	$(MAKE) --jobs 2 servers
 	$(BIN)/python -m pytest -q -rsP -m real --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/real
 
