@@ -122,10 +122,10 @@ def _holder(name: str, value: Json) -> Probe:
     def of(dialect: Dialect, _place: Place) -> Prompt | None:
         return _prompt(dialect, **{name: value}) if name in _fields_of(dialect) else None
 
-    return Probe(_ROWS.get(name, f"`{name}`"), of, refers=name in ("model", "provider", "collection", "integrations"))
+    return Probe(ROWS.get(name, f"`{name}`"), of, refers=name in ("model", "provider", "collection", "integrations"))
 
 
-_ROWS: Final = {
+ROWS: Final = {
     "raw": "`raw`, a template that becomes JSON when it is rendered",
     "description": "`version_description`",
     "integrations": "`integrations`, more of them than one",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
 
@@ -74,7 +74,7 @@ _WRITTEN: Final = {
 class Piece:
     """A token and where it stands: literal text as it reads, or a tag, with the blanks that it takes on each side."""
 
-    token: Token
+    token: Token = field(repr=False)
     start: int
     end: int
     before: bool = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
 
@@ -67,7 +67,7 @@ _WRITTEN: Final = {
 class Piece:
     """A token and where it stands, and whether it takes the blanks on each side."""
 
-    token: Token
+    token: Token = field(repr=False)
     start: int
     end: int
     before: bool = False
