@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 
 from engine.connectors.phoenix.dialect import F_STRINGS, NAMES, NO_TEMPLATES, PHOENIX, fit
 from engine.connectors.phoenix.format import Head, body_of, head_of, prompt_of
+from engine.connectors.phoenix.listing import NEWEST, WALKS
 from engine.connectors.phoenix.parameters import PROVIDERS
-from engine.connectors.phoenix.registry import WALKS, Phoenix, connect
+from engine.connectors.phoenix.registry import Phoenix, connect
 from engine.connectors.portkey.dialect import PORTKEY
 from engine.content.digest import differences
 from engine.content.translate import translate
@@ -618,6 +620,50 @@ async def test_a_listing_that_never_holds_still_stops_the_run(server: phoenix_se
         with pytest.raises(Stop, match="did not hold still"):
             await names(target)
     assert len(server.requests) == 2 + WALKS
+
+
+# ---- whose name is free ----------------------------------------------------------------------------------------------
+
+
+async def test_a_free_name_is_told_by_one_look_for_all_who_ask(server: phoenix_server.Phoenix) -> None:
+    fill(server, 3)
+    async with opened(server) as target:
+        await names(target)
+        server.requests.clear()
+        asked = [target.named([f"new{number}"]) for number in range(16)]
+        assert await asyncio.gather(*asked) == [{}] * 16
+        assert server.requests == [("GET", f"/v1/prompts?limit={NEWEST}")]
+
+
+async def test_what_somebody_made_behind_many_of_ours_is_there(server: phoenix_server.Phoenix) -> None:
+    fill(server, 3)
+    async with opened(server) as target:
+        await names(target)
+        fill(server, 1, "theirs")
+        for number in range(2 * NEWEST):
+            await create(target, prompt(name=f"ours{number}"))
+        assert list(await target.named(["theirs0", "new", "ours1"])) == ["theirs0", "ours1"]
+        fill(server, 3 * NEWEST, "more")
+        assert list(await target.named(["more0"])) == ["more0"]
+
+
+async def test_what_is_listed_and_gone_is_free(server: phoenix_server.Phoenix) -> None:
+    fill(server, 3)
+    async with opened(server) as target:
+        await names(target)
+        server.answered("DELETE", "/v1/prompts/p1", {}, None)
+        assert list(await target.named(["p1", "p2"])) == ["p2"]
+
+
+async def test_a_look_that_failed_tells_nobody_that_a_name_is_free(server: phoenix_server.Phoenix) -> None:
+    async with opened(server) as target:
+        await names(target)
+        fill(server, 1)
+        server.fault = lambda method, path, number: (403, "no") if number == 2 else None
+        answers = await asyncio.gather(*(target.named(["p0"]) for _ in range(3)), return_exceptions=True)
+    refused = [one for one in answers if isinstance(one, Rejected)]
+    assert len(refused) == 1
+    assert [list(one) for one in answers if isinstance(one, dict)] == [["p0"], ["p0"]]
 
 
 async def test_tags_are_told_once_though_their_pages_overlap(server: phoenix_server.Phoenix) -> None:
