@@ -228,7 +228,7 @@ QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
     "mlflow": ("base_url", "published_by"),
     "phoenix": ("base_url", "published_by"),
     "langfuse": ("base_url", "variable with the public", "variable with the secret", "published_by"),
-    "files": ("path",),
+    "files": ("path", "format"),
 }
 """Kind -> what is asked of an end of it, in this order, and nothing besides."""
 
@@ -263,7 +263,7 @@ def test_init_asks_again_until_it_can_be_used(tmp_path: Path) -> None:
         answered(screen, ("public key", "pk-lf-canary-4711"), ("never written into a file", "${MY_KEY}"))
         answered(screen, ("secret key", ""), ("published_by", "No Label"), ("must be a label", "newest"))
         answered(screen, ("Kind of the target", "file"), ("did you mean `files`?", "files"), ("path", "backup"))
-        answered(screen, ("Name of a replica", "{nmae}"), ("cannot be filled in", ""), ("models", ""))
+        answered(screen, ("format", ""), ("Name of a replica", "{nmae}"), ("cannot be filled in", ""), ("models", ""))
         answered(screen, ("Model of", ""), ("Provider", ""))
         assert screen.end() == 0
     text = (tmp_path / "migration.yaml").read_text()
