@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from engine.after_run import verify_migration
 from engine.config import Migration
-from engine.connect import Shared, Workspaces, open_ends, open_job
 from engine.content.filter import Chosen
 from engine.content.selection import glob_readings
 from engine.errors import EXIT_DIFFERENT, Stop
@@ -39,6 +38,7 @@ from engine.migrate.survey import EVERYTHING, Survey, survey
 from engine.migrate.task import Task
 from engine.model import Entry, Finding
 from engine.session import VerbOptions, check_identity, new_run_id, opened
+from engine.session.connect import Shared, Workspaces, open_ends, open_job
 from engine.taskgroup import both, task_group
 from engine.verbs import check
 from engine.verbs.check import examine_ends, named_in_file, stop_on_problems, unknown_ids

@@ -28,17 +28,16 @@ ALLOWED = {
     "config": "connectors content model errors lossless_json",
     "verbs": "migrate ledger durable content model errors lossless_json taskgroup",
     "sandbox": "",
-    "connect": "connectors config http migrate content model errors taskgroup sandbox",
-    "session": "connect config migrate ledger content errors taskgroup",
-    "after_run": "session connect config verbs migrate ledger content model errors taskgroup",
-    "run": "after_run session connect config verbs migrate ledger content http model errors taskgroup version",
-    "fleet": "run after_run session connect config verbs migrate ledger content http errors log taskgroup",
+    "session": "connectors config http migrate ledger content model errors taskgroup sandbox",
+    "after_run": "session config verbs migrate ledger content model errors taskgroup",
+    "run": "after_run session config verbs migrate ledger content http model errors taskgroup version",
+    "fleet": "run after_run session config verbs migrate ledger content http errors log taskgroup",
     "__init__": "run config durable version",
-    "cli": "__init__ fleet run after_run session connect config verbs migrate ledger durable content model errors log"
+    "cli": "__init__ fleet run after_run session config verbs migrate ledger durable content model errors log"
     " lossless_json version sandbox",
     "__main__": "cli",
 }
-LAZY = {("connect", "sandbox")}
+LAZY = {("session", "sandbox")}
 """What is loaded when it is asked for: a server that a real migration never needs, and that need not be installed."""
 
 
@@ -89,7 +88,7 @@ def foreign(tree: ast.AST) -> set[str]:
 def test_the_engine_is_no_flat_heap() -> None:
     """A reader sees the whole of it at a glance; what is new finds its place inside."""
     entries = {path.name for path in ENGINE.iterdir()} - {"__pycache__", "__init__.py", "__main__.py", "py.typed"}
-    assert len(entries) <= 21, sorted(entries)
+    assert len(entries) <= 20, sorted(entries)
 
 
 ARROWS = {
@@ -153,7 +152,7 @@ def test_nothing_imports_the_command_line() -> None:
 
 
 def test_the_core_knows_no_connector() -> None:
-    assert {part for part, other in ARROWS if other == "connectors"} <= {"connect", "config", "connectors", "verbs"}
+    assert {part for part, other in ARROWS if other == "connectors"} <= {"session", "config", "connectors", "verbs"}
 
 
 REGISTRY_WORDS = ("portkey", "conductor", "mlflow", "phoenix", "langfuse", "langsmith")

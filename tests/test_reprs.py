@@ -20,13 +20,13 @@ from pydantic import BaseModel, SecretStr
 import engine
 from engine.cli.common import Common
 from engine.config import load_migration
-from engine.connect import open_ends
 from engine.connectors.fields import Surroundings
 from engine.errors import ConfigError, EngineError
 from engine.http.client import _Progress
 from engine.http.limiter import RateLimiter
 from engine.http.responses import Answer, Request, read_answer
 from engine.http.session import KeyAuth, RequestLimits, open_client
+from engine.session.connect import open_ends
 from tests.raw_server import RawServer, answer
 
 CANARY: Final = "canary-0123456789-secret"

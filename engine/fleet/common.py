@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from engine.config import Fleet, Migration
-from engine.connect import Shared, embedded_sandbox
 from engine.errors import EXIT_ACT, EXIT_DIFFERENT, EXIT_OK, EXIT_RETRY, EXIT_UNFINISHED, EngineError, Stop
 from engine.http.limiter import Known
 from engine.ledger.file import read_ledger
 from engine.log import log_within
+from engine.session.connect import Shared, embedded_sandbox
 from engine.taskgroup import for_each
 
 T = TypeVar("T")

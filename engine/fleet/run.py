@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.config import Fleet, Migration
-from engine.connect import Shared
 from engine.content.filter import Chosen
 from engine.errors import EngineError, Stop
 from engine.fleet.common import Done, each, exit_code_of, shared_by
@@ -21,6 +20,7 @@ from engine.ledger.status import read_status
 from engine.migrate.context import MaxFailures
 from engine.migrate.interrupt import asked_to_end
 from engine.run import Live, RunOptions, preview_migration, run_migration
+from engine.session.connect import Shared
 from engine.taskgroup import task_group
 
 MEND: Final = "Mend what is named, then run the same command again."

@@ -10,7 +10,6 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from engine.after_run import rollback_migration, verify_migration
 from engine.config import Fleet, Migration, Planned
-from engine.connect import Shared
 from engine.content.filter import Chosen
 from engine.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_UNFINISHED, ConfigError, Stop
 from engine.fleet.common import Done, each, exit_code_of, shared_by, worst
@@ -21,6 +20,7 @@ from engine.migrate.interrupt import asked_to_end
 from engine.migrate.plan import Plan
 from engine.run import plan_migration
 from engine.session import VerbOptions
+from engine.session.connect import Shared
 from engine.verbs.completions import CALLS_EACH
 from engine.verbs.rollback import Rollback, undoing
 from engine.verbs.verify import Verification

@@ -14,11 +14,11 @@ from rich.console import Console
 
 from engine.cli.display import LINE_EVERY_S, progress_bar
 from engine.cli.fleet_display import fleet_figures, progress_lines, show
-from engine.connect import EmbeddedSandbox, Shared
 from engine.fleet.run import Board
 from engine.http.limiter import Known
 from engine.migrate.context import Context
 from engine.run import Live
+from engine.session.connect import EmbeddedSandbox, Shared
 from tests.cli.test_terminal import COLOUR
 from tests.fleet.test_summary import summary
 

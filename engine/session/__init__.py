@@ -1,4 +1,8 @@
-"""The ledger under its lock, both ends open, and the way to end: what every verb begins with."""
+"""The ledger under its lock, both ends open (`connect`), and the way to end: what every verb begins with.
+
+May import the connectors, the configuration, http, migrate, ledger, content, the model, errors and task groups; the
+sandbox only when a migration asks for it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from engine.config import Migration
-from engine.connect import Shared, Workspaces, open_ends, open_job
 from engine.content.filter import Chosen
 from engine.errors import ConfigError, Stop
 from engine.ledger.before_images import BeforeImages
@@ -21,6 +24,7 @@ from engine.migrate.context import Context
 from engine.migrate.halt import Halt
 from engine.migrate.interrupt import interruptible
 from engine.migrate.job import Job
+from engine.session.connect import Shared, Workspaces, open_ends, open_job
 from engine.taskgroup import task_group
 
 
