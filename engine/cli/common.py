@@ -6,7 +6,7 @@ import inspect
 import os
 import stat
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
@@ -196,6 +196,20 @@ def _may_be_replaced(file: Path) -> bool:
 def on_terminal() -> bool:
     """Whether somebody can be asked."""
     return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def confirmation(*, yes: bool, needed: bool, ends: str = "") -> Callable[[str], Awaitable[bool]]:
+    """Says on stderr what is to be done, with `ends` before it, and asks on a terminal. Raises ConfigError where nobody
+    can be asked.
+    """
+    if needed and not yes and not on_terminal():
+        raise ConfigError("this asks before it begins, and nobody is here to answer: give --yes")
+
+    async def confirm(what: str) -> bool:
+        print(f"{ends}{what}", file=sys.stderr)
+        return yes or not needed or await yes_or_no()
+
+    return confirm
 
 
 async def yes_or_no() -> bool:

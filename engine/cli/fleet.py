@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,8 +12,8 @@ from typer import Argument, Option
 
 from engine.cli.after import MOST_CALLS, Yes
 from engine.cli.commands import AsJson, Rate, app, show_result
-from engine.cli.common import Common, command, on_terminal, run_async, yes_or_no
-from engine.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_USAGE, ConfigError
+from engine.cli.common import Common, command, confirmation, on_terminal, run_async, yes_or_no
+from engine.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_USAGE
 
 if TYPE_CHECKING:
     from engine.config import Fleet
@@ -139,7 +138,7 @@ def verify(
 
     loaded = common.load_fleet(fleet, migration or ())
     calls = sum(one.verify.completions for one in loaded.migrations) * CALLS_EACH
-    confirm = _confirm(yes=yes, needed=calls > MOST_CALLS)
+    confirm = confirmation(yes=yes, needed=calls > MOST_CALLS)
     work = partial(verify_fleet, loaded, confirm=confirm, render=render, rate=rate, signals=True)
     found = anyio.run(work)
     show_result(found.to_json(), as_json=as_json, text=show.fleet_result(found))
@@ -166,7 +165,7 @@ def rollback(
     from engine.fleet.verbs import rollback_fleet
 
     loaded = common.load_fleet(fleet, migration or ())
-    confirm = _confirm(yes=yes, needed=not dry_run)
+    confirm = confirmation(yes=yes, needed=not dry_run)
     work = partial(rollback_fleet, loaded, confirm=confirm, dry_run=dry_run, rate=rate, signals=True)
     done = anyio.run(work)
     show_result(done.to_json(), as_json=as_json, text=show.fleet_result(done))
@@ -216,15 +215,3 @@ async def _confirmed(fleet: Fleet, preview: Preview) -> bool:
     total = sum(preview.tasks.values())
     print(f"{total} prompts of {busy} migrations will be created, or compared and updated where something changed")
     return await yes_or_no()
-
-
-def _confirm(*, yes: bool, needed: bool) -> Callable[[str], Awaitable[bool]]:
-    """Says on stderr what is to be done, and asks on a terminal. Raises ConfigError where nobody can be asked."""
-    if needed and not yes and not on_terminal():
-        raise ConfigError("this asks before it begins, and nobody is here to answer: give --yes")
-
-    async def confirm(what: str) -> bool:
-        print(what, file=sys.stderr)
-        return yes or not needed or await yes_or_no()
-
-    return confirm

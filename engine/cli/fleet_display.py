@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from engine.cli.display import LINE_EVERY_S, REFRESH_S, figures, progress_bar
+from engine.cli.display import LINE_EVERY_S, REFRESH_S, figures, longest_pause, progress_bar
 from engine.fleet.run import Board
 from engine.log import log
 
@@ -40,8 +39,6 @@ def fleet_figures(board: Board) -> FleetFigures:
     left = sum(one["not_started"] + one["unresolved"] for one in ended)
     whole = sum(sum(one.values()) for one in ended)
     gates = board.shared.gates
-    paused = max(gates, key=lambda gate: gate.paused_for, default=None)
-    pause = f"paused {ceil(paused.paused_for)} s: {paused.why}" if paused is not None and paused.paused_for else ""
     return FleetFigures(
         ended=len(board.ended),
         stopped=sum(one.exit_code not in (0, 1, 3) for one in board.ended.values()),
@@ -49,7 +46,7 @@ def fleet_figures(board: Board) -> FleetFigures:
         total=whole + sum(one.total for one in now),
         failed=sum(one["failed"] for one in ended) + sum(one.failed for one in now),
         rate=sum(gate.rate for gate in gates),
-        pause=pause,
+        pause=longest_pause((gate.paused_for, gate.why) for gate in gates),
     )
 
 

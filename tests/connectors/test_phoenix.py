@@ -642,7 +642,7 @@ async def test_what_somebody_made_behind_many_of_ours_is_there(server: phoenix_s
         fill(server, 1, "theirs")
         for number in range(2 * NEWEST):
             await create(target, prompt(name=f"ours{number}"))
-        assert list(await target.named(["theirs0", "new", "ours1"])) == ["theirs0", "ours1"]
+        assert set(await target.named(["theirs0", "new", "ours1"])) == {"theirs0", "ours1"}
         fill(server, 3 * NEWEST, "more")
         assert list(await target.named(["more0"])) == ["more0"]
 

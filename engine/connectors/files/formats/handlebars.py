@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
 
+from engine.connectors.files.formats.parts import TEXTS_KEPT, Piece, without_blanks
 from engine.content.templates import (
     AMPERSAND,
     BRACE,
@@ -39,8 +39,6 @@ ROLE: Final = "role of a message"
 HISTORY: Final = "messages so far"
 HELPER: Final = "helper"
 
-_KEPT: Final = 16
-"""Texts whose tokens are remembered: one prompt is asked for them several times in a row."""
 BLANKS: Final = "\t\n\v\f\r \xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200B)))
 """What `~` takes: the whitespace of JavaScript."""
 _ID: Final = r"[^\s!\"#%-,./;->@\[-^`{-~]+"
@@ -68,22 +66,6 @@ _WRITTEN: Final = {
     UNCLOSED: "{{",
     TEXT: "%s",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A token and where it stands: literal text as it reads, or a tag, with the blanks that it takes on each side."""
-
-    token: Token = field(repr=False)
-    start: int
-    end: int
-    before: bool = False
-    after: bool = False
-
-    @property
-    def kind(self) -> str:
-        """Of its token."""
-        return self.token.kind
 
 
 # ---- tokens ----------------------------------------------------------------------------------------------------------
@@ -156,26 +138,10 @@ def _unescaped(kind: str, body: str) -> Token:
     return Token(kind, body) if plain else Token(HELPER, {TRIPLE: f"{{{body}}}"}.get(kind, f"&{body}"))
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=TEXTS_KEPT)
 def _tokens(text: str) -> tuple[Token, ...]:
-    return tuple(
-        joined([piece.token] if piece.kind != TEXT else literal(piece.token.body) for piece in _stripped(text))
-    )
-
-
-def _stripped(text: str) -> list[Piece]:
-    """The pieces, their texts without what the tags beside them take."""
-    found = pieces(text)
-    for at, piece in enumerate(found):
-        if piece.kind != TEXT:
-            continue
-        said = piece.token.body
-        if at and found[at - 1].after:
-            said = said.lstrip(BLANKS)
-        if at + 1 < len(found) and found[at + 1].before:
-            said = said.rstrip(BLANKS)
-        found[at] = replace(piece, token=Token(TEXT, said))
-    return found
+    bare = without_blanks(pieces(text), lambda _: True, BLANKS)
+    return tuple(joined([piece.token] if piece.kind != TEXT else literal(piece.token.body) for piece in bare))
 
 
 def _text(tokens: Iterable[Token]) -> str:

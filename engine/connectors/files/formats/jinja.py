@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
 
+from engine.connectors.files.formats.parts import TEXTS_KEPT, Piece, without_blanks
 from engine.content.templates import (
     BRACE,
     BRACKET,
@@ -30,9 +30,6 @@ from engine.content.templates import (
     literal,
 )
 from engine.model.dialect import Construct, Grammar, Token
-
-KEPT: Final = 16
-"""Texts whose tokens are remembered: one prompt is asked for them several times in a row."""
 
 _NAME: Final = "[a-zA-Z_][a-zA-Z0-9_]*"
 _METHODS: Final = frozenset("clear copy fromkeys get items keys pop popitem setdefault update values".split())
@@ -54,7 +51,6 @@ _TAG: Final = re.compile(
 )
 _OPENING: Final = re.compile(r"\{(?=[{%#])")
 _OPENING_OR_LAST: Final = re.compile(r"\{(?=[{%#]|\Z)")
-_OPENS: Final = re.compile(r"\{(?=[{%#])")
 _WRITTEN: Final = {
     JINJA_BLOCK: "{%% %s %%}",
     JINJA_COMMENT: "{# %s #}",
@@ -63,27 +59,11 @@ _WRITTEN: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A token and where it stands, and whether it takes the blanks on each side."""
-
-    token: Token = field(repr=False)
-    start: int
-    end: int
-    before: bool = False
-    after: bool = False
-
-    @property
-    def kind(self) -> str:
-        """Of its token."""
-        return self.token.kind
-
-
 def pieces(text: str) -> list[Piece]:
     """All of it, texts as they stand; the last one is UNCLOSED where the text is not well formed."""
     found: list[Piece] = []
     here = 0
-    while (opens := _OPENS.search(text, here)) is not None:
+    while (opens := _OPENING.search(text, here)) is not None:
         at = opens.start()
         found += [Piece(Token(TEXT, text[here:at]), here, at)] if at > here else []
         piece = _raw(text, at) or _tag(text, at)
@@ -128,27 +108,18 @@ def _shown(body: str) -> Token:
     return Token(VARIABLE, ".".join(dotted or quoted for dotted, quoted in steps))
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=TEXTS_KEPT)
 def _tokens(text: str) -> tuple[Token, ...]:
     found = pieces(text)
     if any(piece.kind == UNCLOSED for piece in found):
         return (Token(UNCLOSED, ""),)
-    return tuple(
-        joined(literal(piece.token.body) if piece.kind == TEXT else [piece.token] for piece in _stripped(found))
-    )
+    bare = without_blanks(found, _stands)
+    return tuple(joined(literal(piece.token.body) if piece.kind == TEXT else [piece.token] for piece in bare))
 
 
-def _stripped(found: list[Piece]) -> list[Piece]:
-    """Texts without what the tags beside them take; what a tag says itself is not touched."""
-    after = list(found)
-    for at, piece in enumerate(found):
-        if piece.kind != TEXT or len(piece.token.body) != piece.end - piece.start:
-            continue
-        said = piece.token.body
-        said = said.lstrip() if at and found[at - 1].after else said
-        said = said.rstrip() if at + 1 < len(found) and found[at + 1].before else said
-        after[at] = replace(piece, token=Token(TEXT, said))
-    return after
+def _stands(text: Piece) -> bool:
+    """What a tag says itself is not touched by others."""
+    return len(text.token.body) == text.end - text.start
 
 
 def _text(tokens: Iterable[Token]) -> str:

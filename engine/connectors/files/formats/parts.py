@@ -5,18 +5,19 @@ comes back. Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from engine.connectors.files.format import Document, Unreadable
 from engine.connectors.files.yaml import Front, read_front
 from engine.content.chats import messages_of, respelled
 from engine.content.digest import CONTENT, changed, content, user_name
+from engine.content.templates import TEXT
 from engine.content.textfile import BOM, NotText, decoded, other_encoding, repeated_key
 from engine.lossless_json.numbers import NotKept, loads
 from engine.model import Json, Prompt, stored_version, version_ref
-from engine.model.dialect import Dialect, Fitted, Grammar
+from engine.model.dialect import Dialect, Fitted, Grammar, Token
 
 REST: Final = "promptferry.file"
 """The key of the metadata that holds, as a map, what a format has no place of its own for."""
@@ -184,6 +185,42 @@ def fitting(write: Callable[[Document], bytes], prompt: Prompt) -> Fitted:
     except ValueError as error:
         return Fitted(prompt=prompt, refused=(f"it has {error}",))
     return Fitted(prompt=prompt)
+
+
+# ---- templates -------------------------------------------------------------------------------------------------------
+
+TEXTS_KEPT: Final = 16
+"""Texts whose tokens are remembered: one prompt is asked for them several times in a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A token and where it stands: text, or a tag, with whether it takes the blanks on each side."""
+
+    token: Token = field(repr=False)
+    start: int
+    end: int
+    before: bool = False
+    after: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Of its token."""
+        return self.token.kind
+
+
+def without_blanks(found: Sequence[Piece], takes: Callable[[Piece], bool], blanks: str | None = None) -> list[Piece]:
+    """The pieces, their texts without the `blanks` (None: all) that the tags beside them take; those texts alone of
+    which `takes` says that a tag may.
+    """
+    after = list(found)
+    for at, piece in enumerate(found):
+        if piece.kind == TEXT and takes(piece):
+            said = piece.token.body
+            said = said.lstrip(blanks) if at and found[at - 1].after else said
+            said = said.rstrip(blanks) if at + 1 < len(found) and found[at + 1].before else said
+            after[at] = replace(piece, token=Token(TEXT, said))
+    return after
 
 
 def variables_in(texts: Iterator[str], grammar: Grammar) -> frozenset[str]:

@@ -28,8 +28,10 @@ from typing import Any, Final
 
 from engine.connectors.files.fileformat import FileFormat
 from engine.connectors.files.format import Document, Unreadable
-from engine.connectors.files.formats.jinja import JINJA, KEPT, Piece, pieces
+from engine.connectors.files.formats.jinja import JINJA, pieces
 from engine.connectors.files.formats.parts import (
+    TEXTS_KEPT,
+    Piece,
     Values,
     beside,
     checked,
@@ -69,7 +71,7 @@ _PARTIAL: Final = re.compile(r"\{%[^%]*$|\{\{[^}]*$|\{#[^#]*$", re.M)
 _ENVIRONMENT: Final = re.compile(r"env(?:\..*)?")
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=TEXTS_KEPT)
 def _tokens(text: str) -> tuple[Token, ...]:
     # nor can the end of a comment stand by itself
     partial = _PARTIAL.search(text) and not re.search(r"\{%\s*raw\s*%\}", text)
