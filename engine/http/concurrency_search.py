@@ -177,7 +177,7 @@ class ConcurrencySearch:
         self._round.add(kind, seconds, in_flight)
         self._left -= 1
         self._needed_s -= seconds
-        if self._needed_s <= 0 and (self._left <= 0 or (self._bold and self._at_ease(self._round))):
+        if self._needed_s <= 0 and (self._left <= 0 or self._is_clear):
             self._judge(self._round)
 
     def _begin(self) -> None:
@@ -263,6 +263,13 @@ class ConcurrencySearch:
     def _bold(self) -> bool:
         """More in flight have always been of use so far."""
         return self._doubling and not self._doubts
+
+    @property
+    def _is_clear(self) -> bool:
+        """A few say as much as a round would."""
+        if not self._bold or not self._at_ease(self._round):
+            return False
+        return self._kept is None or self._round.slower_than(self._kept[1]) is not None
 
     def _at_ease(self, means: _Means) -> bool:
         """These took hardly longer than with few in flight."""
