@@ -211,9 +211,10 @@ class Client:
         )
         return await self._settle(request, _Progress())
 
-    async def complete(self, call: str, path: str, body: bytes) -> Whole:
+    async def complete(self, call: str, path: str, body: bytes, sending: Sending | None = None) -> Whole:
         """POST that makes a model answer, in JSON or in an event stream. It costs money: repeated like a create, after
-        429 until it was sent `limits.attempts` times. Hushed. Also raises UnknownOutcome: it may have been paid for.
+        429 until it was sent `limits.attempts` times. `sending`: as in `create`. Hushed. Also raises UnknownOutcome: it
+        may have been paid for.
         """
         request = Request(
             end=self._end,
@@ -227,7 +228,7 @@ class Client:
             hushed=True,
             completion=True,
         )
-        whole: Whole = await self._settle(request, _Progress())
+        whole: Whole = await self._settle(request, _Progress(sending=sending))
         return whole
 
     def _url(self, path: str, params: Params | None) -> str:
@@ -273,7 +274,9 @@ class Client:
             await turn.ready()
             self._health.sending()
             progress.headers = self._auth.headers()  # now: a token may have expired while this waited for its turn
+            begun = self._timing.clock()
             answer = await self._send(request, progress.headers, turn.departs)
+            answer.seconds = self._timing.clock() - begun
             if not answer.held:
                 return answer
 
