@@ -274,9 +274,7 @@ class Client:
             await turn.ready()
             self._health.sending()
             progress.headers = self._auth.headers()  # now: a token may have expired while this waited for its turn
-            begun = self._timing.clock()
             answer = await self._send(request, progress.headers, turn.departs)
-            answer.seconds = self._timing.clock() - begun
             if not answer.held:
                 return answer
 

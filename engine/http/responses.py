@@ -239,7 +239,7 @@ class Answer:
     held: bool = False
     """It was not let leave: a pause had begun by the time a connection was there."""
     seconds: float = 0.0
-    """From the moment the request left until this, or until nothing came."""
+    """From the moment the request left until the last byte of an answer."""
 
 
 @dataclass(slots=True, kw_only=True)
