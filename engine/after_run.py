@@ -157,7 +157,7 @@ async def compare_migration(migration: Migration, options: VerbOptions, how: Ask
         cases = put_together(
             found.questions, replicas, known, made, repeat=how.repeat, ended=options.halt.stop is not None
         )
-        return Comparison(cases=list(cases), made=made, notes=[*found.notes, *asking.doubtful()])
+        return Comparison(cases=list(cases), made=made, notes=[*found.notes, *asking.notes(known)])
 
 
 def _need_gateways(migration: Migration) -> None:
@@ -167,8 +167,9 @@ def _need_gateways(migration: Migration) -> None:
 
 def _need_questions(migration: Migration, found: Originals) -> None:
     if not found.questions:
+        of_cases = " that verify.cases has cases of" if migration.verify.cases is not None else ""
         why = "".join(f"; {note}" for note in found.notes)
-        raise ConfigError(f"there is nothing to ask: no prompt is selected that verify.cases has cases of{why}")
+        raise ConfigError(f"there is nothing to ask: no prompt is selected{of_cases}{why}")
 
 
 def _asking(migration: Migration, options: VerbOptions, job: Job) -> Asking:

@@ -6,14 +6,18 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from engine.content.filter import Chosen
 from engine.errors import Stop
+from engine.migrate.job import Job
 from engine.model import Reply, ToolCall
 from engine.verbs.compare.answers import Asked, Recorded, digest_of, open_answers, read_answers
-from engine.verbs.compare.asking import Question, calls_of, cost
+from engine.verbs.compare.asking import Asking, Question, calls_of, cost
 from engine.verbs.compare.exports import as_csv, as_jsonl, as_promptfoo
 from engine.verbs.compare.judging import Judgement, judge, likeness
 from engine.verbs.compare.page import page
@@ -211,6 +215,14 @@ def test_each_question_is_asked_once_and_its_cost_is_told() -> None:
     known.left.add((questions[2].asked, 1))
     told = cost("gateway_key", calls_of(asked, known, 1), known)
     assert "about 1,200 tokens; 1 of them left before" in told
+
+
+def test_an_original_without_replica_is_told() -> None:
+    known = Recorded()
+    known.replies[ASKED][1] = says("one")
+    asking = Asking(job=cast(Job, None), made=(), chosen=Chosen(), cases=(), shared={})
+    assert asking.notes(known) == ["1 originals with recorded answers have no replica: see `promptferry status`"]
+    assert replace(asking, chosen=Chosen(only=("a",))).notes(known) == []
 
 
 # ---- handing on ------------------------------------------------------------------------------------------------------

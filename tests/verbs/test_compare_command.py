@@ -212,6 +212,8 @@ def test_what_is_refused_or_lost_is_told_and_asked_again(tmp_path: Path) -> None
         recorded = place.compare("--record", "--json")
         assert recorded.code == 1
         assert (recorded.json["calls"]["lost"], recorded.json["calls"]["answered"]) == (1, 9)
+        assert recorded.err.count('"event": "case.answered"') == 9
+        assert recorded.err.count('"event": "case.lost"') == 1
         assert "1 of them left before" in (again := place.compare("--record")).err
         assert again.code == 0
         assert place.run().code == 0

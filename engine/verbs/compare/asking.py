@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 from engine.content.digest import digest
 from engine.content.filter import Chosen
@@ -19,6 +20,8 @@ from engine.model import Gateway, Json, Prompt, Reply, Row, version_ref
 from engine.taskgroup import for_each
 from engine.verbs.cases import Case, cases_for
 from engine.verbs.compare.answers import AnswersFile, Asked, Recorded, digest_of
+
+EVENTS: Final = {"answered": "case.answered", "refused": "case.refused", "lost": "case.lost"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +105,17 @@ class Asking:
             if self._is_meant(one.source_id, one.last.get("source_slug"), one.name)
         }
 
-    def doubtful(self) -> list[str]:
-        """What to say of those whose only write is in doubt."""
+    def notes(self, known: Recorded) -> list[str]:
+        """What to say of prompts that have no replica yet that could be asked."""
         doubtful = [one.name for one in self.made if not one.writes]
-        return [f"{name}: its update is in doubt: run the migration again first" for name in doubtful]
+        there = {one.source_id for one in self.made}
+        without = {asked.prompt for asked in known.replies if asked.side == "original"} - there
+        notes = [f"{name}: its update is in doubt: run the migration again first" for name in doubtful]
+        if without and self.chosen.everything:
+            notes.append(
+                f"{len(without)} originals whose answers are recorded have no replica: see `promptferry status`"
+            )
+        return notes
 
     async def _rows(self, replicas: Collection[str]) -> list[Row]:
         job = self.job
@@ -219,8 +229,12 @@ async def make_calls(
     made = Made(not_started=len(calls))
 
     async def one(call: Call) -> None:
-        if context.halt.stop is None:
-            _count(made, call, await _ask(gateway, call, file), ended=context.halt.stop is not None)
+        if context.halt.stop is not None:
+            return
+        reply = await _ask(gateway, call, file)
+        told = {"side": call.asked.side, "prompt": call.prompt.id, "name": call.prompt.name, "case": call.case}
+        context.log.info(EVENTS[reply.outcome], **told, number=call.number, error=reply.error)
+        _count(made, call, reply, ended=context.halt.stop is not None)
 
     await until_stopped(context, partial(for_each, calls, one, limit=limit))
     if context.halt.stop is None and calls:

@@ -41,11 +41,12 @@ def as_promptfoo(cases: Iterable[Compared]) -> str:
 def _tests(one: Compared) -> Iterator[dict[str, Any]]:
     for original, replica in _pairs(one):
         answers = {"original": _pieces(_words(original)), "replica": _pieces(_words(replica))}
+        asked = _inert(encode(one.question.variables).decode())
+        case = {"prompt": _inert(one.question.prompt.name), "case": _inert(one.question.case), "variables": asked}
         asserted = _asserted(one)
         yield {
             "description": _inert(one.name),
-            "vars": {"case": {"prompt": _inert(one.question.prompt.name), "case": _inert(one.question.case)}}
-            | {"answers": answers},
+            "vars": {"case": case, "answers": answers},
             "metadata": {"source_id": one.question.prompt.id, "target_id": one.target_id, "result": one.result},
             **({"assert": asserted} if asserted else {}),
         }
