@@ -221,7 +221,7 @@ def test_an_original_without_replica_is_told() -> None:
     known = Recorded()
     known.replies[ASKED][1] = says("one")
     asking = Asking(job=cast(Job, None), made=(), chosen=Chosen(), cases=(), shared={})
-    assert asking.notes(known) == ["1 originals with recorded answers have no replica: see `promptferry status`"]
+    assert asking.notes(known) == ["1 originals whose answers are recorded have no replica: see `promptferry status`"]
     assert replace(asking, chosen=Chosen(only=("a",))).notes(known) == []
 
 
