@@ -65,6 +65,8 @@ class Recorded:
     again: set[tuple[Asked, int]] = field(default_factory=set)
     """Refused in a command that did all it had to do: somebody may have mended it since."""
     end: int = 0
+    _any: set[Asked] = field(default_factory=set)
+    """What has an answer in whatever version."""
 
     def of(self, asked: Asked) -> list[Reply]:
         """All that is known, in the order of their numbers."""
@@ -76,7 +78,7 @@ class Recorded:
 
     def others(self, asked: Asked) -> bool:
         """Whether the same prompt has answers to these values in another version."""
-        return any(one._replace(edition=asked.edition) == asked for one, found in self.replies.items() if found)
+        return asked._replace(edition="") in self._any
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Folds a line. Raises KeyError, TypeError and ValueError for one that is none of ours."""
@@ -94,6 +96,7 @@ class Recorded:
             self.left.add(call)
             return
         self.replies[asked][call[1]] = _reply(line["reply"])
+        self._any.add(asked._replace(edition=""))
         self.left.discard(call)
         self.again.discard(call)
 

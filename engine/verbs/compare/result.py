@@ -208,7 +208,7 @@ def _compared(
     if asked is None:
         return says("failed", f"the replica cannot be read: {replicas.why.get(source_id, 'it is gone')}")
     if not found:
-        lost = next((why for (one, _), why in made.lost.items() if one == asked), "")
+        lost = next((why for number in range(1, repeat + 1) if (why := made.lost.get((asked, number)))), "")
         return says("not_started" if ended and not lost else "failed", lost)
     judgement = judge(original, found)
     return says("changed" if judgement.fields else "same", "", judgement)
