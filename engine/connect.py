@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from engine.config import Migration
 from engine.connectors import DIALECTS, REGISTRIES
 from engine.connectors.endpoint import Address, Endpoint, Opening
-from engine.content.rewrite import Ends, kinds_needed
+from engine.content.references import Ends, kinds_needed
 from engine.errors import ConfigError, Stop
 from engine.http.limiter import Known, RateLimiter
 from engine.http.session import RequestLimits
@@ -111,7 +111,8 @@ def _gateway(
 async def open_job(migration: Migration, ends: Workspaces, *, also: Collection[str] = ()) -> Job:
     """Asks both ends for what the rules need to know of them, and for `also`. The first requests are sent here."""
     select, rules = migration.selection(), migration.rules()
-    kinds = kinds_needed(rules, same=ends.same).union(also, () if select.label is None else ("labels",))
+    create = frozenset() if ends.same else frozenset(migration.create_missing)
+    kinds = kinds_needed(rules, create, same=ends.same).union(also, () if select.label is None else ("labels",))
     if ends.same:
         source = target = await catalog_of(ends.source, kinds)
     else:
@@ -122,7 +123,7 @@ async def open_job(migration: Migration, ends: Workspaces, *, also: Collection[s
         registry=migration.source.identity,
         source=ends.source,
         target=ends.target,
-        ends=Ends(ends.same, source, target, dialects=DIALECTS, dialect=can.dialect, names=can.names),
+        ends=Ends(ends.same, source, target, dialects=DIALECTS, dialect=can.dialect, names=can.names, create=create),
         select=select,
         rules=rules,
         allow_loss=frozenset(migration.allow_loss),

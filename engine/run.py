@@ -31,6 +31,8 @@ from engine.migrate.context import Context, MaxFailures
 from engine.migrate.halt import Halt
 from engine.migrate.job import Job, replicas_among
 from engine.migrate.listing import catalog_of, inventoried, label_notes, listings, rows_of, told_by_definitions
+from engine.migrate.making import made_notes, make
+from engine.migrate.needs import Need, needs, promised, rehearsed, with_made
 from engine.migrate.pipeline import migrate
 from engine.migrate.plan import Plan, plan
 from engine.migrate.plan_file import PlanFile
@@ -47,6 +49,8 @@ from engine.version import __version__
 
 TOLD: Final = ("adopt", "conflict", "skip", "wait", "unread")
 """What a run has to do besides creating."""
+WRITTEN: Final = ("create", "update", "wait")
+"""What may come to a write."""
 
 
 @dataclass(slots=True)
@@ -88,8 +92,8 @@ class RunOptions:
     max_failures: MaxFailures | None = None
     rate: float | None = None
     reason: str | None = None
-    confirm: Callable[[Survey, int], Awaitable[bool]] | None = None
-    """Asked once before the first write, with the survey and the number of creates."""
+    confirm: Callable[[Survey, int, Sequence[Need]], Awaitable[bool]] | None = None
+    """Asked once before the first write, with the survey, the number of creates, and what is made before them."""
     watch: Callable[[Live], Coroutine[Any, Any, None]] | None = None
     """Shows progress until it is cancelled."""
     signals: bool = False
@@ -107,6 +111,8 @@ class _Run:
     halt: Halt = field(default_factory=Halt)
     state: State = field(default_factory=State)
     survey: Survey | None = None
+    needs: Sequence[Need] = ()
+    """What is made at the target before the first prompt."""
     chosen: set[str] = field(default_factory=set)
     replicas: set[str] = field(default_factory=set)
     left: set[str] = field(default_factory=set)
@@ -155,7 +161,7 @@ async def _run(run: _Run, sink: Sink, ends: Workspaces) -> None:
     confirm = run.options.confirm
     job, tasks = await run.halt.guard(_survey(run, ends))
     if tasks and confirm is not None:
-        await run.halt.confirm(confirm(_surveyed(run), len(tasks)))
+        await run.halt.confirm(confirm(_surveyed(run), len(tasks), run.needs))
     await _write(run, job, sink, tasks)
 
 
@@ -164,6 +170,7 @@ async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, list[Task]]:
     run.live.stage = "listing"
     job, listed = await both(open_job(run.migration, ends), listings(ends.source, ends.target, same=ends.same))
     stop_on_problems(list(named_in_file(job)))
+    job = await with_made(job, run.state)
     chosen = run.options.chosen
     retry = run.options.retry_failed
     found = await survey(job, run.state, now=time.time(), retry_failed=retry, narrowed=chosen.parts, listed=listed)
@@ -179,7 +186,17 @@ async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, list[Task]]:
     tasks = [task for task in found.tasks if task.action in ("create", "update") and task.row.id in run.chosen]
     taken = tasks[: run.options.limit]
     run.left = {task.row.id for task in tasks[len(taken) :]}
+    waiting = [task for task in found.tasks if task.action == "wait" and task.row.id in run.chosen]
+    run.needs = await _needs(run, job, [*taken, *waiting])
+    if run.options.plan is not None:
+        job = replace(job, rehearsed=rehearsed(job.ends, run.needs))
     return job, taken
+
+
+async def _needs(run: _Run, job: Job, tasks: Sequence[Task]) -> list[Need]:
+    """Of a plan, only what stands in it."""
+    found, plan = await needs(job, [task.row for task in tasks]), run.options.plan
+    return [need for need in found if plan is None or need.key in plan.made]
 
 
 async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None:
@@ -204,6 +221,8 @@ async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None
         if run.options.watch is not None and context.total:
             group.start_soon(run.options.watch, run.live)
         try:
+            job = await make(job, context, run.needs)
+            found.notes.extend(made_notes(job, run.needs))
             await settle(job, context, [task for task in found.tasks if task.row.id in run.chosen])
             await migrate(job, context, tasks, canary=run.options.canary)
             waiting = [task.row for task in found.tasks if task.action == "wait" and task.row.id in run.chosen]
@@ -320,21 +339,17 @@ async def plan_migration(migration: Migration, *, chosen: Chosen, rate: float | 
     """What `run` would do now. Raises Stop."""
     state = _recorded(migration)
     async with open_ends(migration, rate=rate, throttle=state.throttle) as ends:
-        job = await open_job(migration, ends, also={"labels"})
+        job = await with_made(await open_job(migration, ends, also={"labels"}), state)
         stop_on_problems(list(named_in_file(job)))
         found = await survey(job, state, now=time.time(), narrowed=chosen.parts)
         found.notes.extend(chosen.readings([task.row for task in found.tasks]))
         stop_on_problems(list(unknown_ids(job, found.rows, _known_ids(migration))))
         taken = {task.row.id for task in found.tasks if chosen.takes_row(task.row, job.ends.source.collections)}
-        return await plan(
-            job,
-            found,
-            state,
-            taken,
-            now=time.time(),
-            rate=ends.gates[0].rate,
-            asked=lambda: sum(gate.requests.total for gate in ends.gates),
-        )
+        asked = sum(gate.requests.total for gate in ends.gates)
+        due = [task.row for task in found.tasks if task.action in WRITTEN and task.row.id in taken]
+        made = await needs(job, due)
+        job = replace(job, ends=promised(job.ends, made))
+        return await plan(job, found, state, taken, made=made, now=time.time(), rate=ends.gates[0].rate, asked=asked)
 
 
 async def check_migration(
@@ -346,7 +361,7 @@ async def check_migration(
     """
     state = _recorded(migration)
     async with open_ends(migration, rate=rate, writes=write_test, throttle=state.throttle) as ends:
-        job = await open_job(migration, ends)
+        job = await with_made(await open_job(migration, ends), state)
         findings = await examine_ends(job, job.replicas_among(state.targets), _known_ids(migration))
         if write_test:
             return findings + await check.write_test(job, collection)

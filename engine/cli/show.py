@@ -11,6 +11,7 @@ from typing import Any, Final
 from engine.ledger.repair import Mended
 from engine.ledger.report import OUTCOMES, counted
 from engine.ledger.status import ID_FIELDS, Health, Status
+from engine.migrate.needs import Need
 from engine.migrate.plan import Plan, Planned
 from engine.model import Completion, Finding
 from engine.verbs.inventory import Group, Inventory
@@ -61,7 +62,7 @@ def findings(found: Sequence[Finding]) -> str:
 
 def plan(planned: Plan) -> str:
     """What would be done; prompts with the same changes together."""
-    lines: list[str] = []
+    lines = needs(planned.made)
     for prompts in _alike(planned.prompts):
         lines += _together(prompts)
     counts = planned.counts
@@ -73,6 +74,22 @@ def plan(planned: Plan) -> str:
     lines.append(f"the run takes about {planned.requests:,} requests and {planned.seconds:,.0f} s")
     lines += [f"note: {note}" for note in planned.notes]
     return "\n".join([*_translation(planned), *lines])
+
+
+def needs(found: Sequence[Need]) -> list[str]:
+    """What is made at the target before the first prompt, and what cannot be."""
+    lines = [
+        f"make {need.key[0]} {need.part.name}{_within(need)}, which {need.prompts} "
+        f"{'prompt needs' if need.prompts == 1 else 'prompts need'}"
+        for need in found
+        if not need.problem
+    ]
+    return lines + [f"{need.key[0]} {need.part.name} CANNOT BE MADE: {need.problem}" for need in found if need.problem]
+
+
+def _within(need: Need) -> str:
+    first = ", ".join(slug for _, slug in need.after)
+    return f" ({need.key[1]}, after {first})" if first else f" ({need.key[1]})"
 
 
 def _translation(planned: Plan) -> list[str]:

@@ -195,6 +195,8 @@ def read_ids_map(path: Path, chosen: Chosen) -> list[dict[str, Json]]:
     pairs: dict[str, dict[str, Json]] = {}
     picked: set[str] = set()
     for line in entries(path):
+        if "source_id" not in line:  # of a run, or of what was made for its prompts
+            continue
         if line["kind"] in ("created", "updated"):
             pairs[line["source_id"]] = {name: line.get(name) for name in ID_FIELDS} | _versions(line)
         elif line["kind"] == "moved" and line["was"] in pairs:

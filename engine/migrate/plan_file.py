@@ -13,21 +13,25 @@ from engine.errors import ConfigError, Problem
 from engine.ledger.state import mismatch
 from engine.migrate.plan import Plan
 from engine.migrate.task import Step
+from engine.model import PartKey
 
 VERSION: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
 class PlanFile:
-    """`steps` by id of the source; `sha256` of the file, in hex."""
+    """`steps` by id of the source; `sha256` of the file, in hex; `made`: what is made before the first of them."""
 
     steps: Mapping[str, Step]
     sha256: str
+    made: frozenset[PartKey] = frozenset()
 
 
 def write(plan: Plan, identity: Mapping[str, str], rules: str) -> bytes:
     """The file, a prompt a line so that two plans can be compared."""
-    head = json.dumps({"promptferry_plan": VERSION, "rules": rules, "identity": dict(identity)})[:-1]
+    made = [list(need.key) for need in plan.made if not need.problem]
+    parts = {"made": made} if made else {}
+    head = json.dumps({"promptferry_plan": VERSION, "rules": rules, "identity": dict(identity), **parts})[:-1]
     prompts = ",\n".join(
         json.dumps(
             {
@@ -50,6 +54,7 @@ def read(data: bytes, name: str, identity: Mapping[str, str], rules: str) -> Pla
         found: Any = json.loads(text)
         prompts = found["prompts"]
         steps = {one["source_id"]: Step(one["action"], one["source_digest"], one["replica_digest"]) for one in prompts}
+        made = frozenset((str(what), str(slug)) for what, slug in found.get("made", ()))
         version, its_identity, its_rules = found["promptferry_plan"], found["identity"], found["rules"]
     except NotText as error:
         raise ConfigError([Problem(str(error), file=name, line=error.line)]) from None
@@ -66,7 +71,7 @@ def read(data: bytes, name: str, identity: Mapping[str, str], rules: str) -> Pla
         raise ConfigError(f"{name}: is the plan of another migration: {different}")
     if its_rules != rules:
         raise ConfigError(f"{name}: the migration file was changed since this plan was made: make the plan again")
-    return PlanFile(steps, plan_digest(data))
+    return PlanFile(steps, plan_digest(data), made)
 
 
 def plan_digest(data: bytes) -> str:

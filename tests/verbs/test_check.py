@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine.content.rewrite import Ends, kinds_needed
+from engine.content.references import Ends, kinds_needed
 from engine.errors import Rejected, Stop, Transient
 from engine.model import Catalog, Finding, Named, Row, Rule, Select
 from engine.verbs.check import examine_ends, named_in_file, stop_on_problems, unknown_ids

@@ -32,6 +32,7 @@ from engine.model import (
     Named,
     Outcome,
     Page,
+    Parts,
     Prompt,
     Replica,
     Sending,
@@ -100,6 +101,7 @@ class Files:
         published="newest",
         moves=True,
     )
+    parts: Parts | None = None
     fields: Collection[str] = frozenset({*CONTENT, "extra", "labels"})
 
     def __init__(self, store: Store, *, name: str = "source") -> None:
