@@ -17,15 +17,18 @@ from engine.migrate import entries
 from engine.migrate.context import Context
 from engine.migrate.job import Job
 from engine.migrate.listing import listings
+from engine.migrate.making import settle_parts
+from engine.migrate.needs import counted as counted_parts
 from engine.migrate.reconcile import settle
 from engine.migrate.survey import judge
-from engine.model import Row
+from engine.model import PartKey, Row
 from engine.session import VerbOptions, resumed
 from engine.taskgroup import for_each
 from engine.verbs.cases import Case, read_cases, skeleton
 from engine.verbs.completions import CALLS_EACH
 from engine.verbs.publish import CutOver, publish, staged
 from engine.verbs.rollback import Rollback, Undo, rollback, undoing
+from engine.verbs.unmake import made_parts, unmake
 from engine.verbs.verify import Checks, Verification, verify
 
 
@@ -112,21 +115,28 @@ async def rollback_migration(
             else await context.halt.guard(_settle_doubts(job, context, options.chosen))
         )
         undos = undoing(read_made(migration.ledger, options.chosen), which)
-        if undos and not dry_run:
-            await _ask(options, undo_sentence(undos, history=job.target.can.history))
-        return replace(await rollback(job, context, undos, dry_run=dry_run), in_doubt=left)
+        parts = made_parts(context.state, which)
+        if (undos or parts) and not dry_run:
+            await _ask(options, undo_sentence(undos, parts, history=job.target.can.history))
+        done = await rollback(job, context, undos, dry_run=dry_run)
+        gone = {one.target_id for one in done.prompts if one.result in ("deleted", "gone")}
+        if not options.chosen.everything and context.state.targets - gone:
+            parts = []  # the replicas that stay need them
+        return replace(done, in_doubt=left, made=await unmake(job, context, parts, gone, dry_run=dry_run))
 
 
-def undo_sentence(undos: Sequence[Undo], *, history: bool) -> str:
+def undo_sentence(undos: Sequence[Undo], parts: Sequence[PartKey] = (), *, history: bool) -> str:
     """What a rollback will do, in one or two sentences."""
     deletes = sum(undo.action == "delete" for undo in undos)
-    parts = []
+    sentences = []
     if deletes:
-        parts.append(f"{deletes} replicas are deleted: applications that already call these replicas will break.")
+        sentences.append(f"{deletes} replicas are deleted: applications that already call these replicas will break.")
     if restores := len(undos) - deletes:
         back = "get back the version that was published before" if history else "stay: they have no earlier version"
-        parts.append(f"{restores} prompts {back}.")
-    return " ".join(parts)
+        sentences.append(f"{restores} prompts {back}.")
+    if parts:
+        sentences.append(f"{counted_parts(parts)} that were made for them are deleted where nothing else uses them.")
+    return " ".join(sentences)
 
 
 def _run_named(ledger: Path, run: str | None) -> str | None:
@@ -153,6 +163,7 @@ async def _settle_doubts(job: Job, context: Context, chosen: Chosen) -> int:
     """Looks up the creates whose answer was lost: what is there is taken over, what is not was never made. Returns how
     many are left, because nobody can tell whether what is there is what was made.
     """
+    await settle_parts(job, context)
     doubtful = _doubtful(context)
     if not doubtful:
         return 0

@@ -207,6 +207,10 @@ def rolled_back(done: Rollback) -> str:
             lines.append(f"{result} {one.name} ({one.target_id}); in its history stays version {numbers}")
         elif done.dry_run:
             lines.append(f"{result} {one.name} ({one.target_id})")
+    for part in done.made:
+        result = f"would be {part.result}" if done.dry_run else part.result
+        why = f": {part.message}" if part.message else ""
+        lines.append(f"{result} {part.what} {part.name} ({part.source_slug}){why}")
     if done.in_doubt:
         first = "without --dry-run they are looked up first"
         left = "prompts of their names are there, and nobody can tell whether they are what was made: look at them"

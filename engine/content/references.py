@@ -191,6 +191,11 @@ def map_partials(text: str, applied: Sequence[Rule], ends: Ends) -> Mapped:
     )
 
 
+def named_partials(text: str) -> set[str]:
+    """The slugs of the partials that it names."""
+    return {tag[2] for tag in PARTIAL_TAG.finditer(text)}
+
+
 @dataclass(frozen=True, slots=True)
 class _Pin:
     """What stands behind the slug of a partial: the rest of its tag, with the version that is meant."""

@@ -20,7 +20,7 @@ from engine.migrate import entries
 from engine.migrate.context import Context
 from engine.migrate.job import Job
 from engine.migrate.listing import catalog_of, down
-from engine.migrate.needs import Need, listed, told, unconditional
+from engine.migrate.needs import Need, counted, listed, unconditional
 from engine.migrate.reconcile import look_up_at
 from engine.migrate.send import intended
 from engine.model import Catalog, Created, Entry, Failed, Named, Outcome, Part, PartKey, Parts, Sending, Unknown
@@ -44,7 +44,7 @@ async def make(job: Job, context: Context, found: Sequence[Need]) -> Job:
 def made_notes(job: Job, found: Sequence[Need]) -> list[str]:
     """What became of what was missing, for the summary."""
     ends = job.ends
-    there = told([need for need in found if need.key in ends.made])
+    there = counted([need.key for need in found if need.key in ends.made])
     notes = [f"made at the target, or found there: {there}"] if there else []
     return notes + [f"the {what} '{slug}' was not made: {why}" for (what, slug), why in ends.unmade.items()]
 

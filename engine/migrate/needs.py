@@ -19,7 +19,6 @@ from engine.migrate.listing import down
 from engine.model import Catalog, Named, Part, PartKey, Prompt, Row, Rule, When
 from engine.taskgroup import for_each
 
-
 KINDS: Final = ("collection", "partial", "label")
 
 
@@ -243,9 +242,7 @@ async def _read(job: Job, key: PartKey, target_id: str) -> Named | None:
     return Named(id=part.id, slug=part.slug, name=part.name, parent=part.parent) if part is not None else None
 
 
-def told(found: Collection[Need]) -> str:
+def counted(keys: Collection[PartKey]) -> str:
     """How many of which: `3 collections, 1 label`."""
-    counts: Mapping[str, int] = {
-        what: sum(need.key[0] == what and not need.problem for need in found) for what in KINDS
-    }
+    counts: Mapping[str, int] = {what: sum(key[0] == what for key in keys) for what in KINDS}
     return ", ".join(f"{count} {what}{'s' if count > 1 else ''}" for what, count in counts.items() if count)

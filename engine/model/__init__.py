@@ -378,8 +378,8 @@ class Abilities:
 class Parts(Protocol):
     """What prompts refer to, one by one. Methods raise EngineError only, and never retry by themselves."""
 
-    async def read(self, what: str, part_id: str) -> Part:
-        """As it is now; of a partial the published version. Gone when it is not there."""
+    async def read(self, what: str, part_id: str, version: str = "published") -> Part:
+        """As it is now; of a partial this version: published | latest. Gone when it is not there."""
         ...
 
     async def make(self, part: Part, sending: Sending) -> Outcome:
@@ -396,7 +396,7 @@ class Source(Protocol):
 
     can: Abilities
     parts: Parts | None
-    """Collections, partials and labels as things of their own; None: there are none, or they are plain words."""
+    """Collections, partials and labels as things of their own, see `Parts`; None: there are none, or plain words."""
 
     def pages(self) -> AsyncIterator[Page]:
         """The whole listing, each row once; raises Stop when the registry does not give it whole."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from engine.content.selection import find, glob_readings, needs_definition, selects, unknown_collections
 from engine.errors import Rejected, Stop, Transient
 from engine.migrate.job import Job
 from engine.migrate.listing import label_notes, listings, told_by_definitions, with_definitions, with_labelled
+from engine.migrate.needs import Need, needs, promised
 from engine.model import Choice, Finding, Named, Row
 from engine.taskgroup import for_each
 
@@ -92,7 +94,28 @@ async def examine_ends(job: Job, replicas: Collection[str], known: Collection[st
         findings += [Finding(level="note", where="target", text=note) for note in job.ends.target.notes]
     findings += [Finding(level="note", where="source", text=note) for note in job.ends.source.notes]
     findings += [*named_in_file(job), *unknown_ids(job, rows, known), *_unlisted(job)]
-    return findings + await _read(job, selected if not job.ends.same else selected[:1])
+    made, job = await _made(job, selected)
+    return [*findings, *made, *await _read(job, selected if not job.ends.same else selected[:1])]
+
+
+async def _made(job: Job, rows: Sequence[Row]) -> tuple[list[Finding], Job]:
+    """What a run would make, which is nothing that is missing then."""
+    try:
+        found = await needs(job, rows)
+    except Stop as stop:
+        if stop.reason != "check_failed":
+            raise
+        return [Finding(level="problem", where="create_missing", text=str(stop))], job
+    return [_need(need) for need in found], replace(job, ends=promised(job.ends, found))
+
+
+def _need(need: Need) -> Finding:
+    what, slug = need.key
+    there = f"{what} '{slug}' ({need.part.name}) is not in the target workspace"
+    if need.problem:
+        text = f"{there}, and cannot be made: {need.problem} ({_prompts(need.prompts)})"
+        return Finding(level="problem", where="target", text=text)
+    return Finding(level="note", where="target", text=f"{there}: a run makes it first ({_prompts(need.prompts)})")
 
 
 def _unlisted(job: Job) -> Iterator[Finding]:
@@ -121,7 +144,7 @@ async def _read(job: Job, rows: Sequence[Row]) -> list[Finding]:
 
     async def one(row: Row) -> None:
         try:
-            prompt = await job.source.fetch(row.id, job.select.speaking)
+            prompt = await job.read(row.id, job.select.speaking)
         except (Rejected, Transient) as error:
             refused[str(error)] += 1
             return

@@ -27,9 +27,10 @@ class PortkeyParts:
         self._client = client
         self._workspace = workspace
 
-    async def read(self, what: str, part_id: str) -> Part:
-        """GET of the one."""
-        answer = await self._client.read(f"retrieve {what}", self._path(what, part_id), self._workspace)
+    async def read(self, what: str, part_id: str, version: str = "published") -> Part:
+        """GET of the one; a back end that knows no `version` gives the published one."""
+        parameters = self._workspace if version == "published" else {**self._workspace, "version": version}
+        answer = await self._client.read(f"retrieve {what}", self._path(what, part_id), parameters)
         return _part(what, answer)
 
     async def make(self, part: Part, sending: Sending) -> Outcome:
