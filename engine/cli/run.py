@@ -29,6 +29,8 @@ from engine.migrate.needs import Need
 from engine.migrate.survey import Survey
 from engine.run import RunOptions, run_migration
 
+MOST_NAMED: Final = 30
+"""Of what is made before the first prompt, so many are named in the question."""
 ADVICE: Final = {
     EXIT_USAGE: "Mend what is named above; nothing was sent.",
     EXIT_ACT: "Report it with the lines on stderr; what was recorded is safe, and the same command goes on from there.",
@@ -179,7 +181,8 @@ async def _confirmed(migration: Migration, survey: Survey, tasks: int, needs: Se
     source, target = migration.ends
     print(f"from  {source.identity}\nto    {target.identity}{' (the same workspace)' if source is target else ''}")
     if made := show.needs(needs):
-        print("\n".join(made))
+        more = [f"and {len(made) - MOST_NAMED} more, see `plan`"] if len(made) > MOST_NAMED else []
+        print("\n".join([*made[:MOST_NAMED], *more]))
     creates = sum(task.action == "create" for task in survey.tasks)
     compared = f" and {tasks - creates} compared, and updated where something changed" if tasks > creates else ""
     print(f"{min(creates, tasks)} replicas will be created{compared}; ", end="")

@@ -99,6 +99,8 @@ def refer(kind: _Kind, kept: str | None, chosen: str | None, ends: Ends) -> Refe
     if target is None:
         return Reference(kept, note=f"{kind.word} '{kept}' is kept unchecked: the target's {kind.word}s are not known")
     own = find(kind.of(ends.source), kept)
+    if own is None and f"{kind.word}s" in ends.create.intersection(ends.source.words):
+        own = Named(id=kept, slug=kept, name=kept)
     return _unlisted(kind, kept, target) if own is None else _like(kind, kept, own, target, ends)
 
 
