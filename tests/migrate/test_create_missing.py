@@ -209,7 +209,9 @@ def test_killed_at_every_call_of_the_disk_nothing_is_doubled(tmp_path: Path) -> 
         folder = tmp_path / str(at)
         folder.mkdir()
         with two(folder) as found:
-            planted(found, 3)
+            slug = found.partial("Outer", f"{{{{>{found.partial('Inner', 'text')}}}}}")
+            home = found.collection("Urgent", found.collection("Care")["id"])["id"]
+            found.prompt("p", home, f"{{{{>{slug}}}}}", found.source("POST", "/labels", {"name": "blue"})["id"])
             plan = {
                 "ledger": str(folder / "ledger.jsonl"),
                 "at": at,
@@ -217,15 +219,16 @@ def test_killed_at_every_call_of_the_disk_nothing_is_doubled(tmp_path: Path) -> 
                 "fault": "kill",
                 "diary": str(folder / "diary"),
             }
-            found.write(limits={"rate": 2000, "settle": "0.1s", "timeout": 5, "concurrency": 2})
+            found.write(limits={"rate": 2000, "settle": "0.1s", "timeout": 5, "concurrency": 1})
             alive = found.do("run", plan=plan).code == 0
             for _ in range(3):
                 if (ended := found.do("run")).code == 0:
                     break
             assert ended.code == 0, (at, ended.out)
-            assert found.names() == ONE_EACH, at
-            assert len(found.replicas()) == 3, at
-            assert {line["kind"] for line in found.parts} <= {"intent", "made"}, at
+            names = {"collections": ("Care", "Urgent"), "partials": ("Inner", "Outer"), "labels": ("blue",)}
+            assert found.names() == {what: dict.fromkeys(ones, 1) for what, ones in names.items()}, at
+            assert len(found.replicas()) == 1, at
+            assert {line["kind"] for line in found.parts} == {"intent", "made"}, at
             if at % 5 == 1:
                 assert found.do("rollback", "--yes").code == 0
                 assert found.is_as_it_was(), at
@@ -483,3 +486,57 @@ def test_no_text_of_a_partial_reaches_ledger_or_log(tmp_path: Path) -> None:
         told = [found.do("check"), found.do("plan", "--json"), found.do("run", "--log-level", "debug")]
         written = "".join(ended.out + ended.err for ended in told) + (tmp_path / "ledger.jsonl").read_text()
         assert "canary" not in written
+
+
+# ---- other ways ------------------------------------------------------------------------------------------------------
+
+
+def test_what_only_an_earlier_version_needs_is_made_too(tmp_path: Path) -> None:
+    with two(tmp_path) as found:
+        home, slug = found.collection("Home")["id"], found.partial("Base", "text")
+        prompt = found.prompt("p", home, f"{{{{>{slug}}}}}", found.source("POST", "/labels", {"name": "blue"})["id"])
+        found.registry.edit(prompt, string="no partial any more")
+        found.write(select={"version": "all"})
+        assert found.do("run").summary["counts"]["created"] == 1
+        assert found.names() == {"collections": {"Home": 1}, "partials": {"Base": 1}, "labels": {"blue": 1}}
+        assert {line["kind"] for line in found.parts} == {"intent", "made"}
+        assert found.do("rollback", "--yes").code == 0
+        assert found.is_as_it_was()
+
+
+def test_the_key_of_an_organisation_names_both_workspaces(tmp_path: Path) -> None:
+    with two(tmp_path) as found:
+        planted(found, 6)
+        admin = found.registry.ask(lambda sandbox: sandbox.admin_key)
+        end = {"kind": "portkey", "base_url": found.registry.base_url, "api_key": "${ADMIN}"}
+        found.write(source={**end, "workspace": "main"}, target={**end, "workspace": "second"})
+        env = {"ADMIN": admin}
+        assert promptferry("run", "m.yaml", cwd=tmp_path, env=env).summary["counts"]["created"] == 6
+        assert found.names() == ONE_EACH
+        assert promptferry("rollback", "m.yaml", "--yes", cwd=tmp_path, env=env).code == 0
+        assert found.is_as_it_was()
+
+
+def test_collections_of_files_are_made_by_their_names(tmp_path: Path) -> None:
+    with two(tmp_path) as found:
+        (tmp_path / "prompts").mkdir()
+        text = "---\nname: greeting\nmodel: gpt-4o\ncollection: Letters\nprovider: openai-prod\n---\nHi {{>tone}}\n"
+        (tmp_path / "prompts" / "greeting.md").write_text(text.replace(" {{>tone}}", ""))
+        (tmp_path / "prompts" / "other.md").write_text(text.replace("greeting", "other"))
+        found.write(source={"kind": "files", "path": "prompts"}, rewrite={"name": "{name}", "provider": "openai-prod"})
+        summary = found.do("run").summary
+        assert (summary["counts"]["created"], summary["counts"]["failed"]) == (1, 1), found.do("status", "--failed").out
+        assert found.names() == {"collections": {"Letters": 1}, "partials": {}, "labels": {}}
+
+
+def test_partials_of_one_name_stay_two(tmp_path: Path) -> None:
+    with two(tmp_path) as found:
+        home = found.collection("Home")["id"]
+        first, second = found.partial("Tone", "be kind"), found.partial("Tone", "be brief")
+        found.prompt("p", home, f"{{{{>{first}}}}} {{{{>{second}}}}}")
+        found.registry.ask(
+            lambda sandbox: sandbox.faults.plan("reset_after", method="POST", path_end="/prompts/partials", times=2)
+        )
+        assert found.do("run").code == 0
+        assert found.names()["partials"] == {"Tone": 2}
+        assert found.do("verify", "--render").code == 0
