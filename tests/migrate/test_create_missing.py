@@ -229,6 +229,7 @@ def test_killed_at_every_call_of_the_disk_nothing_is_doubled(tmp_path: Path) -> 
             assert found.names() == {what: dict.fromkeys(ones, 1) for what, ones in names.items()}, at
             assert len(found.replicas()) == 1, at
             assert {line["kind"] for line in found.parts} == {"intent", "made"}, at
+            assert len([line for line in found.parts if line["kind"] == "made"]) == 5, at
             if at % 5 == 1:
                 assert found.do("rollback", "--yes").code == 0
                 assert found.is_as_it_was(), at
