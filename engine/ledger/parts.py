@@ -24,8 +24,8 @@ class PartRecord:
     name: str = ""
     parent: str | None = None
     """Of a collection: the id of the one at the target that it lies in."""
-    key: str = ""
-    """Of its mark, where it carries one."""
+    mark: str = ""
+    """The key in its mark, where it carries one."""
     digest: str | None = None
     """Of what was to be made."""
     version: str | None = None
@@ -71,7 +71,7 @@ def _intended(line: Mapping[str, Json]) -> PartRecord:
         run=line["run"],
         name=line.get("name") or "",
         parent=line.get("parent"),
-        key=line.get("key") or "",
+        mark=line.get("key") or "",
         digest=line.get("replica_digest"),
         version=version_ref(line.get("source_version")),
         attempt=line.get("attempt") or 0,

@@ -313,7 +313,7 @@ def part_made(wanted: Part, source: Part, key: str, made: Created) -> Entry:
 def part_found(key: PartKey, record: PartRecord, found: Named) -> Entry:
     """It was in doubt, and is there."""
     told: dict[str, Json] = {"target_id": found.id, "target_slug": found.slug, "how": "lookup"}
-    what_it_is = {"name": record.name, "parent": record.parent, "key": record.key, "replica_digest": record.digest}
+    what_it_is = {"name": record.name, "parent": record.parent, "key": record.mark, "replica_digest": record.digest}
     return Entry("made", {**part_origin(key), **told, **what_it_is, "source_version": stored_version(record.version)})
 
 

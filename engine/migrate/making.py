@@ -215,7 +215,7 @@ class _Making:
                 continue
             except Transient as error:
                 raise down(f"the partial {one.id}, which may be ours, could not be read", error) from error
-            if (mark := read_mark({}, part.description)) is not None and mark.key == record.key:
+            if (mark := read_mark({}, part.description)) is not None and mark.key == record.mark:
                 return one
         return None
 
