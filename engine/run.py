@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from engine.after_run import verify_migration
 from engine.config import Migration
-from engine.connect import Workspaces, open_ends, open_job
 from engine.content.filter import Chosen
 from engine.content.selection import glob_readings
 from engine.errors import EXIT_DIFFERENT, Stop
@@ -41,6 +40,7 @@ from engine.migrate.survey import EVERYTHING, Survey, survey
 from engine.migrate.task import Task
 from engine.model import Entry, Finding
 from engine.session import VerbOptions, check_identity, new_run_id, opened
+from engine.session.connect import Shared, Workspaces, open_ends, open_job
 from engine.taskgroup import both, task_group
 from engine.verbs import check
 from engine.verbs.check import examine_ends, named_in_file, stop_on_problems, unknown_ids
@@ -83,6 +83,8 @@ class RunOptions:
     chosen: Chosen = field(default_factory=Chosen)
     plan: PlanFile | None = None
     """Do exactly this."""
+    approvals: tuple[str, ...] = ()
+    """Who approved that plan, for the ledger."""
     limit: int | None = None
     retry_failed: bool = False
     canary: int = 0
@@ -98,6 +100,10 @@ class RunOptions:
     """Shows progress until it is cancelled."""
     signals: bool = False
     """Take SIGINT and SIGTERM as requests to end, and ignore them from its end on."""
+    live: Live | None = None
+    """Where whoever started it looks while it goes on."""
+    shared: Shared | None = None
+    """What it has in common with the other migrations of a fleet."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -126,8 +132,9 @@ async def run_migration(migration: Migration, options: RunOptions | None = None)
     Raises ConfigError when the ledger's path cannot be used at all; everything else that is raised is a bug.
     """
     options = options or RunOptions()
-    run = _Run(migration=migration, options=options, id=new_run_id(), live=Live(migration.name))
+    run = _Run(migration=migration, options=options, id=new_run_id(), live=options.live or Live(migration.name))
     how: dict[str, Any] = {"rate": options.rate, "signals": options.signals, "seconds": options.max_duration}
+    how["shared"] = options.shared
     try:
         async with opened(migration, run.halt, run=run.id, **how) as (sink, ends):
             await _run(run, sink, ends)
@@ -139,7 +146,8 @@ async def run_migration(migration: Migration, options: RunOptions | None = None)
 
 async def _verified(run: _Run, summary: Summary) -> Summary:
     """The same with what `verify` found behind the run."""
-    options = VerbOptions(chosen=run.options.chosen, rate=run.options.rate, signals=run.options.signals)
+    given = run.options
+    options = VerbOptions(chosen=given.chosen, rate=given.rate, signals=given.signals, shared=given.shared)
     try:
         found = await verify_migration(run.migration, options)
     except Stop as stop:
@@ -249,6 +257,7 @@ def _run_entry(run: _Run) -> Entry:
             "actor": _actor(),
             "host": socket.gethostname(),
             "reason": run.options.reason,
+            "approvals": list(run.options.approvals) or None,
         },
     )
 
@@ -335,10 +344,21 @@ def _outcome_of(migration: Migration) -> str:
 # ---- verbs that write nothing ----------------------------------------------------------------------------------------
 
 
-async def plan_migration(migration: Migration, *, chosen: Chosen, rate: float | None = None) -> Plan:
+async def preview_migration(migration: Migration, options: RunOptions) -> int:
+    """How many prompts `run` would create or update, as it asks before its first write. Raises Stop and ConfigError."""
+    state = _recorded(migration)
+    run = _Run(migration=migration, options=options, id="", live=Live(migration.name), state=state)
+    async with open_ends(migration, rate=options.rate, throttle=state.throttle, shared=options.shared) as ends:
+        _, tasks = await _survey(run, ends)
+    return len(tasks)
+
+
+async def plan_migration(
+    migration: Migration, *, chosen: Chosen, rate: float | None = None, shared: Shared | None = None
+) -> Plan:
     """What `run` would do now. Raises Stop."""
     state = _recorded(migration)
-    async with open_ends(migration, rate=rate, throttle=state.throttle) as ends:
+    async with open_ends(migration, rate=rate, throttle=state.throttle, shared=shared) as ends:
         job = await with_made(await open_job(migration, ends, also={"labels"}), state)
         stop_on_problems(list(named_in_file(job)))
         found = await survey(job, state, now=time.time(), narrowed=chosen.parts)

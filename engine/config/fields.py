@@ -21,18 +21,35 @@ from engine.content.textfile import NotText, read_text
 from engine.lossless_json.numbers import Number
 from engine.model import Json
 
+_FILE_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _COMMENT: Final = re.compile(r"(?:^|\s)#.*", re.DOTALL)
 _TIME: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smh]?)")
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
 _LONGEST: Final = 1e9
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
-_PLACEHOLDERS: Final = ("name", "id", "slug", "model", "collection")
+PLACEHOLDERS: Final = ("name", "id", "slug", "model", "collection")
+"""What a name of a replica may be made of."""
 _FILTERS: Final = ("slug",)
 _MAKEABLE: Final = ("collections", "partials", "labels")
 _NEVER_MADE: Final = ("providers", "integrations")
 
 
-# ---- times and paths -------------------------------------------------------------------------------------------------
+# ---- names, times and paths ------------------------------------------------------------------------------------------
+
+
+def is_file_name(name: Json) -> bool:
+    """Whether a migration or a fleet may be called so."""
+    return isinstance(name, str) and _FILE_NAME.fullmatch(name) is not None
+
+
+def _usable_as_file_name(name: str) -> str:
+    if not is_file_name(name):
+        raise ValueError("must be 1 to 100 letters, digits, dots, dashes and underscores")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_usable_as_file_name)]
+"""The name of a migration or a fleet, which its ledgers are called by."""
 
 
 def rounded(value: Json) -> Json:
@@ -128,12 +145,12 @@ def _name_template(text: str) -> str:
     found = _PLACEHOLDER.findall(plain(text))
     for one in found:
         name, bar, how = one.partition("|")
-        if name not in _PLACEHOLDERS:
-            raise ValueError(f"{{{name}}} cannot be filled in; known are {{{'} {'.join(_PLACEHOLDERS)}}}")
+        if name not in PLACEHOLDERS:
+            raise ValueError(f"{{{name}}} cannot be filled in; known are {{{'} {'.join(PLACEHOLDERS)}}}")
         if bar and how not in _FILTERS:
             raise ValueError(f"{{{one}}} has a filter that is not known; there is {{{name}|{'} {'.join(_FILTERS)}}}")
     if set(_PLACEHOLDER.sub("", text)) & {"{", "}"}:
-        raise ValueError(f"a lone brace cannot be filled in; known are {{{'} {'.join(_PLACEHOLDERS)}}}")
+        raise ValueError(f"a lone brace cannot be filled in; known are {{{'} {'.join(PLACEHOLDERS)}}}")
     return text
 
 

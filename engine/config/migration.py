@@ -6,7 +6,6 @@ The attributes of `Migration` and its parts are named as the keys of the file.
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, Union
@@ -28,6 +27,7 @@ from pydantic import (
 from engine.config.fields import (
     CasesFile,
     Choices,
+    FileName,
     IdsFile,
     LedgerPath,
     LossName,
@@ -48,7 +48,6 @@ _REPLICA_NAME: Final = (
     "not take in a name becomes -"
 )
 _BRACKETS: Final = "[ab] is one of these characters, or itself as it is written; [[] is a bracket alone."
-_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _DECIDES_CONTENT: Final = {"rewrite", "allow_loss", "carry"}
 _DECIDES_RESULT: Final = {
     "select",
@@ -274,7 +273,9 @@ class VerifySettings(Part):
 class Migration(Part):
     """A migration: what is copied, from where to where, and what is changed on the way."""
 
-    name: str = Field(description="Identifies the migration and its ledger: letters, digits, dot, dash, underscore.")
+    name: FileName = Field(
+        description="Identifies the migration and its ledger: letters, digits, dot, dash, underscore."
+    )
     mode: Literal["replicate", "update"] = Field(
         default="replicate", description="replicate: copies; update: new versions."
     )
@@ -379,13 +380,6 @@ class Migration(Part):
         if without := [end.kind for end in ends if end.gateway is None and (verify.render or verify.completions)]:
             raise ValueError(f"render and completions need a gateway, and kind {without[0]} has none")
         return verify
-
-    @field_validator("name")
-    @classmethod
-    def _usable_as_file_name(cls, name: str) -> str:
-        if not _NAME.fullmatch(name):
-            raise ValueError("must be 1 to 100 letters, digits, dots, dashes and underscores")
-        return name
 
     @property
     def ends(self) -> tuple[Endpoint, Endpoint]:

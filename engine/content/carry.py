@@ -13,7 +13,7 @@ number in it changes its form. Its keys:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from hashlib import sha256
@@ -179,7 +179,7 @@ def unpack(prompt: Prompt, dialect: Dialect, *, messages: bool = True) -> Unpack
             changes[own] = tuple(value) if own in _LISTS else value
     back = [user_name(name) for name in changes if name not in ("metadata", "extra")]
     back += [*(f"metadata.{key}" for key in cargo.get("metadata", {})), *cargo.get("extra", {})]
-    notes += _told(back, whole, bare)
+    notes += restored([*back, *(["messages"] if whole is not bare else [])])
     return Unpacked(
         prompt=altered(whole, **changes),
         rest=rest,
@@ -199,10 +199,9 @@ def _asked_for(defaults: Mapping[str, Json], prompt: Prompt, dialect: Dialect) -
     return {name: value for name, value in defaults.items() if name in shown}
 
 
-def _told(names: Sequence[str], whole: Prompt, bare: Prompt) -> Iterator[str]:
-    told = [*names, *(["messages"] if whole is not bare else [])]
-    if told:
-        yield f"{CARRY_KEY} brings back {', '.join(told)}"
+def restored(names: Collection[str]) -> tuple[str, ...]:
+    """The note on what has its place again."""
+    return (f"{CARRY_KEY} brings back {', '.join(names)}",) if names else ()
 
 
 def _superseded(name: str) -> str:

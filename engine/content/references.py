@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Final
 
-from engine.content.selection import find
+from engine.content.selection import find, meant
+from engine.content.templates import MUSTACHE
 from engine.model import Catalog, Named, PartKey, Rule
 from engine.model.dialect import Dialect, NameRule
 
 _FIRST: Final = "1"
 """The version that a partial has when it was made."""
-PARTIAL_TAG: Final = re.compile(r"(\{\{\s*>\s*)([^\s{}>@]+)((?:\s*@[^\s{}]*)?\s*\}\})")  # not {{>>Private}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +105,7 @@ def refer(kind: _Kind, kept: str | None, chosen: str | None, ends: Ends) -> Refe
 
 
 def _named_in_file(kind: _Kind, kept: str | None, chosen: str, target: Sequence[Named]) -> Reference:
-    one = find(target, chosen)
-    found = [one] if one else [named for named in target if named.name == chosen]
-    if len(found) == 1:
+    if len(found := meant(target, chosen)) == 1:
         return Reference(kind.held(found[0]))
     return Reference(kept, missing=_absent(kind, chosen, found, f"mend {kind.key}"))
 
@@ -173,17 +171,24 @@ class Mapped:
     lacks: tuple[PartKey, ...] = ()
 
 
-def map_partials(text: str, applied: Sequence[Rule], ends: Ends) -> Mapped:
-    """The partials that a text names, as these rules and both workspaces have them."""
-    if ">" not in text:  # no tag of a partial, which is sooner told so
+def partial_tag(dialect: Dialect | None) -> re.Pattern[str] | None:
+    """How this dialect names a partial of its workspace; where nobody knows the dialect, as mustache does. None: it
+    names none.
+    """
+    return (MUSTACHE if dialect is None else dialect.grammar).partials
+
+
+def map_partials(text: str, tag_of: re.Pattern[str] | None, applied: Sequence[Rule], ends: Ends) -> Mapped:
+    """The partials that a text names, as these rules and both workspaces have them. `tag_of`: see `partial_tag`."""
+    if tag_of is None or ">" not in text:  # no tag of a partial, which is sooner told so by its sign
         return Mapped(text)
     mapped = {old: new for rule in applied for old, new in rule.partials}
-    tags = list(PARTIAL_TAG.finditer(text))
+    tags = list(tag_of.finditer(text))
     references = {slug: _partial(slug, mapped.get(slug), ends) for slug in dict.fromkeys(tag[2] for tag in tags)}
     pins = [_pin(tag[2], tag[3], references[tag[2]], ends) for tag in tags]
     renewed = (f"{tag[1]}{references[tag[2]].value}{pin.suffix}" for tag, pin in zip(tags, pins, strict=True))
     return Mapped(
-        PARTIAL_TAG.sub(lambda _: next(renewed), text),
+        tag_of.sub(lambda _: next(renewed), text),
         missing=(
             *(one.missing for one in references.values() if one.missing),
             *(pin.missing for pin in pins if pin.missing),
@@ -193,9 +198,9 @@ def map_partials(text: str, applied: Sequence[Rule], ends: Ends) -> Mapped:
     )
 
 
-def named_partials(text: str) -> set[str]:
+def named_partials(text: str, tag_of: re.Pattern[str] | None) -> set[str]:
     """The slugs of the partials that it names."""
-    return {tag[2] for tag in PARTIAL_TAG.finditer(text)}
+    return {tag[2] for tag in tag_of.finditer(text)} if tag_of is not None else set()
 
 
 @dataclass(frozen=True, slots=True)

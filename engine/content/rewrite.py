@@ -12,9 +12,9 @@ from itertools import count
 from typing import Final
 
 from engine.content.carry import CARRY_KEY, Cargo, Unpacked, pack, unpack
-from engine.content.digest import changed, changed_inside, filled, short_digest, user_name, without_nulls
+from engine.content.digest import CONTENT, changed, changed_inside, filled, short_digest, user_name, without_nulls
 from engine.content.parameters import change_parameters, copied
-from engine.content.references import COLLECTION, PARTIAL_TAG, PROVIDER, Ends, Reference, map_partials, refer
+from engine.content.references import COLLECTION, PROVIDER, Ends, Reference, map_partials, partial_tag, refer
 from engine.content.selection import find, takes
 from engine.content.translate import brought_back, left_by, translate
 from engine.content.way import Left
@@ -99,10 +99,10 @@ def _rewritten(
     carry: Collection[str],
 ) -> Rewritten:
     dialect, prompt = ends.dialect, unpacked.prompt
-    applied = [rule for rule in rules if _fits(rule.when, prompt, ends) and _has(rule.when, prompt)]
+    applied = [rule for rule in rules if _fits(rule.when, prompt, ends) and _has(rule.when, prompt, ends)]
     name, collection = _placed(prompt, applied, ends)
     provider = _provider(prompt.provider, applied, ends)
-    mapped = map_partials(prompt.text, applied, ends)
+    mapped = map_partials(prompt.text, partial_tag(ends.dialects.get(prompt.dialect)), applied, ends)
     parameters, notes = _parameters(prompt, applied)
     after = altered(
         prompt,
@@ -136,7 +136,7 @@ def _rewritten(
         done = _fitted(done, dialect, dialect.fit, left)
     if ends.names is not None and (why := ends.names.refuses(name)) is not None:
         done = replace(done, refused=(why, *done.refused))
-    lost = [name for name in filled(done.prompt) if name not in fields]
+    lost = filled(done.prompt, [name for name in CONTENT if name not in fields])
     losses = _losses(done, lost, fields)
     if not losses and not (carry and left):
         return done
@@ -272,15 +272,20 @@ def _carrying(
 
 def _fits(when: When, prompt: Prompt | Row, ends: Ends, untold: Collection[str] = ()) -> bool:
     """Whether all parts of `when` but `has` hold, or may hold: nobody knows what is `untold`."""
-    return when is ALWAYS or (
+    return when == ALWAYS or (
         ("model" in untold or takes(when.model, prompt.model))
         and takes(when.name, prompt.name)
         and ("collection" in untold or any(takes(when.collection, text) for text in _collection_texts(prompt, ends)))
     )
 
 
-def _has(when: When, prompt: Prompt) -> bool:
-    return all(PARTIAL_TAG.search(prompt.text) if name == "partials" else getattr(prompt, name) for name in when.has)
+def _has(when: When, prompt: Prompt, ends: Ends) -> bool:
+    return all(_has_partials(prompt, ends) if name == "partials" else getattr(prompt, name) for name in when.has)
+
+
+def _has_partials(prompt: Prompt, ends: Ends) -> bool:
+    tag = partial_tag(ends.dialects.get(prompt.dialect))
+    return tag is not None and tag.search(prompt.text) is not None
 
 
 def _collection_texts(prompt: Prompt | Row, ends: Ends) -> tuple[str | None, ...]:
@@ -291,10 +296,13 @@ def _collection_texts(prompt: Prompt | Row, ends: Ends) -> tuple[str | None, ...
 
 def _chosen(choices: Iterable[Choice], *texts: str | None) -> str | None:
     """The value of the last choice in which a glob takes one of the texts, and in it of the first such glob."""
-    picked = (
-        next((value for glob, value in choice if any(takes(glob, text) for text in texts)), None) for choice in choices
-    )
-    return _last(picked)
+    chosen = None
+    for choice in choices:
+        for glob, value in choice:
+            if any(takes(glob, text) for text in texts):
+                chosen = value or chosen
+                break
+    return chosen
 
 
 def _last(values: Iterable[str | None]) -> str | None:
@@ -305,17 +313,14 @@ def _last(values: Iterable[str | None]) -> str | None:
 
 
 def _filled(template: str, prompt: Prompt | Row, ends: Ends) -> str:
-    home = find(ends.source.collections, prompt.collection)
-    values = {
-        "name": prompt.name,
-        "id": prompt.id,
-        "slug": prompt.slug,
-        "model": prompt.model,
-        "collection": home.slug if home else prompt.collection,
-    }
+    def value(placeholder: re.Match[str]) -> str:
+        text = getattr(prompt, placeholder[1]) or ""
+        if placeholder[1] == "collection" and (home := find(ends.source.collections, prompt.collection)):
+            text = home.slug
+        return (ends.names or _ANY_NAME).slug(text) if placeholder[2] else text
+
     # one pass, so that braces in a value are never read as a placeholder
-    slug = (ends.names or _ANY_NAME).slug
-    return _PLACEHOLDER.sub(lambda one: slug(values[one[1]] or "") if one[2] else values[one[1]] or "", template)
+    return _PLACEHOLDER.sub(value, template)
 
 
 def _integrations(prompt: Prompt, applied: Sequence[Rule]) -> tuple[str, ...]:

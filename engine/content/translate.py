@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from engine.content.carry import Cargo, superseded
+from engine.content.carry import Cargo, restored, superseded
 from engine.content.chats import carried, messages_of, respelled
 from engine.content.digest import CONTENT, user_name
 from engine.content.templates import variables_of
@@ -46,7 +46,7 @@ def translate(prompt: Prompt, source: Dialect, target: Dialect, *, messages: str
     `transcript` every message as `role: text`; anything else refuses. Functions, tools, raw, integrations and extra
     stay on the prompt.
     """
-    if source.name == target.name:
+    if target.takes(source.name):
         return Translated(prompt=respelled(prompt, target))
     way = Way(source=source, target=target)
     there = carried(prompt, way, messages)
@@ -180,12 +180,11 @@ def brought_back(prompt: Prompt, cargo: Cargo, dialect: Dialect) -> Translated:
         else:
             left += [Left(f"parameters.{name}", ("own", word, name), value) for name, value in own_ones.items()]
     there = {name: value for name, value in prompt.parameters.items() if value is not None}
-    new = [name for name in found if name not in there]
-    told = [f"promptferry.carry brings back {', '.join(f'parameters.{name}' for name in new)}"] if new else []
+    new = [f"parameters.{name}" for name in found if name not in there]
     return Translated(
         prompt=replace(prompt, parameters={**found, **there}),
         losses=tuple(one.name for one in left),
-        notes=(*told, *superseded(name for name in found if name in there and found[name] != there[name])),
+        notes=(*restored(new), *superseded(name for name in found if name in there and found[name] != there[name])),
         left=tuple(left),
     )
 

@@ -28,9 +28,14 @@ async def rows_of(end: Source) -> tuple[list[Row], int]:
         raise down("the prompts could not be listed", error) from error
     except Rejected as error:
         reason = "forbidden" if error.status == 403 else "check_failed"
-        advice = "Give the key the right to list prompts, or mend base_url and workspace in the migration file."
-        raise Stop(reason, f"the prompts could not be listed: {error}", next=advice) from error
+        raise Stop(reason, f"the prompts could not be listed: {error}", next=_advice(error)) from error
     return rows, total
+
+
+def _advice(error: Rejected) -> str:
+    if error.status == 404:
+        return "Mend base_url in the migration file: there is no list of prompts at that address."
+    return "Give the key the right to list prompts, or mend base_url and workspace in the migration file."
 
 
 async def listings(source: Source, target: Source, *, same: bool) -> Listed:

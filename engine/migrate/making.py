@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from engine.content.digest import key_of, marked, read_mark
-from engine.content.references import Counterpart, counterpart, map_partials
+from engine.content.references import Counterpart, counterpart
 from engine.content.selection import find
 from engine.errors import Rejected, Transient
 from engine.ledger.parts import PartRecord
@@ -20,7 +20,7 @@ from engine.migrate import entries
 from engine.migrate.context import Context
 from engine.migrate.job import Job
 from engine.migrate.listing import catalog_of, down
-from engine.migrate.needs import Need, counted, listed, unconditional
+from engine.migrate.needs import Need, counted, listed, mapped
 from engine.migrate.reconcile import look_up_at
 from engine.migrate.send import intended
 from engine.model import Catalog, Created, Entry, Failed, Named, Outcome, Part, PartKey, Parts, Sending, Unknown
@@ -140,7 +140,7 @@ class _Making:
         """As it is to be at the target."""
         ends = self.job.ends
         if part.what == "partial":
-            text = map_partials(part.text, unconditional(self.job), ends).text
+            text = mapped(self.job, part.text, ends).text
             return replace(part, text=text, description=marked(part.description, mark))
         if part.parent is None:
             return part

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final
 
-from engine.content.references import Counterpart, Ends, counterpart, map_partials
+from engine.content.references import Counterpart, Ends, Mapped, counterpart, map_partials, partial_tag
 from engine.content.selection import find
 from engine.errors import Gone, Rejected, Stop, Transient
 from engine.ledger.state import State
 from engine.migrate.job import Job
 from engine.migrate.listing import down
-from engine.model import Catalog, Named, Part, PartKey, Prompt, Row, Rule, When
+from engine.model import Catalog, Named, Part, PartKey, Prompt, Row, When
 from engine.taskgroup import for_each
 
 KINDS: Final = ("collection", "partial", "label")
@@ -129,7 +129,7 @@ class _Search:
 
     def _needed_first(self, key: PartKey, part: Part) -> tuple[PartKey, ...]:
         if key[0] == "partial":
-            return map_partials(part.text, unconditional(self.job), self.job.ends).lacks
+            return mapped(self.job, part.text, self.job.ends).lacks
         parent = find(self.job.ends.source.collections, part.parent)
         if parent is None or counterpart("collection", parent, self.job.ends) != (None, ""):
             return ()
@@ -164,14 +164,15 @@ class _Search:
         if failed := next((first for first in self.after[key] if first in self.problems), None):
             return f"it needs the {failed[0]} '{failed[1]}', which cannot be made"
         if key[0] == "partial":
-            return "; ".join(map_partials(part.text, unconditional(self.job), ends).missing)
+            return "; ".join(mapped(self.job, part.text, ends).missing)
         parent = find(ends.source.collections, part.parent)
         return counterpart("collection", parent, ends)[1] if parent is not None else ""
 
 
-def unconditional(job: Job) -> list[Rule]:
-    """The rules that hold for what is no prompt."""
-    return [rule for rule in job.rules if rule.when == When()]
+def mapped(job: Job, text: str, ends: Ends) -> Mapped:
+    """The text of a partial of the source, by the rules that hold for what is no prompt."""
+    rules = [rule for rule in job.rules if rule.when == When()]
+    return map_partials(text, partial_tag(job.source.can.dialect), rules, ends)
 
 
 def listed(catalog: Catalog, what: str) -> Sequence[Named] | None:

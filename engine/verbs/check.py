@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from engine.content.selection import find, glob_readings, needs_definition, selects, unknown_collections
+from engine.content.selection import find, glob_readings, meant, needs_definition, selects, unknown_collections
 from engine.errors import Rejected, Stop, Transient
 from engine.migrate.job import Job
 from engine.migrate.listing import label_notes, listings, told_by_definitions, with_definitions, with_labelled
@@ -186,5 +186,8 @@ def _unknown(key: str, kind: str, values: Sequence[str], known: Sequence[Named] 
         if known is None:
             text = f"nobody can tell whether {kind} {value!r} is there: this key may not list {kind}s"
             yield Finding(level="note", where=key, text=text)
-        elif find(known, value) is None:
+        elif not (found := meant(known, value)):
             yield Finding(level="problem", where=key, text=f"there is no {kind} {value!r} at the target")
+        elif len(found) > 1:
+            text = f"{len(found)} {kind}s at the target are called {value!r}: give the slug of one"
+            yield Finding(level="problem", where=key, text=text)

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from engine.content.digest import part_digest
-from engine.content.references import named_partials
+from engine.content.references import named_partials, partial_tag
 from engine.errors import Gone, Rejected, Transient
 from engine.ledger.parts import PartRecord
 from engine.ledger.state import State
@@ -115,7 +115,7 @@ class _Unmaking:
             self.unread = f"the partial {one.name} could not be read: {error}"
 
     def _names(self, text: str, user_id: str, name: str) -> None:
-        for slug in named_partials(text):
+        for slug in named_partials(text, partial_tag(self.job.target.can.dialect)):
             self.partials.setdefault(slug, {})[user_id] = name
 
     async def _read_labels(self, row: Row) -> None:

@@ -32,7 +32,8 @@ ENVIRON = {
     "LANGFUSE_SECRET_KEY": CANARY + "-langfuse",
 }
 HEAD = "name: m\nsource: {base_url: sandbox}\n"
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+FLEET = Path(__file__).parents[2] / "configs" / "fleet.yaml"
+CONFIGS = sorted({*FLEET.parent.glob("*.yaml")} - {FLEET})
 INTERFACE = Path(__file__).parents[3] / "shared" / "INTERFACE.md"
 
 Load = Callable[..., Migration]
@@ -760,6 +761,13 @@ def test_there_are_ready_files_and_the_sandbox_needs_no_environment() -> None:
         "conductor-to-files",
         "conductor-to-portkey",
         "files-to-portkey",
+        "langfuse-to-files",
+        "langfuse-to-portkey",
+        "langsmith-to-langfuse",
+        "mlflow-to-files",
+        "mlflow-to-portkey",
+        "phoenix-to-files",
+        "phoenix-to-mlflow",
         "portkey-collections-rules",
         "portkey-in-place",
         "portkey-new-model",
