@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from engine.verbs.cases import Case, read_cases, skeleton
 from engine.verbs.completions import CALLS_EACH
 from engine.verbs.publish import CutOver, publish, staged
 from engine.verbs.rollback import Rollback, Undo, rollback, undoing
-from engine.verbs.unmake import made_parts, unmake
+from engine.verbs.unmake import Unmade, left, made_parts, unmake
 from engine.verbs.verify import Checks, Verification, verify
 
 
@@ -104,12 +104,15 @@ async def publish_migration(migration: Migration, options: VerbOptions, *, verif
 
 
 async def rollback_migration(
-    migration: Migration, options: VerbOptions, *, run: str | None = None, dry_run: bool = False
+    migration: Migration, options: VerbOptions, *, run: str | None = None, dry_run: bool = False, alone: bool = True
 ) -> Rollback:
-    """Takes back what was done, or what one run did (`last`: the newest). Raises Stop and ConfigError."""
+    """Takes back what was done, or what one run did (`last`: the newest). Raises Stop and ConfigError.
+
+    `alone`: nobody else is rolled back with it; else what was made for the prompts is left to `unmake_migration`.
+    """
     async with resumed(migration, options, writes=not dry_run) as (job, context, _):
         which = _run_named(migration.ledger, run)
-        left = (
+        doubtful = (
             len(_doubtful(context))
             if dry_run
             else await context.halt.guard(_settle_doubts(job, context, options.chosen))
@@ -119,10 +122,21 @@ async def rollback_migration(
         if (undos or parts) and not dry_run:
             await _ask(options, undo_sentence(undos, parts, history=job.target.can.history))
         done = await rollback(job, context, undos, dry_run=dry_run)
-        gone = {one.target_id for one in done.prompts if one.result in ("deleted", "gone")}
-        if not options.chosen.everything and context.state.targets - gone:
+        if not options.chosen.everything and context.state.targets - done.gone:
             parts = []  # the replicas that stay need them
-        return replace(done, in_doubt=left, made=await unmake(job, context, parts, gone, dry_run=dry_run))
+        if not alone:
+            return replace(done, in_doubt=doubtful, made=left(context.state, parts))
+        return replace(done, in_doubt=doubtful, made=await unmake(job, context, parts, done.gone, dry_run=dry_run))
+
+
+async def unmake_migration(
+    migration: Migration, options: VerbOptions, gone: Collection[str], *, dry_run: bool = False
+) -> list[Unmade]:
+    """Takes back what was made for the prompts. `gone`: see `unmake`. Raises Stop and ConfigError."""
+    async with resumed(migration, options, writes=not dry_run) as (job, context, _):
+        state = context.state
+        parts = [key for key in made_parts(state, None) if state.parts[key].target_id not in gone]
+        return await unmake(job, context, parts, gone, dry_run=dry_run)
 
 
 def undo_sentence(undos: Sequence[Undo], parts: Sequence[PartKey] = (), *, history: bool) -> str:
@@ -135,8 +149,13 @@ def undo_sentence(undos: Sequence[Undo], parts: Sequence[PartKey] = (), *, histo
         back = "get back the version that was published before" if history else "stay: they have no earlier version"
         sentences.append(f"{restores} prompts {back}.")
     if parts:
-        sentences.append(f"{counted_parts(parts)} that were made for them are deleted where nothing else uses them.")
+        sentences.append(parts_sentence(parts))
     return " ".join(sentences)
+
+
+def parts_sentence(parts: Sequence[PartKey]) -> str:
+    """What a rollback will do with what was made for prompts."""
+    return f"{counted_parts(parts)} that were made for them are deleted where nothing else uses them."
 
 
 def _run_named(ledger: Path, run: str | None) -> str | None:

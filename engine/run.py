@@ -38,7 +38,7 @@ from engine.migrate.plan_file import PlanFile
 from engine.migrate.reconcile import reconcile, settle
 from engine.migrate.survey import EVERYTHING, Survey, survey
 from engine.migrate.task import Task
-from engine.model import Entry, Finding
+from engine.model import Entry, Finding, Row
 from engine.session import VerbOptions, check_identity, new_run_id, opened
 from engine.session.connect import Shared, Workspaces, open_ends, open_job
 from engine.taskgroup import both, task_group
@@ -119,6 +119,8 @@ class _Run:
     survey: Survey | None = None
     needs: Sequence[Need] = ()
     """What is made at the target before the first prompt."""
+    writing: Sequence[Row] = ()
+    """Whatever comes to a write, or may."""
     chosen: set[str] = field(default_factory=set)
     replicas: set[str] = field(default_factory=set)
     left: set[str] = field(default_factory=set)
@@ -195,16 +197,32 @@ async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, list[Task]]:
     taken = tasks[: run.options.limit]
     run.left = {task.row.id for task in tasks[len(taken) :]}
     waiting = [task for task in found.tasks if task.action == "wait" and task.row.id in run.chosen]
-    run.needs = await _needs(run, job, [*taken, *waiting])
+    run.writing = [task.row for task in (*taken, *waiting)]
+    run.needs = await _needs(run, job)
     if run.options.plan is not None:
         job = replace(job, rehearsed=rehearsed(job.ends, run.needs))
     return job, taken
 
 
-async def _needs(run: _Run, job: Job, tasks: Sequence[Task]) -> list[Need]:
+async def _needs(run: _Run, job: Job) -> list[Need]:
     """Of a plan, only what stands in it."""
-    found, plan = await needs(job, [task.row for task in tasks]), run.options.plan
+    found, plan = await needs(job, run.writing), run.options.plan
     return [need for need in found if plan is None or need.key in plan.made]
+
+
+async def _make(run: _Run, job: Job, context: Context) -> Job:
+    """What is missing, and of a fleet what none of the others has made meanwhile. Raises Stop."""
+    shared = run.options.shared
+    if shared is None or not job.ends.create:
+        return await make(job, context, run.needs)
+    parts = shared.parts_of(run.migration)
+    async with parts.taking_turns(job, context):
+        if run.needs:
+            job = await parts.known(job, context)
+            run.needs = await context.halt.guard(_needs(run, job))
+        job = await make(job, context, run.needs)
+        parts.learn(job)
+    return job
 
 
 async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None:
@@ -229,7 +247,7 @@ async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None
         if run.options.watch is not None and context.total:
             group.start_soon(run.options.watch, run.live)
         try:
-            job = await make(job, context, run.needs)
+            job = await _make(run, job, context)
             found.notes.extend(made_notes(job, run.needs))
             await settle(job, context, [task for task in found.tasks if task.row.id in run.chosen])
             await migrate(job, context, tasks, canary=run.options.canary)
@@ -344,13 +362,15 @@ def _outcome_of(migration: Migration) -> str:
 # ---- verbs that write nothing ----------------------------------------------------------------------------------------
 
 
-async def preview_migration(migration: Migration, options: RunOptions) -> int:
-    """How many prompts `run` would create or update, as it asks before its first write. Raises Stop and ConfigError."""
+async def preview_migration(migration: Migration, options: RunOptions) -> tuple[int, Sequence[Need]]:
+    """How many prompts `run` would create or update, as it asks before its first write, and what it would make before
+    them. Raises Stop and ConfigError.
+    """
     state = _recorded(migration)
     run = _Run(migration=migration, options=options, id="", live=Live(migration.name), state=state)
     async with open_ends(migration, rate=options.rate, throttle=state.throttle, shared=options.shared) as ends:
         _, tasks = await _survey(run, ends)
-    return len(tasks)
+    return len(tasks), [need for need in run.needs if not need.problem]
 
 
 async def plan_migration(
@@ -425,7 +445,11 @@ def _known_ids(migration: Migration) -> set[str]:
     if not migration.select.ids or not Path(migration.ledger).exists():
         return set()
     return {
-        str(line[name]) for line in entries(migration.ledger) for name in ("source_id", "source_slug") if line.get(name)
+        str(line[name])
+        for line in entries(migration.ledger)
+        if "what" not in line
+        for name in ("source_id", "source_slug")
+        if line.get(name)
     }
 
 

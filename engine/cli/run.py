@@ -31,8 +31,6 @@ from engine.migrate.survey import Survey
 from engine.run import RunOptions, run_migration
 from engine.verbs.approve import required
 
-MOST_NAMED: Final = 30
-"""Of what is made before the first prompt, so many are named in the question."""
 ADVICE: Final = {
     EXIT_USAGE: "Mend what is named above; nothing was sent.",
     EXIT_ACT: "Report it with the lines on stderr; what was recorded is safe, and the same command goes on from there.",
@@ -236,8 +234,7 @@ async def _confirmed(migration: Migration, survey: Survey, tasks: int, needs: Se
     source, target = migration.ends
     print(f"from  {source.identity}\nto    {target.identity}{' (the same workspace)' if source is target else ''}")
     if made := show.needs(needs):
-        more = [f"and {len(made) - MOST_NAMED} more, see `plan`"] if len(made) > MOST_NAMED else []
-        print("\n".join([*made[:MOST_NAMED], *more]))
+        print("\n".join(show.the_first(made, "`plan`")))
     creates = sum(task.action == "create" for task in survey.tasks)
     compared = f" and {tasks - creates} compared, and updated where something changed" if tasks > creates else ""
     print(f"{min(creates, tasks)} replicas will be created{compared}; ", end="")

@@ -21,7 +21,7 @@ from engine.migrate.context import Context
 from engine.migrate.job import Job
 from engine.model import Failed, Prompt, Updated, Version, newer, no_intent, ordinal_of, stored_version, version_ref
 from engine.taskgroup import for_each
-from engine.verbs.unmake import Unmade
+from engine.verbs.unmake import TAKEN_BACK, Unmade
 
 RESULTS: Final = ("deleted", "restored", "gone", "kept", "failed", "not_started")
 _LEFT: Final = ("kept", "failed", "not_started")
@@ -64,6 +64,16 @@ class Rollback:
     """
     made: Sequence[Unmade] = ()
     """What was made for the prompts besides."""
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """Ids of the replicas that are not at the target any more, or would not be."""
+        return frozenset(one.target_id for one in self.prompts if one.result in TAKEN_BACK)
+
+    def with_made(self, made: Sequence[Unmade]) -> Rollback:
+        """With what became of these, of which it said something else before."""
+        found = {(one.what, one.source_slug): one for one in (*self.made, *made)}
+        return replace(self, made=tuple(found.values()))
 
     @property
     def whole(self) -> bool:

@@ -24,6 +24,8 @@ from engine.migrate.listing import catalog_of, rows_of
 from engine.model import Catalog, Named, PartKey, Parts, Row
 from engine.taskgroup import for_each
 
+TAKEN_BACK: Final = ("deleted", "gone")
+"""Results that leave nothing there."""
 _NAMED: Final = 3
 """So many users are named."""
 
@@ -46,18 +48,24 @@ def made_parts(state: State, run: str | None) -> list[PartKey]:
     return made[::-1]
 
 
+def left(state: State, keys: Sequence[PartKey]) -> list[Unmade]:
+    """What was not taken up."""
+    return [_said(key, state.parts[key], "not_started") for key in keys]
+
+
 async def unmake(
     job: Job, context: Context, keys: Sequence[PartKey], gone: Collection[str], *, dry_run: bool
 ) -> list[Unmade]:
     """Takes each back; every result is in the ledger when it returns. Raises Stop.
 
-    `gone`: ids of the target's prompts that are deleted already, or with `dry_run` would be.
+    `gone`: ids of what is deleted at the target already, or with `dry_run` would be, and is none of these.
     """
     if not keys or context.halt.stop is not None:
-        return [_said(key, context.state.parts[key], "not_started") for key in keys]
+        return left(context.state, keys)
     rows, _ = await context.halt.guard(rows_of(job.target))
     catalog = await context.halt.guard(catalog_of(job.target, {f"{what}s" for what, _ in keys}))
-    unmaking = _Unmaking(job, context, [row for row in rows if row.id not in gone], catalog, dry_run)
+    rows = [row for row in rows if row.id not in gone]
+    unmaking = _Unmaking(job, context, rows, catalog, dry_run, removed={*gone})
     await context.halt.guard(unmaking.read(keys))
     return [await unmaking.one(key) for key in keys]
 
@@ -70,7 +78,7 @@ class _Unmaking:
     """The prompts that stay."""
     catalog: Catalog
     dry_run: bool
-    removed: set[str] = field(default_factory=set)
+    removed: set[str]
     """Ids of what is gone by now, or would be."""
     partials: dict[str, dict[str, str]] = field(default_factory=dict)
     """Slug of a partial -> the prompts and partials that name it: id and name."""

@@ -2,150 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from engine.sandbox import Quirks, Sandbox, SandboxOptions
-from tests.e2e import Ended, Served, lines, promptferry, served
-
-ALL = ("collections", "partials", "labels")
-PROVIDERS = {"openai-prod": "bedrock-prod", "*": "openai-prod"}
+from engine.sandbox import Quirks, Sandbox
+from tests.e2e import promptferry
+from tests.pair import ALL, ONE_EACH, Two, planted, two
 
 
-@dataclass
-class Two:
-    """A workspace with what its prompts need, and another one that has nothing of it."""
-
-    registry: Served
-    folder: Path
-    there: str
-    """Key of the other one."""
-    before: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """What the other one had at first."""
-
-    def source(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        return self.registry.call(method, path, body)
-
-    def target(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        return self.registry.call(method, path, body, key=self.there)
-
-    def listed(self, what: str) -> list[dict[str, Any]]:
-        """What the target has of these, without what it had at first."""
-        path = "/prompts/partials" if what == "partials" else f"/{what}"
-        had = {one["id"] for one in self.before.get(what, ())}
-        return [one for one in self.target("GET", path)["data"] if one["id"] not in had]
-
-    def names(self) -> dict[str, Counter[str]]:
-        return {what: Counter(one["name"] for one in self.listed(what)) for what in ALL}
-
-    def is_as_it_was(self) -> bool:
-        return not any(self.listed(what) for what in ALL) and not self.replicas()
-
-    def replicas(self) -> list[dict[str, Any]]:
-        return self.registry.prompts("second")
-
-    def write(self, **parts: Any) -> None:
-        end = {"kind": "portkey", "base_url": self.registry.base_url}
-        value = {
-            "name": "m",
-            "source": {**end, "api_key": "${KEY}"},
-            "target": {**end, "api_key": "${THERE}"},
-            "create_missing": list(ALL),
-            "rewrite": {"name": "{name}", "provider": PROVIDERS},
-            "limits": {"rate": 2000, "settle": "0.5s", "timeout": 5, "concurrency": 8},
-            "ledger": "ledger.jsonl",
-            **parts,
-        }
-        (self.folder / "m.yaml").write_text(json.dumps(value))
-
-    def do(self, command: str, *flags: str | Path, **more: Any) -> Ended:
-        env = {"KEY": self.registry.api_key, "THERE": self.there}
-        return promptferry(command, "m.yaml", *flags, cwd=self.folder, env=env, **more)
-
-    @property
-    def parts(self) -> list[dict[str, Any]]:
-        """The lines of the ledger that are about no prompt."""
-        return [line for line in lines(self.folder / "ledger.jsonl") if "what" in line]
-
-    # ---- what stands at the source
-
-    def collection(self, name: str, parent: str | None = None) -> dict[str, Any]:
-        found: dict[str, Any] = self.source(
-            "POST", "/collections", {"name": name, **({"parent_collection_id": parent} if parent else {})}
-        )
-        return found
-
-    def partial(self, name: str, text: str, **more: str) -> str:
-        return str(self.source("POST", "/prompts/partials", {"name": name, "string": text, **more})["slug"])
-
-    def prompt(self, name: str, collection: str, text: str, label: str | None = None, provider: str = "") -> str:
-        body = {"name": name, "collection_id": collection, "string": text, "parameters": {}, "model": "gpt-4o"}
-        made = self.source("POST", "/prompts", {**body, "virtual_key": provider or "openai-prod"})
-        if label is not None:
-            self.source("PUT", f"/prompts/{made['id']}/versions/{made['version_id']}", {"label_id": label})
-        return str(made["id"])
-
-
-@contextmanager
-def two(folder: Path, **options: Any) -> Iterator[Two]:
-    with served(SandboxOptions(prompts=0, **options)) as registry:
-        found = Two(registry, folder, registry.ask(lambda sandbox: sandbox.key("second")))
-        found.before = {what: found.listed(what) for what in ALL}
-        found.write()
-        yield found
-
-
-def planted(found: Two, count: int) -> None:
-    """Three collections, one of them in another one; partials three deep; a label; two providers."""
-    support = found.collection("Care")
-    urgent = found.collection("Urgent", support["id"])
-    sales = found.collection("Deals")
-    base = found.partial("Base", "We are {{company}}.", version_description="agreed in March")
-    middle = found.partial("Middle", f"{{{{>{base}}}}} Be kind.")
-    top = found.partial("Top", f"{{{{> {middle} }}}} And {{{{>{base}@1}}}}, {{{{>>House rules}}}}")
-    label = found.source("POST", "/labels", {"name": "blue", "description": "the blue one", "color_code": "#0000ff"})
-    homes, texts = (support, urgent, sales), (base, middle, top)
-    for number in range(count):
-        found.prompt(
-            f"p{number}",
-            homes[number % 3]["id"],
-            f"Hi {{{{name}}}} {{{{>{texts[number % 3]}}}}}",
-            label["id"] if number % 5 == 0 else None,
-            provider=("openai-prod", "anthropic-prod")[number % 2],
-        )
-
-
-ONE_EACH = {
-    "collections": Counter({"Care": 1, "Urgent": 1, "Deals": 1}),
-    "partials": Counter({"Base": 1, "Middle": 1, "Top": 1}),
-    "labels": Counter({"blue": 1}),
-}
-
-
-@pytest.mark.timeout(300)
 def test_all_that_they_need_is_made_and_taken_back(tmp_path: Path) -> None:
     with two(tmp_path) as found:
-        planted(found, 120)
-        assert found.do("run").summary["counts"]["created"] == 120
+        planted(found, 30)
+        before = found.stored()
+        assert found.do("run").summary["counts"]["created"] == 30
         assert found.names() == ONE_EACH
-        assert found.do("run").summary["counts"]["unchanged"] == 120
-        assert found.do("verify", "--render", "--json").json["counts"]["same"] == 120
+        assert found.do("run").summary["counts"]["unchanged"] == 30
+        assert found.do("verify", "--render", "--json").json["counts"]["same"] == 30
         homes = {one["id"]: one for one in found.listed("collections")}
         inside = {one["name"]: one["parent_collection_id"] for one in homes.values()}
         assert {homes[inside["Urgent"]]["name"], inside["Care"], inside["Deals"]} == {"Care", None}
-        assert Counter(homes[one["collection_id"]]["name"] for one in found.replicas()) == dict.fromkeys(inside, 40)
+        assert Counter(homes[one["collection_id"]]["name"] for one in found.replicas()) == dict.fromkeys(inside, 10)
         (label,) = found.listed("labels")
         assert (label["description"], label["color_code"]) == ("the blue one", "#0000ff")
-        assert sum(bool(one["prompt_version_labels"]) for one in found.replicas()) == 24
+        assert sum(bool(one["prompt_version_labels"]) for one in found.replicas()) == 6
         assert found.do("rollback", "--yes").code == 0
-        assert found.is_as_it_was()
+        assert found.stored() == before
 
 
 def test_an_answer_that_is_lost_doubles_nothing(tmp_path: Path) -> None:
@@ -200,42 +82,6 @@ def _all_partials(found: Two) -> list[dict[str, Any]]:
     return found.listed("partials")
 
 
-@pytest.mark.timeout(600)
-def test_killed_at_every_call_of_the_disk_nothing_is_doubled(tmp_path: Path) -> None:
-    """Before an intent, between it and its create, between that and its outcome: all of them."""
-    at, alive = 0, False
-    while not alive:
-        at += 1
-        folder = tmp_path / str(at)
-        folder.mkdir()
-        with two(folder) as found:
-            slug = found.partial("Outer", f"{{{{>{found.partial('Inner', 'text')}}}}}")
-            home = found.collection("Urgent", found.collection("Care")["id"])["id"]
-            found.prompt("p", home, f"{{{{>{slug}}}}}", found.source("POST", "/labels", {"name": "blue"})["id"])
-            plan = {
-                "ledger": str(folder / "ledger.jsonl"),
-                "at": at,
-                "calls": ["write", "fdatasync"],
-                "fault": "kill",
-                "diary": str(folder / "diary"),
-            }
-            found.write(limits={"rate": 2000, "settle": "0.1s", "timeout": 5, "concurrency": 1})
-            alive = found.do("run", plan=plan).code == 0
-            for _ in range(3):
-                if (ended := found.do("run")).code == 0:
-                    break
-            assert ended.code == 0, (at, ended.out)
-            names = {"collections": ("Care", "Urgent"), "partials": ("Inner", "Outer"), "labels": ("blue",)}
-            assert found.names() == {what: dict.fromkeys(ones, 1) for what, ones in names.items()}, at
-            assert len(found.replicas()) == 1, at
-            assert {line["kind"] for line in found.parts} == {"intent", "made"}, at
-            assert len([line for line in found.parts if line["kind"] == "made"]) == 5, at
-            if at % 5 == 1:
-                assert found.do("rollback", "--yes").code == 0
-                assert found.is_as_it_was(), at
-    assert at > 20
-
-
 # ---- what is said beforehand -----------------------------------------------------------------------------------------
 
 
@@ -274,8 +120,14 @@ def test_a_run_makes_what_a_plan_has_and_no_more(tmp_path: Path) -> None:
         planted(found, 6)
         plan = tmp_path / "plan.json"
         assert found.do("plan", "--out", plan).code == 0
+        assert promptferry("approve", plan, "--as", "Ada", cwd=tmp_path).code == 0
         found.prompt("late", found.collection("Afterwards")["id"], "Hi")
-        assert found.do("run", "--plan", plan).summary["this_run"]["created"] == 6
+        asked = ("--plan", plan, "--require-approvals", "1")
+        approved = plan.read_text()
+        plan.write_text(approved.replace('["label", "blue"]', '["label", "bluf"]'))
+        assert found.do("run", *asked).code == 4, "an approval holds for what is made, too"
+        plan.write_text(approved)
+        assert found.do("run", *asked).summary["this_run"]["created"] == 6
         assert found.names() == ONE_EACH
         assert found.do("run", "--plan", plan).summary["counts"]["conflicts"] == 0
 

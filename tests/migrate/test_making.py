@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from engine.migrate.halt import Halt
 from engine.migrate.job import Job
 from engine.migrate.making import make
 from engine.migrate.needs import Need, needs, with_made
-from engine.model import Catalog, Created, Failed, Named, Outcome, Part, Prompt, Row, Sending, Unknown
+from engine.model import Catalog, Created, Entry, Failed, Named, Outcome, Part, Prompt, Row, Sending, Unknown
 from tests.workspaces import job_of
 
 COLLECTION = Part(what="collection", id="s1", slug="care-1", name="Care")
@@ -238,3 +239,69 @@ async def test_a_prompt_that_cannot_be_read_fails_by_itself(tmp_path: Path) -> N
             raise Transient("not now", error="no_answer")
 
     assert await needs(job(There(), source=Shy()), [Row(id="p", name="p")]) == []
+
+
+# ---- killed ----------------------------------------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    """The process is gone."""
+
+
+class Doomed(There):
+    """Ends the process at the step whose number is `at`, of all that are taken: before and behind every line that
+    becomes durable, and every create that arrives.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = self.steps = 0
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps == self.at:
+            raise Killed
+
+    async def make(self, part: Part, sending: Sending) -> Outcome:
+        await sending()
+        self.step()
+        made = self.put(part)
+        self.step()
+        return Created(target_id=made.id, target_slug=made.slug)
+
+
+async def _made(folder: Path, there: Doomed, run: str) -> None:
+    """One run; what it needs is found again, as every run does."""
+    async with running(folder, run) as context:
+        record = context.sink.record
+
+        async def recorded(*lines: Entry) -> None:
+            there.step()
+            await record(*lines)
+            there.step()
+
+        context.sink.record = recorded  # type: ignore[method-assign]
+        wanted = job(there, settle=0.005, concurrency=1)
+        target = await there.catalog({"collections", "partials", "labels"})
+        wanted = await with_made(replace(wanted, ends=replace(wanted.ends, target=target)), context.state)
+        found = [Need(part=COLLECTION), Need(part=INNER, after=(COLLECTION.key,)), Need(part=PARTIAL), Need(part=LABEL)]
+        await make(wanted, context, found)
+
+
+async def test_killed_between_any_two_steps_nothing_is_made_twice(tmp_path: Path) -> None:
+    alive = False
+    for at in count(1):
+        folder, there = tmp_path / str(at), Doomed()
+        folder.mkdir()
+        there.at = at
+        try:
+            await _made(folder, there, "run-1")
+            alive = True
+        except* Killed:
+            pass
+        await _made(folder, there, "run-2")
+        assert sorted(one.name for one in there.there) == ["Base", "Care", "Urgent", "blue"], at
+        assert sum(kind == "made" for kind in kinds(folder)) == 4, at
+        if alive:
+            break
+    assert at == 4 * 6 + 1
