@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection
@@ -10,10 +11,11 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+import anyio
 import pytest
 
 from engine.connectors.memory import Memory
-from engine.content.references import Ends
+from engine.content.references import Counterpart, Ends
 from engine.errors import Gone, Rejected, Stop, Transient
 from engine.ledger.before_images import BeforeImages
 from engine.ledger.file import entries as lines_of
@@ -23,6 +25,7 @@ from engine.migrate.halt import Halt
 from engine.migrate.job import Job
 from engine.migrate.making import make
 from engine.migrate.needs import Need, needs, with_made
+from engine.migrate.shared_parts import SharedParts
 from engine.model import Catalog, Created, Entry, Failed, Named, Outcome, Part, Prompt, Row, Sending, Unknown
 from tests.workspaces import job_of
 
@@ -239,6 +242,53 @@ async def test_a_prompt_that_cannot_be_read_fails_by_itself(tmp_path: Path) -> N
             raise Transient("not now", error="no_answer")
 
     assert await needs(job(There(), source=Shy()), [Row(id="p", name="p")]) == []
+
+
+# ---- several migrations ----------------------------------------------------------------------------------------------
+
+
+async def test_what_others_made_or_sent_is_known_before_it_is_made_again(tmp_path: Path) -> None:
+    """One of them has made a collection that is not listed yet, another one sent a partial without an answer."""
+    there, parts = There(), SharedParts(anyio.Lock(), {"third": time.time() + 60, "mine": time.time() + 999})
+    made = {COLLECTION.key: Counterpart(Named(id="t9", slug="care-t9", name="Care"))}
+    first = job(there)
+    parts.learn(replace(first, ends=replace(first.ends, made=made)))
+    paused: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        paused.append(seconds)
+        there.put(PARTIAL)
+
+    async with running(tmp_path) as context:
+        context.halt.pause = pause  # type: ignore[method-assign]
+        async with parts.taking_turns(first, context):
+            known = await parts.known(replace(first, migration="mine"), context)
+    assert [round(seconds) for seconds in paused] == [60]
+    assert known.ends.target.providers == ()
+    assert [one.id for one in known.ends.target.collections or ()] == ["t9"]
+    assert [one.name for one in known.ends.target.partials or ()] == ["Base"]
+
+
+async def test_whoever_is_stopped_leaves_its_turn_and_what_it_sent_is_unsure(tmp_path: Path) -> None:
+    there, parts = There(Stop("quota", "used up", next="Pay.")), SharedParts(anyio.Lock(), {})
+    async with running(tmp_path) as context:
+        wanted = job(there, migration="mine", settle=5)
+        with pytest.raises(Stop, match="used up"):
+            async with parts.taking_turns(wanted, context):
+                await make(wanted, context, [Need(part=LABEL)])
+        assert not parts.turn.locked()
+        assert parts.unsure["mine"] == context.state.parts[LABEL.key].since + 10
+        waiting = asyncio.create_task(_take_a_turn(parts, wanted, context))
+        async with parts.turn:
+            await asyncio.sleep(0)
+            context.halt.request(Stop("interrupted", "now", next=""))
+            with pytest.raises(Stop, match="now"):
+                await waiting
+
+
+async def _take_a_turn(parts: SharedParts, wanted: Job, context: Context) -> None:
+    async with parts.taking_turns(wanted, context):
+        raise AssertionError("it is somebody else's turn")
 
 
 # ---- killed ----------------------------------------------------------------------------------------------------------
