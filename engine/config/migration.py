@@ -295,7 +295,7 @@ class Migration(Part):
         default=(),
         description="What selected prompts need and the target lacks is made there before the first of them: "
         "collections, with those that they lie in; partials, with their text, as they are published, and the partials "
-        "that they name; labels. Providers hold keys and are never made.",
+        "that they name; labels, with description and color. Providers hold keys and are never made.",
     )
     on_existing: Literal["fail", "skip", "rename"] = Field(
         default="fail",
