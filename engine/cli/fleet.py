@@ -215,7 +215,7 @@ async def _confirmed(fleet: Fleet, preview: Preview) -> bool:
     for name, problem in preview.problems.items():
         print(f"{name} will not begin: {problem}")
     if preview.made:
-        print(f"{counted([need.key for need in preview.made])} are made at the target first")
+        print(f"made at the target first: {counted([need.key for need in preview.made])}")
     total = sum(preview.tasks.values())
     print(f"{total} prompts of {busy} migrations will be created, or compared and updated where something changed")
     return await yes_or_no()

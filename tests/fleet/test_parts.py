@@ -14,6 +14,7 @@ from engine.fleet.common import shared_by
 from engine.ledger.sink import Sink
 from engine.migrate import entries
 from engine.model import Part
+from tests.cli.test_terminal import terminal
 from tests.e2e import Ended, promptferry
 from tests.fleets import FAST, balanced, write_fleet
 from tests.pair import ALL, ONE_EACH, PROVIDERS, Two, planted, two
@@ -65,7 +66,11 @@ def test_what_several_need_is_made_once_and_taken_back_when_none_does(tmp_path: 
 
 def test_what_somebody_else_uses_stays_and_is_told(tmp_path: Path) -> None:
     with teams(tmp_path) as found:
-        assert ask(found, "run").code == 0
+        with terminal("fleet", "run", "fleet.yaml", cwd=tmp_path, **found.env) as screen:
+            screen.wait_for("go on? [y/N] ")
+            assert "made at the target first: 3 collections, 3 partials, 1 label" in screen.shown
+            screen.type(b"y\n")
+            assert screen.end() == 0
         (home,) = (one["id"] for one in found.listed("collections") if one["name"] == "Urgent")
         body = {"name": "mine", "collection_id": home, "string": "Hi", "parameters": {}, "model": "gpt-4o"}
         found.target("POST", "/prompts", {**body, "virtual_key": "openai-prod"})
