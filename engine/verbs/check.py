@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
+from engine.content.references import Ends
+from engine.content.rewrite import Rewritten
 from engine.content.selection import find, glob_readings, meant, needs_definition, selects, unknown_collections
 from engine.errors import Rejected, Stop, Transient
 from engine.migrate.job import Job
@@ -41,10 +43,21 @@ def unknown_ids(job: Job, rows: Iterable[Row], known: Collection[str]) -> Iterat
             yield Finding(level="problem", where="select.ids", text=f"there is no prompt {prompt_id!r} at the source")
 
 
-async def examine_ends(job: Job, replicas: Collection[str], known: Collection[str]) -> list[Finding]:
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """The report, and both ends as a run finds them when it has made what is missing."""
+
+    findings: list[Finding]
+    ends: Ends
+
+
+async def examine_ends(
+    job: Job, replicas: Collection[str], known: Collection[str], *, each: Callable[[Rewritten], None] | None = None
+) -> Examined:
     """Everything that can be known before a write, each problem once.
 
-    `replicas`: ids of this migration's own; `known`: ids and slugs of sources that its ledger knows.
+    `replicas`: ids of this migration's own; `known`: ids and slugs of sources that its ledger knows; `each`: gets every
+    selected prompt as it would arrive, which are all read for that.
 
     Raises Stop when an end cannot be asked.
     """
@@ -95,7 +108,9 @@ async def examine_ends(job: Job, replicas: Collection[str], known: Collection[st
     findings += [Finding(level="note", where="source", text=note) for note in job.ends.source.notes]
     findings += [*named_in_file(job), *unknown_ids(job, rows, known), *_unlisted(job)]
     made, job = await _made(job, selected)
-    return [*findings, *made, *await _read(job, selected if not job.ends.same else selected[:1])]
+    findings += made
+    findings += await _read(job, selected if each is not None or not job.ends.same else selected[:1], each)
+    return Examined(findings, job.ends)
 
 
 async def _made(job: Job, rows: Sequence[Row]) -> tuple[list[Finding], Job]:
@@ -137,7 +152,7 @@ async def write_test(job: Job, collection: str | None) -> list[Finding]:
     return [finding async for finding in job.target.write_test(known.id if known is not None else collection)]
 
 
-async def _read(job: Job, rows: Sequence[Row]) -> list[Finding]:
+async def _read(job: Job, rows: Sequence[Row], each: Callable[[Rewritten], None] | None = None) -> list[Finding]:
     """Reads definitions; says whether that is allowed, and all that they refer to and is missing at the target."""
     missing: Counter[str] = Counter()
     refused: Counter[str] = Counter()
@@ -148,7 +163,14 @@ async def _read(job: Job, rows: Sequence[Row]) -> list[Finding]:
         except (Rejected, Transient) as error:
             refused[str(error)] += 1
             return
-        missing.update(job.rewritten(prompt).missing)
+        try:
+            rewritten = job.rewritten(prompt)
+        except RecursionError:  # JSON can be nested deeper than Python goes; such a prompt fails alone
+            refused[f"the parameters or tools of {prompt.name} are nested too deep to be copied without loss"] += 1
+            return
+        missing.update(rewritten.missing)
+        if each is not None:
+            each(rewritten)
 
     await for_each(rows, one, limit=job.concurrency)
     read = len(rows) - refused.total()

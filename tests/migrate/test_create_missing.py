@@ -115,6 +115,17 @@ def test_plan_and_check_say_what_would_be_made(tmp_path: Path) -> None:
         assert found.is_as_it_was()
 
 
+def test_a_probe_tries_prompts_whose_collection_is_still_to_be_made(tmp_path: Path) -> None:
+    with two(tmp_path) as found:
+        body = {"name": "p", "string": "Hi", "model": "gpt-4o", "virtual_key": "openai-prod"}
+        home = found.collection("Home")["id"]
+        found.source("POST", "/prompts", {**body, "collection_id": home, "parameters": {"top_k": 5}})
+        end = {"kind": "portkey", "base_url": found.registry.base_url, "api_key": "${THERE}"}
+        found.write(target={**end, "gateway_key": "${THERE}"})
+        (refused,) = found.do("check", "--probe", "--json").json["probe"]["refused"]
+        assert (refused["path"], refused["mended_by"]) == ("top_k", "{drop: [top_k]}")
+
+
 def test_a_run_makes_what_a_plan_has_and_no_more(tmp_path: Path) -> None:
     with two(tmp_path) as found:
         planted(found, 6)
