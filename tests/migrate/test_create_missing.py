@@ -117,7 +117,7 @@ def test_plan_and_check_say_what_would_be_made(tmp_path: Path) -> None:
 
 def test_a_probe_tries_prompts_whose_collection_is_still_to_be_made(tmp_path: Path) -> None:
     with two(tmp_path) as found:
-        body = {"name": "p", "string": "Hi", "model": "gpt-4o", "virtual_key": "openai-prod"}
+        body = {"name": "p", "string": "Hi", "model": "gpt-4o", "virtual_key": "anthropic-prod"}
         home = found.collection("Home")["id"]
         found.source("POST", "/prompts", {**body, "collection_id": home, "parameters": {"top_k": 5}})
         end = {"kind": "portkey", "base_url": found.registry.base_url, "api_key": "${THERE}"}
