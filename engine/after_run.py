@@ -5,7 +5,7 @@ interrupted.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from engine.migrate import entries
 from engine.migrate.context import Context
 from engine.migrate.job import Job
 from engine.migrate.listing import listings
+from engine.migrate.making import settle_parts
+from engine.migrate.needs import counted as counted_parts
 from engine.migrate.reconcile import settle
 from engine.migrate.survey import judge
-from engine.model import Gateway, Row
+from engine.model import Gateway, PartKey, Row
 from engine.session import VerbOptions, resumed
 from engine.session.connect import open_ends, open_job
 from engine.taskgroup import for_each
@@ -31,6 +33,7 @@ from engine.verbs.compare.result import Comparison, Recording, Replicas, put_tog
 from engine.verbs.completions import CALLS_EACH
 from engine.verbs.publish import CutOver, publish, staged
 from engine.verbs.rollback import Rollback, Undo, rollback, undoing
+from engine.verbs.unmake import Unmade, left, made_parts, unmake
 from engine.verbs.verify import Checks, Verification, verify
 
 
@@ -234,32 +237,58 @@ async def publish_migration(migration: Migration, options: VerbOptions, *, verif
 
 
 async def rollback_migration(
-    migration: Migration, options: VerbOptions, *, run: str | None = None, dry_run: bool = False
+    migration: Migration, options: VerbOptions, *, run: str | None = None, dry_run: bool = False, alone: bool = True
 ) -> Rollback:
-    """Takes back what was done, or what one run did (`last`: the newest). Raises Stop and ConfigError."""
+    """Takes back what was done, or what one run did (`last`: the newest). Raises Stop and ConfigError.
+
+    `alone`: nobody else is rolled back with it; else what was made for the prompts is left to `unmake_migration`.
+    """
     async with resumed(migration, options, writes=not dry_run) as (job, context, _):
         which = _run_named(migration.ledger, run)
-        left = (
+        doubtful = (
             len(_doubtful(context))
             if dry_run
             else await context.halt.guard(_settle_doubts(job, context, options.chosen))
         )
         undos = undoing(read_made(migration.ledger, options.chosen), which)
-        if undos and not dry_run:
-            await _ask(options, undo_sentence(undos, history=job.target.can.history))
-        return replace(await rollback(job, context, undos, dry_run=dry_run), in_doubt=left)
+        parts = made_parts(context.state, which)
+        if (undos or parts) and not dry_run:
+            await _ask(options, undo_sentence(undos, parts, history=job.target.can.history))
+        done = await rollback(job, context, undos, dry_run=dry_run)
+        if not options.chosen.everything and context.state.targets - done.gone:
+            parts = []  # the replicas that stay need them
+        if not alone:
+            return replace(done, in_doubt=doubtful, made=left(context.state, parts))
+        return replace(done, in_doubt=doubtful, made=await unmake(job, context, parts, done.gone, dry_run=dry_run))
 
 
-def undo_sentence(undos: Sequence[Undo], *, history: bool) -> str:
+async def unmake_migration(
+    migration: Migration, options: VerbOptions, gone: Collection[str], *, dry_run: bool = False
+) -> list[Unmade]:
+    """Takes back what was made for the prompts. `gone`: see `unmake`. Raises Stop and ConfigError."""
+    async with resumed(migration, options, writes=not dry_run) as (job, context, _):
+        state = context.state
+        parts = [key for key in made_parts(state, None) if state.parts[key].target_id not in gone]
+        return await unmake(job, context, parts, gone, dry_run=dry_run)
+
+
+def undo_sentence(undos: Sequence[Undo], parts: Sequence[PartKey] = (), *, history: bool) -> str:
     """What a rollback will do, in one or two sentences."""
     deletes = sum(undo.action == "delete" for undo in undos)
-    parts = []
+    sentences = []
     if deletes:
-        parts.append(f"{deletes} replicas are deleted: applications that already call these replicas will break.")
+        sentences.append(f"{deletes} replicas are deleted: applications that already call these replicas will break.")
     if restores := len(undos) - deletes:
         back = "get back the version that was published before" if history else "stay: they have no earlier version"
-        parts.append(f"{restores} prompts {back}.")
-    return " ".join(parts)
+        sentences.append(f"{restores} prompts {back}.")
+    if parts:
+        sentences.append(parts_sentence(parts))
+    return " ".join(sentences)
+
+
+def parts_sentence(parts: Sequence[PartKey]) -> str:
+    """What a rollback will do with what was made for prompts."""
+    return f"{counted_parts(parts)} that were made for them are deleted where nothing else uses them."
 
 
 def _run_named(ledger: Path, run: str | None) -> str | None:
@@ -286,6 +315,7 @@ async def _settle_doubts(job: Job, context: Context, chosen: Chosen) -> int:
     """Looks up the creates whose answer was lost: what is there is taken over, what is not was never made. Returns how
     many are left, because nobody can tell whether what is there is what was made.
     """
+    await settle_parts(job, context)
     doubtful = _doubtful(context)
     if not doubtful:
         return 0

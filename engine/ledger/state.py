@@ -9,10 +9,10 @@ import sys
 from binascii import unhexlify
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final, Literal, NamedTuple, get_args
 
-from engine.model import Json, version_ref
+from engine.ledger.parts import PartRecord, seconds, tell_part
+from engine.model import Json, PartKey, version_ref
 
 # ---- the fold --------------------------------------------------------------------------------------------------------
 
@@ -121,7 +121,7 @@ class Record:
     @property
     def since(self) -> float:
         """When its last intent was written, in epoch seconds, while in doubt."""
-        return _seconds(self.doubt.ts) if self.doubt is not None and self.doubt.ts and self.doubtful else 0.0
+        return seconds(self.doubt.ts) if self.doubt is not None and self.doubt.ts and self.doubtful else 0.0
 
     @property
     def attempt(self) -> int:
@@ -151,6 +151,8 @@ class State:
     """By id of the source's prompt."""
     targets: set[str] = field(default_factory=set)
     """Ids of the prompts that this migration created and did not roll back."""
+    parts: dict[PartKey, PartRecord] = field(default_factory=dict)
+    """What prompts refer to, where it was to be made; in the order in which that was begun."""
     identity: Mapping[str, Json] | None = None
     """What the newest run said it was, see `mismatch`; None: no run yet."""
     rules: Json = None
@@ -171,6 +173,8 @@ class State:
             self.runs, self.last_run = self.runs + 1, line["run"]
         elif kind == "end":
             self._remember(line.get("throttle"))
+        elif isinstance(what := line.get("what"), str):
+            tell_part(self.parts, what, line)
         elif isinstance(source_id := line.get("source_id"), str):
             if kind == "moved":
                 self._move(source_id, line)
@@ -349,10 +353,6 @@ def _rare(record: Record) -> Rare:
     if record.rare is _NOTHING_RARE:
         record.rare = Rare()
     return record.rare
-
-
-def _seconds(ts: str) -> float:
-    return datetime.fromisoformat(ts).timestamp()
 
 
 # ---- whose ledger it is ----------------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from typing import Any, Final, Literal, Protocol
 
 from engine.lossless_json.numbers import Number
 from engine.model.dialect import Dialect, NameRule
+from engine.model.part import Part as Part
+from engine.model.part import PartKey as PartKey
 from engine.model.prompt import DEFAULT_DIALECT as DEFAULT_DIALECT
 from engine.model.prompt import Inputs as Inputs
 from engine.model.prompt import Prompt as Prompt
@@ -108,6 +110,8 @@ class Named:
     id: str
     slug: str
     name: str
+    parent: str | None = None
+    """Of a collection: the id of the one that it lies in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,6 +349,8 @@ class Abilities:
     """Where a replica carries its mark, and where else, should the first create show that it does not last there."""
     marked_at_once: bool = True
     """A create carries its mark; else that is a second call, and a replica without mark may be left behind."""
+    makes: frozenset[str] = frozenset()
+    """What prompts refer to and can be made here where it is missing: collections, partials, labels."""
 
     @property
     def stages(self) -> bool:
@@ -371,10 +377,28 @@ class Abilities:
         return self.taken in ("appends", "overwrites")
 
 
+class Parts(Protocol):
+    """What prompts refer to, one by one. Methods raise EngineError only, and never retry by themselves."""
+
+    async def read(self, what: str, part_id: str, version: str = "published") -> Part:
+        """As it is now; of a partial this version: published | latest. Gone when it is not there."""
+        ...
+
+    async def make(self, part: Part, sending: Sending) -> Outcome:
+        """One create of what `part` says but for its id, slug and version. Raises Stop, nothing else."""
+        ...
+
+    async def remove(self, what: str, part_id: str) -> None:
+        """May be repeated; Gone when it is not there, Rejected where something there still needs it."""
+        ...
+
+
 class Source(Protocol):
     """Where prompts are read from. Methods raise EngineError only, and never retry by themselves."""
 
     can: Abilities
+    parts: Parts | None
+    """Collections, partials and labels as things of their own, see `Parts`; None: there are none, or plain words."""
 
     def pages(self) -> AsyncIterator[Page]:
         """The whole listing, each row once; raises Stop when the registry does not give it whole."""

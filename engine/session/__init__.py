@@ -24,6 +24,7 @@ from engine.migrate.context import Context
 from engine.migrate.halt import Halt
 from engine.migrate.interrupt import interruptible
 from engine.migrate.job import Job
+from engine.migrate.needs import with_made
 from engine.session.connect import Shared, Workspaces, open_ends, open_job
 from engine.taskgroup import task_group
 
@@ -104,7 +105,7 @@ async def resumed(
     halt, run = options.halt, new_run_id()
     how: dict[str, Any] = {"rate": options.rate, "signals": options.signals, "gateways": gateways, "writes": writes}
     async with opened(migration, halt, run=run, shared=options.shared, **how) as (sink, ends):
-        job = await halt.guard(open_job(migration, ends))
+        job = await halt.guard(with_made(await halt.guard(open_job(migration, ends)), sink.state))
         yield job, Context(sink=sink, halt=halt, clock=time.time, copies=BeforeImages(migration.ledger, run=run)), ends
 
 

@@ -346,7 +346,7 @@ async def test_every_selected_prompt_is_read_for_it_and_one_that_is_nested_too_d
         deep = {"a": deep}
     seen: list[str] = []
     given = job_of(memory(prompt("a"), prompt("b", parameters={"deep": deep}), prompt("c")))
-    findings = await examine_ends(given, (), (), each=lambda rewritten: seen.append(rewritten.source.id))
+    findings = (await examine_ends(given, (), (), each=lambda rewritten: seen.append(rewritten.source.id))).findings
     assert sorted(seen) == ["a", "c"]
     (problem,) = (finding for finding in findings if finding.level == "problem")
     assert "of b are nested too deep" in problem.text

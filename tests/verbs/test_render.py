@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from engine.connectors.memory import Memory
-from engine.content.rewrite import Ends, rewrite
+from engine.content.references import Ends
+from engine.content.rewrite import rewrite
 from engine.errors import Gone, Rejected, Stop, Transient
 from engine.model import Catalog, Choice, Completion, Json, Named, ParameterRules, Prompt, Reply, Rule, Sending
 from engine.verbs.cases import Case
