@@ -16,7 +16,7 @@ import orjson
 
 from engine.cli import early, show
 from engine.cli.approve import trusted
-from engine.cli.common import Common, on_terminal, say, write_file, yes_or_no
+from engine.cli.common import Common, amount, on_terminal, say, write_file, yes_or_no
 from engine.cli.display import watch
 from engine.config import Migration, seconds
 from engine.content.filter import Chosen
@@ -171,10 +171,8 @@ def max_failures(text: str | None) -> MaxFailures | None:
     """What --max-failures says. Raises ConfigError."""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", text)
-    if match is None or (not match[2] and "." in match[1]):
-        raise ConfigError(f"--max-failures {text!r}: must be a number of prompts such as 20, or a share such as 5%")
-    return MaxFailures(float(match[1]), percent=bool(match[2]))
+    limit, percent = amount("--max-failures", text, "prompts")
+    return MaxFailures(limit, percent=percent)
 
 
 # ---- the end ---------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from engine.lossless_json.numbers import dumps
 from engine.migrate.needs import Need
 from engine.migrate.plan import Plan, Planned
 from engine.model import Completion, Finding
+from engine.verbs.compare.result import MEASURES, Comparison, MaxChanged, Recording, calls_json
 from engine.verbs.inventory import Group, Inventory
 from engine.verbs.publish import CutOver
 from engine.verbs.rollback import Rollback
@@ -212,6 +213,53 @@ def _completion(call: Completion) -> str:
         return f"{call.how}: NOT ANSWERED: {call.error}"
     tokens = f", {call.tokens} tokens" if call.tokens is not None else ""
     return f"{call.how}: {call.model} answered in {call.seconds:.2f} s ({call.finish_reason}{tokens})"
+
+
+def recorded(done: Recording) -> str:
+    """What was asked, and what came of it."""
+    there = f", {done.already:,} answers were there" if done.already else ""
+    asked = f"{done.cases:,} cases of {done.prompts:,} originals{there}"
+    lost = [f"LOST {why}" for why in dict.fromkeys(done.made.lost.values())]
+    return "\n".join(
+        [*lost, *_noted(done.notes), f"{asked}; calls: {counted(calls_json(done.made), 'none')}", done.file]
+    )
+
+
+def comparison(found: Comparison, threshold: MaxChanged | None) -> str:
+    """What changed, case by case; then how long, fast and alike answers are, and the counts."""
+    lines = []
+    for one in found.cases:
+        if one.result != "same":
+            why = "; ".join(one.judgement.details) if one.judgement is not None else one.message
+            lines.append(f"{one.result.replace('_', ' ').upper()} {one.name} ({one.target_id}): {why}")
+    lines += [*_noted(found.notes), *_measured(found)]
+    flaky = f"; {found.flaky} where the original itself answers now so, now otherwise" if found.flaky else ""
+    lines.append(f"calls: {counted(calls_json(found.made), 'none, all was answered before')}")
+    lines.append(f"{len(found.cases):,} cases: {counted(found.counts)}{flaky}")
+    share = f"{found.changed_percent:g} % of {found.compared:,} compared cases changed"
+    if threshold is not None:
+        over = threshold.exceeded(found.counts["changed"], found.compared)
+        share += f", {'MORE than' if over else 'within'} --max-changed {threshold}"
+    return "\n".join([*lines, share])
+
+
+def _measured(found: Comparison) -> Iterator[str]:
+    for name in MEASURES:
+        both = found.measure(name)
+        if both.original is not None or both.replica is not None:
+            yield f"{name:<10}  {_number(both.original):>10} -> {_number(both.replica)}"
+    if found.similarity is not None:
+        yield f"{'words':<10}  {found.similarity:>10.2f} alike"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2g}" if 0 < value < 1 else f"{value:,.2f}".rstrip("0").rstrip(".")
+
+
+def _noted(notes: Iterable[str]) -> Iterator[str]:
+    return (f"note: {note}" for note in notes)
 
 
 def cut_over(done: CutOver) -> str:

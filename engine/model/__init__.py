@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 from engine.lossless_json.numbers import Number
@@ -538,6 +538,35 @@ class Tried:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that a model wants called. `arguments`: as it wrote them, which should be JSON."""
+
+    name: str
+    arguments: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What came of one call of a prompt, with the words of its answer: these belong to the prompt's owner, and are told
+    nowhere but where they are asked for.
+    """
+
+    outcome: Literal["answered", "refused", "lost"]
+    """refused: and the same call will be again; lost: no answer that can be used, the same call may have one."""
+    text: str | None = field(default=None, repr=False)
+    tool_calls: tuple[ToolCall, ...] = ()
+    model: str | None = None
+    """The model that answered, as it calls itself."""
+    finish_reason: str | None = None
+    seconds: float | None = None
+    """From the moment it left; without what the rate limit made it wait."""
+    tokens: int | None = None
+    """In all, as the answer counts them; None: it does not."""
+    error: str | None = None
+    """Why it was not answered: one sentence."""
+
+
 class Gateway(Protocol):
     """Where prompts are rendered and called. `ref`: id or slug, with `@n`, `@latest`, or nothing: as published."""
 
@@ -549,6 +578,12 @@ class Gateway(Protocol):
         self, ref: str, variables: Mapping[str, Json], *, stream: bool, overrides: Mapping[str, Json]
     ) -> Completion:
         """Calls the model; costs money. A refusal of the key raises Stop; any other failure is in the completion."""
+        ...
+
+    async def ask(self, ref: str, variables: Mapping[str, Json], *, stream: bool, sending: Sending) -> Reply:
+        """Calls the model for its answer; costs money. `sending` is awaited when the rate limit has let it through,
+        before its first byte leaves. A refusal of the key raises Stop; any other failure is in the reply.
+        """
         ...
 
 

@@ -95,10 +95,12 @@ async def opened(
 
 @asynccontextmanager
 async def resumed(
-    migration: Migration, options: VerbOptions, *, gateways: bool = False, writes: bool = True
+    migration: Migration, options: VerbOptions, *, gateways: bool = False, writes: bool = True, begun: bool = True
 ) -> AsyncIterator[tuple[Job, Context, Workspaces]]:
-    """The same for what comes after a run, and its job. Raises ConfigError where nothing was migrated yet."""
-    if not migration.ledger.exists():
+    """The same for what comes after a run, and its job. Raises ConfigError where nothing was migrated yet, unless it
+    need not have `begun`.
+    """
+    if begun and not migration.ledger.exists():
         raise ConfigError(f"{migration.ledger}: there is no ledger: nothing was migrated yet, or it lies elsewhere")
     halt, run = options.halt, new_run_id()
     how: dict[str, Any] = {"rate": options.rate, "signals": options.signals, "gateways": gateways, "writes": writes}
