@@ -21,9 +21,9 @@ FIRST_LIMIT: Final = 4
 DOUBLING: Final = 2.0
 STEP: Final = 1.25
 """By this a limit is changed once doubling has been of no use."""
-FAIR: Final = 0.1
-"""A higher limit is kept when throughput grew by so much of the step, on a scale of logarithms: doubling by 7 %."""
-NO_LOSS: Final = 0.98
+FAIR: Final = 0.2
+"""A higher limit is kept when throughput grew by so much of the step, on a scale of logarithms: doubling by 15 %."""
+NO_LOSS: Final = 0.97
 """A lower limit is kept when so much of the throughput is left."""
 DOUBTS: Final = 3
 """Doubling ends when it was of no use so many times in a row: one may be a hiccup, which would cost the whole run."""
