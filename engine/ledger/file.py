@@ -6,7 +6,7 @@ import errno
 import gc
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -92,7 +92,7 @@ def _open_to_read(path: Path) -> BinaryIO:
 def _read(path: Path, file: BinaryIO) -> Reading:
     state, end = State(), Chain()
     with _uncollected():
-        for line in _good_lines(file, end):
+        for line in _without_settled(_good_lines(file, end)):
             state.fold(line)
     file.seek(end.offset)
     rest = file.read(_REST_BYTES)
@@ -100,6 +100,25 @@ def _read(path: Path, file: BinaryIO) -> Reading:
     if verdict.kind == "torn" and len(rest) == _REST_BYTES:
         verdict = Condition("damaged", verdict.line, verdict.offset)
     return Reading(path=path, state=state, verdict=verdict, end=end)
+
+
+def _without_settled(lines: Iterable[dict[str, Json]]) -> Iterator[dict[str, Json]]:
+    """The lines but for the intents to create that a `created` follows: they are half of a ledger, and nothing is left
+    of them when it is folded.
+    """
+    intents: dict[str, dict[str, Json]] = {}
+    for line in lines:
+        kind, source_id = line.get("kind"), str(line.get("source_id"))
+        if kind == "moved":
+            yield from intents.values()
+            intents.clear()
+        elif (intent := intents.pop(source_id, None)) is not None and kind != "created":
+            yield intent
+        if kind == "intent" and line.get("op") == "create":
+            intents[source_id] = line
+        else:
+            yield line
+    yield from intents.values()
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from engine.content.rewrite import Rewritten
 from engine.model import (
+    ROW,
     Failed,
     Json,
     Mark,
@@ -15,6 +17,7 @@ from engine.model import (
     Row,
     Target,
 )
+from engine.model.packed import Fields, Form, PackedList, form_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,28 @@ class Task:
     def due(self) -> bool:
         """Whether a run that takes it up has to say what became of it."""
         return self.action not in ("unchanged", "keep", "wait")
+
+
+def packed_tasks(tasks: Iterable[Task] = ()) -> PackedList[Task]:
+    """Those of a whole library. What is adopted or has failed stays as it is."""
+    return PackedList(_TASK, tasks)
+
+
+def _flat(task: Task) -> Fields | None:
+    fields = _PARTS.flat(task)
+    if fields is None or task.adopt is not None or task.failure is not None:
+        return None
+    row, *others = fields
+    return ROW.flat(row), *others
+
+
+def _whole(fields: Fields) -> Task:
+    row, *others = fields
+    return _PARTS.whole((ROW.whole(row), *others))
+
+
+_PARTS: Final = form_of(Task)
+_TASK: Final = Form(_flat, _whole)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,12 +9,13 @@ the `Dialect` in `dialect.py`. Imports nothing of ours but numbers that keep the
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
 from engine.lossless_json.numbers import Number
 from engine.model.dialect import Dialect, NameRule
+from engine.model.packed import PackedList, form_of
 from engine.model.prompt import DEFAULT_DIALECT as DEFAULT_DIALECT
 from engine.model.prompt import Inputs as Inputs
 from engine.model.prompt import Prompt as Prompt
@@ -46,6 +47,14 @@ class Row:
     archived: bool = False
     whole: bool = False
     """Where it has no model or no collection, its definition has none either; else only the definition tells."""
+
+
+ROW: Final = form_of(Row)
+
+
+def packed_rows(rows: Iterable[Row] = ()) -> PackedList[Row]:
+    """A listing: it may have a million rows."""
+    return PackedList(ROW, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

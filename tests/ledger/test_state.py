@@ -1,15 +1,18 @@
-"""Lines, verdicts and the fold, without any file."""
+"""Lines, verdicts and the fold."""
 
 from __future__ import annotations
 
 import json
+import tempfile
 import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.ledger.file import read_ledger
 from engine.ledger.lines import Chain, condition_of, encode_line, seal, timestamp
 from engine.ledger.state import Failure, Record, State, mismatch
 from engine.model import Entry, Json
@@ -302,6 +305,21 @@ def test_the_fold_of_the_file_is_the_state_from_any_point_on(batches: list[list[
         state.fold(line)
     assert prefix == lines[: end.seq]
     assert state == live
+
+
+MOVED = st.builds(
+    lambda was, now, target_id: Entry("moved", {"was": was, "source_id": now, "target_id": target_id}),
+    IDS, IDS, st.sampled_from(["A", "B"]),
+)  # fmt: skip
+
+
+@given(st.lists(st.lists(ENTRIES | MOVED, min_size=1, max_size=6), max_size=8))
+def test_a_ledger_that_is_read_says_what_its_entries_say(batches: list[list[Entry]]) -> None:
+    """Though intents that a create settled are passed over in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.jsonl"
+        path.write_bytes(sealed(batches))
+        assert read_ledger(path).state == folded(*(entry for batch in batches for entry in batch))
 
 
 @given(st.lists(ENTRIES, max_size=30))
