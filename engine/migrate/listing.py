@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine.errors import Gone, Rejected, Stop, Transient
-from engine.model import Catalog, Failed, Prompt, Row, Source
+from engine.model import Catalog, Failed, Prompt, Row, Source, packed_rows
 from engine.taskgroup import both, for_each
 
-Listed = tuple[list[Row], int, list[Row]]
+Listed = tuple[Sequence[Row], int, Sequence[Row]]
 """The rows of the source, their total, and the rows of the target."""
 
 
-async def rows_of(end: Source) -> tuple[list[Row], int]:
+async def rows_of(end: Source) -> tuple[Sequence[Row], int]:
     """The whole listing and the total that the registry said. Raises Stop: without it nothing can be done."""
-    rows: list[Row] = []
+    rows = packed_rows()
     total = 0
     try:
         async for page in end.pages():
@@ -45,14 +45,14 @@ async def listings(source: Source, target: Source, *, same: bool) -> Listed:
 class Told:
     """A listing whose rows answer what was asked of them. `read`: how many definitions were read for that."""
 
-    rows: list[Row]
+    rows: Sequence[Row]
     read: int = 0
     unread: Mapping[str, Failed | None] = field(default_factory=dict)
     """Row id -> why its definition could not be read (None: it is gone); the row is as silent as it was."""
 
 
 async def with_definitions(
-    rows: list[Row], silent: Callable[[Row], bool], read: Callable[[str], Awaitable[Prompt]], *, concurrency: int
+    rows: Sequence[Row], silent: Callable[[Row], bool], read: Callable[[str], Awaitable[Prompt]], *, concurrency: int
 ) -> Told:
     """The same rows; those that are `silent` on model or collection with what their definitions say. Raises Stop.
 
@@ -71,7 +71,7 @@ async def with_definitions(
     await for_each((row for row in rows if silent(row)), ask, limit=concurrency)
     if not found and not unread:
         return Told(rows)
-    return Told([found.get(row.id, row) for row in rows], len(found), unread)
+    return Told(packed_rows(found.get(row.id, row) for row in rows), len(found), unread)
 
 
 async def definition(reading: Awaitable[Prompt]) -> Prompt | Failed | None:
