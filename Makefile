@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+# pip takes minutes for what this takes seconds for, the more so while something else runs.
+UV := $(BIN)/uv pip install --quiet --system-certs
 
 .DEFAULT_GOAL := help
 
@@ -11,7 +13,8 @@ help:  ## Show these targets
 
 $(READY): pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt uv
+	$(UV) --constraint .ci/constraints.txt --python $(BIN)/python --editable '.[dev]'
 	@touch $(READY)
 
 setup: $(READY)  ## Make the virtual environment, with exact versions
@@ -21,12 +24,20 @@ PACKAGES_mlflow := mlflow
 PACKAGES_phoenix := arize-phoenix arize-phoenix-client
 SERVERS := .venv-mlflow .venv-phoenix
 
-$(SERVERS:=/ready): .venv-%/ready: .ci/%.txt
-	$(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $< $(PACKAGES_$*)
+$(SERVERS:=/ready): .venv-%/ready: .ci/%.txt | $(READY)
+	$(PYTHON) -m venv --without-pip .venv-$*
+	$(UV) --constraint $< --python .venv-$*/bin/python $(PACKAGES_$*)
 	@touch $@
 
-servers: $(SERVERS:=/ready)  ## Make the environments of MLflow and Phoenix, with exact versions
+# What runs files that are written for promptfoo. Its database is one more package on each platform.
+PLATFORM := process.platform + "-" + process.arch + (process.platform == "linux" ? "-gnu" : "")
+
+.npm-promptfoo/ready: .ci/promptfoo.txt
+	npm install --prefix .npm-promptfoo --no-save --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error \
+		$$(grep -v '^#' $< | sed "s/PLATFORM/$$(node -p '$(PLATFORM)')/")
+	@touch $@
+
+servers: $(SERVERS:=/ready) .npm-promptfoo/ready  ## Make the environments of MLflow, Phoenix and promptfoo, with exact versions
 
 demo: $(READY)  ## Replicate 200 prompts on the embedded sandbox; again: nothing to do
 	$(BIN)/promptferry run configs/sandbox.yaml --yes
@@ -44,9 +55,9 @@ test: lint types  ## Lint, types, and every test with branch coverage
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-real: $(READY)  ## The tests on real MLflow and Phoenix servers, which this installs and starts
+test-real: $(READY)  ## The tests on real MLflow and Phoenix servers and on promptfoo, which this installs (node 20.20) and starts
 	$(MAKE) --jobs 2 servers
-	$(BIN)/python -m pytest -q -rs -m real tests/real
+	$(BIN)/python -m pytest -q -rsP -m real --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/real
 
 chaos: $(READY)  ## The long campaign: kills, faults, full disks; prints a table (an hour)
 	$(BIN)/python -m tests.chaos
@@ -61,6 +72,6 @@ pages: $(READY)  ## Write what the READMEs take from the code anew
 	$(BIN)/python -m tests.pages
 
 clean:  ## Remove what these targets made, but for ledgers
-	rm -rf $(VENV) $(SERVERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build *.egg-info
+	rm -rf $(VENV) $(SERVERS) .npm-promptfoo .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build *.egg-info
 
 .PHONY: help setup servers demo lint types test test-real chaos bench picture pages clean

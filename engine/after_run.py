@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.config import Migration
-from engine.connect import open_ends, open_job
 from engine.content.filter import Chosen
 from engine.errors import ConfigError, Rejected, Transient
 from engine.ledger.state import Record
@@ -21,6 +20,7 @@ from engine.migrate.reconcile import settle
 from engine.migrate.survey import judge
 from engine.model import Row
 from engine.session import VerbOptions, resumed
+from engine.session.connect import open_ends, open_job
 from engine.taskgroup import for_each
 from engine.verbs.cases import Case, read_cases, skeleton
 from engine.verbs.completions import CALLS_EACH

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Collection, MutableMapping
+from contextlib import AbstractContextManager
 from typing import Any, Final, TextIO
 
 import structlog
@@ -42,6 +43,7 @@ def set_up(*, style: str, level: str, secrets: Collection[str], stream: TextIO =
         renderer = structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0)
     structlog.configure(
         processors=[
+            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _in_order,
@@ -52,6 +54,11 @@ def set_up(*, style: str, level: str, secrets: Collection[str], stream: TextIO =
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
+
+
+def log_within(**fields: str) -> AbstractContextManager[None]:
+    """Every line that is logged inside, by whatever task begins there, has these fields."""
+    return structlog.contextvars.bound_contextvars(**fields)
 
 
 def _in_order(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -12,16 +12,14 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 from engine.after_run import verify_migration
 from engine.config import Migration
-from engine.connect import Workspaces, open_ends, open_job
 from engine.content.filter import Chosen
-from engine.content.selection import glob_readings, needs_definition
+from engine.content.selection import glob_readings
 from engine.errors import EXIT_DIFFERENT, Stop
 from engine.http.limiter import Requests
 from engine.ledger import report
@@ -33,15 +31,16 @@ from engine.ledger.state import State
 from engine.migrate.context import Context, MaxFailures
 from engine.migrate.halt import Halt
 from engine.migrate.job import Job, replicas_among
-from engine.migrate.listing import catalog_of, listings, rows_of, told_by_definitions, with_definitions
+from engine.migrate.listing import catalog_of, inventoried, label_notes, listings, rows_of, told_by_definitions
 from engine.migrate.pipeline import migrate
 from engine.migrate.plan import Plan, plan
 from engine.migrate.plan_file import PlanFile
 from engine.migrate.reconcile import reconcile, settle
-from engine.migrate.survey import Survey, survey
+from engine.migrate.survey import EVERYTHING, Survey, survey
 from engine.migrate.task import Task, packed_tasks
-from engine.model import Entry, Finding, Named, Row
+from engine.model import Entry, Finding, Named
 from engine.session import VerbOptions, check_identity, new_run_id, opened
+from engine.session.connect import Shared, Workspaces, open_ends, open_job
 from engine.taskgroup import both, task_group
 from engine.verbs import check
 from engine.verbs.check import examine_ends, named_in_file, stop_on_problems, unknown_ids
@@ -83,6 +82,8 @@ class RunOptions:
     chosen: Chosen = field(default_factory=Chosen)
     plan: PlanFile | None = None
     """Do exactly this."""
+    approvals: tuple[str, ...] = ()
+    """Who approved that plan, for the ledger."""
     limit: int | None = None
     retry_failed: bool = False
     canary: int = 0
@@ -98,6 +99,10 @@ class RunOptions:
     """Shows progress until it is cancelled."""
     signals: bool = False
     """Take SIGINT and SIGTERM as requests to end, and ignore them from its end on."""
+    live: Live | None = None
+    """Where whoever started it looks while it goes on."""
+    shared: Shared | None = None
+    """What it has in common with the other migrations of a fleet."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -129,8 +134,9 @@ async def run_migration(migration: Migration, options: RunOptions | None = None)
     Raises ConfigError when the ledger's path cannot be used at all; everything else that is raised is a bug.
     """
     options = options or RunOptions()
-    run = _Run(migration=migration, options=options, id=new_run_id(), live=Live(migration.name))
+    run = _Run(migration=migration, options=options, id=new_run_id(), live=options.live or Live(migration.name))
     how: dict[str, Any] = {"rate": options.rate, "signals": options.signals, "seconds": options.max_duration}
+    how["shared"] = options.shared
     try:
         async with opened(migration, run.halt, run=run.id, **how) as (sink, ends):
             await _run(run, sink, ends)
@@ -142,7 +148,8 @@ async def run_migration(migration: Migration, options: RunOptions | None = None)
 
 async def _verified(run: _Run, summary: Summary) -> Summary:
     """The same with what `verify` found behind the run."""
-    options = VerbOptions(chosen=run.options.chosen, rate=run.options.rate, signals=run.options.signals)
+    given = run.options
+    options = VerbOptions(chosen=given.chosen, rate=given.rate, signals=given.signals, shared=given.shared)
     try:
         found = await verify_migration(run.migration, options)
     except Stop as stop:
@@ -251,6 +258,7 @@ def _run_entry(run: _Run) -> Entry:
             "actor": _actor(),
             "host": socket.gethostname(),
             "reason": run.options.reason,
+            "approvals": list(run.options.approvals) or None,
         },
     )
 
@@ -358,10 +366,21 @@ def _outcome_of(migration: Migration) -> str:
 # ---- verbs that write nothing ----------------------------------------------------------------------------------------
 
 
-async def plan_migration(migration: Migration, *, chosen: Chosen, rate: float | None = None) -> Plan:
+async def preview_migration(migration: Migration, options: RunOptions) -> int:
+    """How many prompts `run` would create or update, as it asks before its first write. Raises Stop and ConfigError."""
+    state = _recorded(migration)
+    run = _Run(migration=migration, options=options, id="", live=Live(migration.name), state=state)
+    async with open_ends(migration, rate=options.rate, throttle=state.throttle, shared=options.shared) as ends:
+        _, writes, _ = await _survey(run, ends)
+    return len(writes)
+
+
+async def plan_migration(
+    migration: Migration, *, chosen: Chosen, rate: float | None = None, shared: Shared | None = None
+) -> Plan:
     """What `run` would do now. Raises Stop."""
     state = _recorded(migration)
-    async with open_ends(migration, rate=rate, throttle=state.throttle) as ends:
+    async with open_ends(migration, rate=rate, throttle=state.throttle, shared=shared) as ends:
         job = await open_job(migration, ends, also={"labels"})
         stop_on_problems(list(named_in_file(job)))
         found = await survey(job, state, now=time.time(), narrowed=chosen.parts)
@@ -402,26 +421,29 @@ async def take_inventory(migration: Migration, *, rate: float | None = None) -> 
     async with open_ends(migration, rate=rate, throttle=state.throttle) as ends:
         select = migration.selection()
         listed, _ = await rows_of(ends.source)
-        known = await catalog_of(ends.source, {"collections"})
+        known = await catalog_of(ends.source, {"collections", *(() if select.label is None else ("labels",))})
         collections = known.collections
 
-        def silent(row: Row) -> bool:
-            return not row.whole and (row.model is None or needs_definition(select, row, collections))
-
-        read = partial(ends.source.fetch, version=select.speaking)
-        found = await with_definitions(listed, silent, read, concurrency=migration.limits.concurrency)
-        return count(
+        replicas = replicas_among(ends.source, ends.target, state.targets)
+        labelled, found = await inventoried(
+            ends.source, listed, select, collections, replicas, concurrency=migration.limits.concurrency
+        )
+        counted = count(
             found.rows,
             select,
             collections,
-            replicas_among(ends.source, ends.target, state.targets),
-            unread=found.unread.keys(),
-            notes=[
-                *known.notes,
-                *told_by_definitions(found.read),
-                *glob_readings(select, migration.rules(), found.rows, collections),
-            ],
+            replicas,
+            unread={*labelled.unread, *found.unread},
+            unlabelled=labelled.unlabelled,
         )
+        notes = [
+            *known.notes,
+            *told_by_definitions(labelled.read, select),
+            *told_by_definitions(found.read, EVERYTHING),
+            *label_notes(select, labelled, counted.selected, known.labels),
+            *glob_readings(select, migration.rules(), found.rows, collections),
+        ]
+        return replace(counted, notes=notes)
 
 
 def _known_ids(migration: Migration) -> set[str]:

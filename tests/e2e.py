@@ -73,10 +73,12 @@ class Ended:
         return found[0]
 
 
-def promptferry(*arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, **more: Any) -> Ended:
-    """Runs the command to its end. `more`: see Forked."""
+def promptferry(
+    *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, patience_s: float = TIMEOUT, **more: Any
+) -> Ended:
+    """Runs the command to its end, which takes so long at most. `more`: see Forked."""
     with started(*arguments, cwd=cwd, env=env, **more) as process:
-        return process.end()
+        return process.end(patience_s)
 
 
 class Started(Forked):
@@ -102,13 +104,13 @@ class Started(Forked):
             while piece := log.read(1 << 16):
                 self._log += piece
 
-    def end(self) -> Ended:
+    def end(self, patience_s: float = TIMEOUT) -> Ended:
         """Waits until it ends by itself, and gives what it wrote; of stdout, what was not read yet."""
-        self._listen()
+        self._listen(patience_s)
         return Ended(self.wait(), self._told.decode(), self.logged(), self.peak_kib)
 
-    def _listen(self) -> None:
-        deadline = time.monotonic() + TIMEOUT
+    def _listen(self, patience_s: float) -> None:
+        deadline = time.monotonic() + patience_s
         while not self.stdout.closed:
             if not select.select([self.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise subprocess.TimeoutExpired("promptferry", TIMEOUT)

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.config import json_schema
+from engine.config.fleet import FleetFile
 from engine.connectors import DIALECTS, REGISTRIES
 from engine.content.dialects import described
 from engine.model import Abilities
 from engine.model.dialect import Dialect, NameRule
+from tests import losses as found
 from tests.test_layers import ALLOWED
 
 ROOT: Final = Path(__file__).parents[1]
@@ -31,6 +33,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "select": '{models: ["*claude-3-7-*"]}',
     "rewrite": "{model: anthropic.claude-3-5-sonnet}",
     "allow_loss": "[tools, metadata.owner]",
+    "carry": "[raw, messages.name, parameters.top_k]",
     "on_existing": "rename",
     "on_change": "skip",
     "on_edited": "keep",
@@ -65,12 +68,14 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "langfuse.published_by": "newest",
     "files.kind": "files",
     "files.path": "prompts.jsonl",
+    "files.format": "dotprompt",
     "select.ids_file": "ids.txt",
     "select.ids": "[pp-support-3f2a1b]",
     "select.collections": "[support, sales]",
     "select.names": '["support-*", "!*-old"]',
     "select.models": '["*claude-3-7-*"]',
     "select.version": "all",
+    "select.label": "staging",
     "rewrite.name": '"{collection}-{name}"',
     "rewrite.model": '{"*claude-3-7-*": anthropic.claude-3-5-sonnet, "gpt-4o*": gpt-4.1}',
     "rewrite.provider": "{anthropic-prod: bedrock-prod}",
@@ -106,6 +111,17 @@ EXAMPLES: Final[Mapping[str, str]] = {
 }
 """Key -> an example of its value, which a test loads."""
 
+FLEET_EXAMPLES: Final[Mapping[str, str]] = {
+    "name": "teams",
+    "defaults": "{source: {base_url: sandbox}}",
+    "migrations": "[{name: support, limits: {rate: 20}}, {name: sales}]",
+    "matrix": "{team: [support, sales], env: [staging, prod]}",
+    "csv": "teams.csv",
+    "parallel": "8",
+    "stop_on": "[4]",
+}
+"""The same for the fleet file."""
+
 PARTS: Final[tuple[tuple[str, str, str], ...]] = (
     ("", "", "The file"),
     ("select", "Selection", "`select`"),
@@ -137,12 +153,23 @@ def keys() -> Iterator[str]:
             )
 
 
+def fleet_keys() -> Iterator[str]:
+    """Every key of the fleet file."""
+    part = FleetFile.model_json_schema()
+    yield from _table(part, FLEET_EXAMPLES, part["required"])
+
+
 def _map(heading: str, part: Mapping[str, Any], key: str, required: Any) -> Iterator[str]:
     yield from ("", f"### {heading}", "", str(part["description"]), "")
+    examples = {name: EXAMPLES[f"{key}.{name}".removeprefix(".")] for name in part["properties"]}
+    yield from _table(part, examples, required)
+
+
+def _table(part: Mapping[str, Any], examples: Mapping[str, str], required: Any) -> Iterator[str]:
     yield "| key | values | default | what it is | example |"
     yield "|---|---|---|---|---|"
     for name, value in part["properties"].items():
-        example = EXAMPLES[f"{key}.{name}".removeprefix(".")]
+        example = examples[name]
         default = "required" if name in required else _default(value)
         yield _row(f"`{name}`", _values(value), default, value["description"], f"`{name}: {example}`")
 
@@ -185,6 +212,19 @@ def _values(value: Mapping[str, Any]) -> str:
             return "text"
         case kind:
             return str(kind)
+
+
+# ---- what arrives ----------------------------------------------------------------------------------------------------
+
+
+def losses() -> Iterator[str]:
+    """What becomes of all that a prompt may hold in each target, and what the registries say besides."""
+    yield _row("of a prompt", *(place.title for place in found.PLACES))
+    yield f"|---|{'---|' * len(found.PLACES)}"
+    for what, cells in found.rows():
+        yield _row(what, *cells)
+    yield ""
+    yield from found.remarks()
 
 
 # ---- the code --------------------------------------------------------------------------------------------------------
@@ -266,7 +306,7 @@ def dialects() -> Iterator[str]:
 # ---- the pages -------------------------------------------------------------------------------------------------------
 
 PAGES: Final[Mapping[str, Mapping[str, Callable[[], Iterator[str]]]]] = {
-    "configs/README.md": {"keys": keys},
+    "configs/README.md": {"keys": keys, "losses": losses, "fleet keys": fleet_keys},
     "engine/README.md": {"arrows": arrows},
     "engine/connectors/README.md": {"promises": promises, "abilities": abilities, "dialects": dialects},
 }

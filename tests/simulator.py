@@ -27,6 +27,7 @@ from engine.http.client import Client, Leave, RequestLimits, Timing
 from engine.http.limiter import Known, RateLimiter, Throttle
 from engine.http.responses import Answer, Request
 from engine.http.session import KEEP_ALIVE, KeyAuth
+from engine.taskgroup import for_each
 from tests.virtual import in_virtual_time, now
 
 PAGE = 100
@@ -309,6 +310,10 @@ class Run:
     known: Known | None = None
     clients: int = 1
     """With one key."""
+    fleet: int | None = None
+    """So many migrations of `prompts` each, by one gate."""
+    parallel: int = 4
+    """Migrations of the fleet at a time."""
 
 
 def migrated(world: World, run: Run, seed: int) -> list[Seen]:
@@ -341,8 +346,27 @@ async def _others(world: World, draw: random.Random, seen: Seen) -> None:
 async def _one(world: World, run: Run, draw: random.Random, seen: Seen) -> None:
     gate = RateLimiter(rate=run.rate, concurrency=run.concurrency, share=run.share, known=run.known, jitter=draw.random)
     rows = min(run.prompts, 10_000) if run.listed is None else run.listed
-    wire = Wire(world, draw, seen, rows)
-    client = Client(
+
+    async def watch() -> None:
+        for second in range(10):
+            seen.rates[second] = gate.rate
+            await asyncio.sleep(1)
+
+    async def migration(_: int) -> None:
+        wire, way = Wire(world, draw, seen, rows), gate.another()
+        await _migrate(_client(wire, way, draw), run, rows)
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch)
+            await for_each(range(run.fleet or 1), migration, limit=run.parallel if run.fleet else 1)
+            tasks.cancel_scope.cancel()
+    finally:
+        seen.ended, seen.throttle = now(), gate.throttle
+
+
+def _client(wire: Wire, gate: RateLimiter, draw: random.Random) -> Client:
+    return Client(
         wire.send,
         "http://registry",
         KeyAuth("x-key", "k"),
@@ -353,19 +377,6 @@ async def _one(world: World, run: Run, draw: random.Random, seen: Seen) -> None:
         address="base_url",
         timing=Timing(clock=now, now=lambda: EPOCH + now(), draw=draw.random),
     )
-
-    async def watch() -> None:
-        for second in range(10):
-            seen.rates[second] = gate.rate
-            await asyncio.sleep(1)
-
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(watch)
-            await _migrate(client, run, rows)
-            tasks.cancel_scope.cancel()
-    finally:
-        seen.ended, seen.throttle = now(), gate.throttle
 
 
 async def _migrate(client: Client, run: Run, rows: int) -> None:

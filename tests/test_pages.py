@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from importlib import import_module
@@ -12,10 +13,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from engine.config import load_migration
+from engine.config import load_fleet, load_migration
 from engine.connectors import REGISTRIES
 from engine.lossless_json.numbers import dumps_plainly
-from tests.pages import EXAMPLES, PAGES, ROOT, written
+from tests.pages import EXAMPLES, FLEET_EXAMPLES, PAGES, ROOT, written
 from tests.test_layers import ENGINE
 
 READMES = sorted(
@@ -43,7 +44,7 @@ def test_the_campaigns_are_where_the_page_says() -> None:
     page = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
     rows = [row for row in page.split("\n") if re.match(r"\| T\d+ \|", row)]
     named = {name for row in rows for name in re.findall(r"`([a-z_/]+\.py)`", row)}
-    assert len(rows) == 14
+    assert len(rows) == 15
     assert {f"chaos/{path.name}" for path in (ROOT / "tests" / "chaos").glob("test_*.py")} <= named
     assert all((ROOT / "tests" / name).exists() for name in named)
 
@@ -131,6 +132,15 @@ def test_every_example_loads(key: str, tmp_path: Path) -> None:
     path = tmp_path / "migration.yaml"
     path.write_text(dumps_plainly(file_with(key)))
     load_migration(path, {**KEYS, "PATH": "/usr/bin:/bin"})
+
+
+@pytest.mark.parametrize("key", FLEET_EXAMPLES)
+def test_every_example_of_a_fleet_loads(key: str, tmp_path: Path) -> None:
+    (tmp_path / "teams.csv").write_text("name\nsupport\n")
+    file = {"name": "f", "defaults": {"source": {"base_url": "sandbox"}}}
+    one_of = {} if key in ("migrations", "matrix", "csv") else {"migrations": [{"name": "m"}]}
+    (tmp_path / "fleet.yaml").write_text(json.dumps(file | one_of | {key: YAML(typ="safe").load(FLEET_EXAMPLES[key])}))
+    assert load_fleet(tmp_path / "fleet.yaml", {}).migrations
 
 
 # ---- the engine ------------------------------------------------------------------------------------------------------

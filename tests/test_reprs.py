@@ -20,13 +20,13 @@ from pydantic import BaseModel, SecretStr
 import engine
 from engine.cli.common import Common
 from engine.config import load_migration
-from engine.connect import open_ends
 from engine.connectors.fields import Surroundings
 from engine.errors import ConfigError, EngineError
 from engine.http.client import _Progress
 from engine.http.limiter import RateLimiter
 from engine.http.responses import Answer, Request, read_answer
 from engine.http.session import KeyAuth, RequestLimits, open_client
+from engine.session.connect import open_ends
 from tests.raw_server import RawServer, answer
 
 CANARY: Final = "canary-0123456789-secret"
@@ -52,9 +52,13 @@ HARMLESS = {
     "Written.key": "the same",
     "Problem.key": "a key of the migration file, by its name",
     "_Kind.key": "the same",
+    "Kind.keys": "keys of the migration file, by their names",
+    "Key.secret": "whether one of these is a secret",
     "Completion.tokens": "how many a model took",
     "_Told.tokens": "the same",
     "Chat.keys": "names of what a message may have",
+    "Trusted.keys": "public halves",
+    "_Counting.keys": "the same",
     "Conductor.tokens": "the sandbox's own, which open nothing else",
     "Quirks.echo_key": "a switch of the sandbox",
     "ConductorQuirks.token_lifetime_s": "seconds",

@@ -5,7 +5,10 @@ start      what surrounds every command: refused arguments, bugs
 common     what every command takes and how it ends
 commands   the commands up to a run, and those about its ledger
 after      verify, publish, rollback
+approve    approve, and whose signatures count
+repoint    repoint
 run        the flags of `run`, its live display and its summary
+fleet      the commands over a fleet, and their display
 show       results as text for a person
 
 Heavy modules are imported by the commands that use them, so that `--help` answers at once; and nothing but `early` is

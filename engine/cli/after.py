@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from engine.cli.commands import AsJson, Collection, File, IdsFile, Only, Rate, app, chosen_by, show_result
-from engine.cli.common import Common, command, on_terminal, run_async, say, write_file, yes_or_no
-from engine.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_UNFINISHED, ConfigError
+from engine.cli.common import Common, command, confirmation, run_async, say, write_file
+from engine.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_UNFINISHED
 
 if TYPE_CHECKING:
     from engine.config import Migration
@@ -133,13 +132,6 @@ def rollback(
 
 
 def _confirm(migration: Migration, *, yes: bool, needed: bool) -> Callable[[str], Awaitable[bool]]:
-    """Says on stderr what is to be done, and asks on a terminal. Raises ConfigError where nobody can be asked."""
-    if needed and not yes and not on_terminal():
-        raise ConfigError("this asks before it begins, and nobody is here to answer: give --yes")
-
-    async def confirm(what: str) -> bool:
-        source, target = migration.ends
-        print(f"source {source.identity}\ntarget {target.identity}\n{what}", file=sys.stderr)
-        return yes or not needed or await yes_or_no()
-
-    return confirm
+    """Names both ends, and what is to be done."""
+    source, target = migration.ends
+    return confirmation(yes=yes, needed=needed, ends=f"source {source.identity}\ntarget {target.identity}\n")

@@ -73,7 +73,26 @@ def init(
     common: Common,
     file: Annotated[Path, Argument(help="Where to write it.")] = Path("migration.yaml"),
     name: Annotated[str | None, Option("--name", help="Name of the migration.")] = None,
-    base_url: Annotated[str | None, Option("--base-url", help="Address of the registry, or sandbox.")] = None,
+    source_kind: Annotated[
+        str | None, Option("--source-kind", metavar="KIND", help="Of the registry that is read.")
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        Option("--source", metavar="KEY=VALUE", help="A key of it; of a secret its variable's name. Repeatable."),
+    ] = None,
+    base_url: Annotated[
+        str | None, Option("--base-url", metavar="URL", help="The same as --source base_url=URL.")
+    ] = None,
+    target_kind: Annotated[
+        str | None,
+        Option("--target-kind", metavar="KIND", help="Of the one that is written; left out: the source itself."),
+    ] = None,
+    target: Annotated[
+        list[str] | None, Option("--target", metavar="KEY=VALUE", help="A key of that one. Repeatable.")
+    ] = None,
+    replica_name: Annotated[
+        str | None, Option("--replica-name", metavar="TEMPLATE", help="Such as {name} or {name|slug}.")
+    ] = None,
     models: Annotated[str | None, Option("--models", metavar="GLOB", help="Models to move away from.")] = None,
     model: Annotated[str | None, Option("--model", help="Model of the replicas.")] = None,
     provider: Annotated[str | None, Option("--provider", help="Provider slug of the replicas.")] = None,
@@ -81,13 +100,26 @@ def init(
 ) -> int:
     """Writes a commented migration file; asks on a terminal, takes flags and defaults elsewhere.
 
+    Example: promptferry init --source-kind langfuse --target-kind files --target path=backup
+
     Example: promptferry init --models '*claude-3-7-*' --model anthropic.claude-3-5-sonnet --provider bedrock-prod
     """
-    from engine.cli.ask import write_starter
+    from engine.cli.ask import Answers, pairs, write_starter
 
-    answers = {"name": name, "base_url": base_url, "models": models, "model": model, "provider": provider}
-    write_starter(file, answers, force=force)
-    first = "set the environment variables it names, then " if "${" in file.read_text(encoding="utf-8") else ""
+    read = [*(source or ()), *([f"base_url={base_url}"] if base_url is not None else ())]
+    answers = Answers(
+        name=name,
+        source_kind=source_kind,
+        target_kind=target_kind,
+        source=pairs("--source", read),
+        target=pairs("--target", target or ()),
+        replica=replica_name,
+        models=models,
+        model=model,
+        provider=provider,
+    )
+    variables = write_starter(file, answers, force=force)
+    first = f"set {', '.join(variables)}, then " if variables else ""
     say(f"wrote {file}: {first}run `promptferry check {file}`")
     return EXIT_OK
 
@@ -200,6 +232,10 @@ def run(
     plan_file: Annotated[
         Path | None, Option("--plan", help="Do exactly what this file says, written by `plan --out`.")
     ] = None,
+    require_approvals: Annotated[
+        int | None,
+        Option("--require-approvals", min=1, metavar="N", help="Only if so many approved exactly that --plan."),
+    ] = None,
     rate: Rate = None,
     yes: Annotated[bool, Option("--yes", "-y", help="Do not ask before the first write.")] = False,
     reason: Annotated[str | None, Option("--reason", help="Why, for the ledger.")] = None,
@@ -215,6 +251,7 @@ def run(
     def flags() -> Flags:
         return Flags(
             plan=plan_file,
+            require_approvals=require_approvals,
             chosen=chosen_by(only, collection, ids_file),
             limit=limit,
             retry_failed=retry_failed,
@@ -347,7 +384,7 @@ def sandbox(
     fault: Annotated[list[str] | None, Option("--fault", metavar="NAME=PROBABILITY", help="Repeatable.")] = None,
     store: Annotated[Path | None, Option("--store", help="SQLite file that outlives it; seeded when empty.")] = None,
 ) -> int:
-    """Serves stand-ins of Portkey and Conductor on 127.0.0.1 until it is interrupted; the first line says where.
+    """Serves stand-ins of Portkey, Conductor and Langfuse on 127.0.0.1 until it is stopped; the first line says where.
 
     Example: promptferry sandbox --prompts 500 --rate-limit 50 --fault reset_after=0.1
     """

@@ -6,7 +6,7 @@ import inspect
 import os
 import stat
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
@@ -20,7 +20,7 @@ from engine.ledger.durable import PUBLIC, new_file, put_in_place
 from engine.version import __version__
 
 if TYPE_CHECKING:
-    from engine.config import Migration
+    from engine.config import Fleet, Migration
 
 T = TypeVar("T")
 
@@ -83,6 +83,14 @@ class Common:
         migration = load_migration(path)
         self.secrets.update(migration.secrets)
         return migration if self.ledger is None else migration.model_copy(update={"ledger": self.ledger.absolute()})
+
+    def load_fleet(self, path: Path, names: Sequence[str]) -> Fleet:
+        """The same for a fleet file, and those of its migrations; --ledger is then the folder of the ledgers."""
+        from engine.config import load_fleet
+
+        fleet = load_fleet(path, ledgers=self.ledger)
+        self.secrets.update(fleet.secrets)
+        return fleet.only(names)
 
     def ledger_of(self, path: Path) -> Path:
         """The ledger that `path` means: itself, or that of a migration file."""
@@ -188,6 +196,20 @@ def _may_be_replaced(file: Path) -> bool:
 def on_terminal() -> bool:
     """Whether somebody can be asked."""
     return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def confirmation(*, yes: bool, needed: bool, ends: str = "") -> Callable[[str], Awaitable[bool]]:
+    """Says on stderr what is to be done, with `ends` before it, and asks on a terminal. Raises ConfigError where nobody
+    can be asked.
+    """
+    if needed and not yes and not on_terminal():
+        raise ConfigError("this asks before it begins, and nobody is here to answer: give --yes")
+
+    async def confirm(what: str) -> bool:
+        print(f"{ends}{what}", file=sys.stderr)
+        return yes or not needed or await yes_or_no()
+
+    return confirm
 
 
 async def yes_or_no() -> bool:

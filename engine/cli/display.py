@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
@@ -39,8 +39,6 @@ class Figures:
 def figures(live: Live) -> Figures:
     """The run at this moment."""
     gates = live.ends.gates if live.ends is not None else []
-    paused = max(gates, key=lambda gate: gate.paused_for, default=None)
-    pause = f"paused {ceil(paused.paused_for)} s: {paused.why}" if paused is not None and paused.paused_for else ""
     down = next((gate.why for gate in gates if gate.why), "")
     context = live.context
     return Figures(
@@ -49,8 +47,14 @@ def figures(live: Live) -> Figures:
         total=context.total if context is not None else 0,
         failed=context.done["failed"] if context is not None else 0,
         rate=sum(gate.rate for gate in gates),
-        pause=pause or down,
+        pause=longest_pause((gate.paused_for, gate.why) for gate in gates) or down,
     )
+
+
+def longest_pause(pauses: Iterable[tuple[float, str]]) -> str:
+    """Of pairs (seconds, why), one a gate, the longest in words; empty where none rests."""
+    seconds, why = max(pauses, key=lambda pause: pause[0], default=(0.0, ""))
+    return f"paused {ceil(seconds)} s: {why}" if seconds else ""
 
 
 def watch() -> Callable[[Live], Coroutine[Any, Any, None]]:

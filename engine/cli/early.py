@@ -21,6 +21,14 @@ _SUMMARY = (
     '"requests":{"total":0,"reads":0,"writes":0,"retries":0,"throttled":0},"throttle":{},"duration_s":0.0,"ledger":"",'
     '"notes":[]}'
 )
+_FLEET_SUMMARY = (
+    '{"schema":1,"fleet":"","exit_code":%d,"reason":"%s","message":"%s","next":"%s",'
+    '"states":{"done":0,"unfinished":0,"differs":0,"stopped":0,"not_started":0},'
+    f'"counts":{{"listed":0,"selected":0,{_OUTCOMES}}},"this_run":{{{_OUTCOMES}}},'
+    '"requests":{"total":0,"reads":0,"writes":0,"retries":0,"throttled":0},"duration_s":0.0,"migrations":[]}'
+)
+_SUMMARIES = {"run": _SUMMARY, "fleet run": _FLEET_SUMMARY}
+"""By command."""
 
 
 def take() -> None:
@@ -45,14 +53,18 @@ def leave() -> None:
 
 def tell_nothing_done(exit_code: int, reason: str, message: str, advice: str) -> None:
     """The summary of a run that has done nothing, where that is the command. The texts are put in as they are."""
-    if is_run(sys.argv):
+    if summary := _SUMMARIES.get(summary_of(sys.argv)):
         as_text = os.isatty(1) and "--json" not in sys.argv
-        _write(1, f"{advice}\n" if as_text else f"{_SUMMARY % (exit_code, reason, message, advice)}\n")
+        _write(1, f"{advice}\n" if as_text else f"{summary % (exit_code, reason, message, advice)}\n")
 
 
-def is_run(arguments: list[str]) -> bool:
-    """Whether the command is `run`, which has a summary at every end."""
-    return next((word for word in arguments[1:] if not word.startswith("-")), "") == "run"
+def summary_of(arguments: list[str]) -> str:
+    """`run` or `fleet run`, where that is the command: those have a summary at every end."""
+    words = [word for word in arguments[1:] if not word.startswith("-")]
+    for command in _SUMMARIES:
+        if words[: len(command.split())] == command.split():
+            return command
+    return ""
 
 
 def _on_signal(_number: int, _frame: object) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from engine.connect import the_sandbox
 from engine.errors import ConfigError
+from engine.session.connect import the_sandbox
 
 if TYPE_CHECKING:
     from engine.sandbox import Sandbox

@@ -5,18 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
+from engine.fleet.summary import FleetSummary
+from engine.fleet.verbs import FleetResult
 from engine.ledger.repair import Mended
 from engine.ledger.report import OUTCOMES, counted
 from engine.ledger.status import ID_FIELDS, Health, Status
+from engine.lossless_json.numbers import dumps
 from engine.migrate.plan import Plan, Planned
 from engine.model import Completion, Finding
 from engine.verbs.inventory import Group, Inventory
 from engine.verbs.publish import CutOver
 from engine.verbs.rollback import Rollback
 from engine.verbs.verify import Verification
+
+if TYPE_CHECKING:
+    from engine.verbs.repoint.rewriting import Repointed  # with a library that no other command needs
 
 _LEVELS: Final = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 _NAMES_SHOWN: Final = 3
@@ -69,7 +75,11 @@ def plan(planned: Plan) -> str:
         f"{counts[name]} {name}" for name in counts if name not in ("listed", "selected") and counts[name]
     )
     chosen = f", {len(planned.prompts)} of them chosen" if len(planned.prompts) < counts["selected"] else ""
-    lines.append(f"{counts['selected']} of {counts['listed']} prompts selected{chosen}: {totals or 'nothing to do'}")
+    failing = sum(prompt.problem is not None for prompt in planned.prompts)
+    fail = f"; {failing} of them WILL FAIL, as things are" if failing else ""
+    lines.append(
+        f"{counts['selected']} of {counts['listed']} prompts selected{chosen}: {totals or 'nothing to do'}{fail}"
+    )
     lines.append(f"the run takes about {planned.requests:,} requests and {planned.seconds:,.0f} s")
     lines += [f"note: {note}" for note in planned.notes]
     return "\n".join([*_translation(planned), *lines])
@@ -87,7 +97,7 @@ def _alike(prompts: Iterable[Planned]) -> list[list[Planned]]:
     groups: dict[str, list[Planned]] = {}
     for prompt in prompts:
         groups.setdefault(
-            repr((prompt.action, _shown(prompt), prompt.losses, prompt.notes, prompt.problem)), []
+            repr((prompt.action, _shown(prompt), prompt.losses, prompt.carried, prompt.notes, prompt.problem)), []
         ).append(prompt)
     return sorted(groups.values(), key=len, reverse=True)
 
@@ -103,7 +113,10 @@ def _change(change: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    return "(none)" if value is None else str(value)
+    """A text as it is; anything else as files and registries write it."""
+    if value is None or isinstance(value, str):
+        return "(none)" if value is None else value
+    return dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
 
 
 def _together(prompts: Sequence[Planned]) -> list[str]:
@@ -121,6 +134,8 @@ def _together(prompts: Sequence[Planned]) -> list[str]:
         lines.append(f"    WILL FAIL: {first.problem}")
     elif first.losses:
         lines.append(f"    lost, as allow_loss says: {', '.join(first.losses)}")
+    if first.carried:
+        lines.append(f"    carried in its metadata: {', '.join(first.carried)}")
     return [*lines, *(f"    note: {note}" for note in first.notes)]
 
 
@@ -214,6 +229,17 @@ def ids_env(pairs: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def repointed(done: Repointed, *, write: bool) -> str:
+    """A line for each: where it is, old and new; then the counts."""
+    lines = [
+        f"{one.file}:{one.line}:{one.column}: {one.old} -> {one.new or '? one of ' + ', '.join(one.news)}"
+        for one in done.found
+    ]
+    counts = done.to_json()["counts"]
+    rewritten = f", {counts['rewritten']:,} rewritten in {counts['rewritten_files']:,} files" if write else ""
+    return "\n".join([*lines, f"{counts['found']:,} old ones in {done.files:,} files{rewritten}"])
+
+
 def mended(done: Mended) -> str:
     """What a repair or compaction did."""
     kept = f"; the file as it was is kept as {done.kept}" if done.kept else ""
@@ -230,3 +256,45 @@ def health(found: Health) -> str:
             found.advice,
         ]
     )
+
+
+# ---- fleets ----------------------------------------------------------------------------------------------------------
+
+
+def fleet_summary(found: FleetSummary) -> str:
+    """A row for each migration, the totals, and what to do now."""
+    rows = [(one.migration, one.reason.replace("_", " "), one.counts) for one in found.migrations]
+    states = counted(found.states, "no migrations")
+    requests = found.requests
+    lines = [
+        *_fleet_table([*rows, ("", "total", found.counts)]),
+        f"{found.fleet}: {states}; {requests['total']:,} requests ({requests['retries']:,} repeated, "
+        f"{requests['throttled']:,} throttled) in {found.duration_s:.1f} s",
+        *([found.message] if found.message else []),
+        found.next,
+    ]
+    return "\n".join(lines if found.migrations else lines[-1:])
+
+
+def fleet_result(found: FleetResult[Any]) -> str:
+    """A row for each migration and the totals; then what could not be done."""
+    rows = [
+        (one.name, "stopped" if one.error is not None else "", one.value.counts if one.value is not None else {})
+        for one in found.migrations
+    ]
+    errors = [f"{one.name}: {one.error}" for one in found.migrations if one.error is not None]
+    return "\n".join([*_fleet_table([*rows, ("", "total", found.counts)]), *errors])
+
+
+def _fleet_table(rows: Sequence[tuple[str, str, Mapping[str, int]]]) -> Iterator[str]:
+    """Only columns in which something stands."""
+    words = list(dict.fromkeys(word for _, _, counts in rows for word in counts))
+    words = [word for word in words if any(counts.get(word) for _, _, counts in rows)]
+    name, state = (max(len(row[which]) for row in rows) for which in (0, 1))
+    name = max(name, len("migration"))
+    widths = {word: max(len(word), 7) for word in words}
+    head = "  ".join(f"{word.replace('_', ' '):>{widths[word]}}" for word in words)
+    yield f"{'migration':<{name}}  {'':<{state}}  {head}".rstrip()
+    for one, said, counts in rows:
+        cells = "  ".join(f"{counts.get(word, 0):>{widths[word]},}" for word in words)
+        yield f"{one:<{name}}  {said:<{state}}  {cells}".rstrip()

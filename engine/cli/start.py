@@ -37,7 +37,7 @@ def start() -> None:
 def _command() -> None:
     import typer
 
-    from engine.cli import after  # noqa: F401 - registers its commands
+    from engine.cli import after, approve, fleet, repoint  # noqa: F401 - they register their commands
     from engine.cli.commands import app
 
     try:
@@ -54,11 +54,19 @@ def _command() -> None:
 
 
 def _summary_of_nothing(reason: str, message: str, exit_code: int) -> None:
-    """`run` has a summary at every end, also at one that comes before the command is reached."""
-    if early.is_run(sys.argv):
+    """A run has a summary at every end, also at one that comes before the command is reached."""
+    command = early.summary_of(sys.argv)
+    if command == "run":
         from engine.cli.run import nothing_done, tell
+        from engine.ledger.report import to_text
 
-        tell(nothing_done(reason, message, exit_code), as_json=False)
+        tell(nothing_done(reason, message, exit_code), to_text, as_json=False)
+    elif command == "fleet run":
+        from engine.cli import show
+        from engine.cli.fleet import no_fleet
+        from engine.cli.run import tell
+
+        tell(no_fleet(reason, message, exit_code), show.fleet_summary, as_json=False)
 
 
 def _tell_bug(error: BaseException) -> None:

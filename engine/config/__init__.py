@@ -3,7 +3,9 @@
 yamlfile    YAML to plain values, with the line of every key
 fields      kinds of value: secrets, addresses, times, paths, templates
 migration   Migration and its parts
+fleet       many migrations in one file: `load_fleet`
 complaints  what is wrong, in plain words
+kinds       what a new file may say of an end
 
 May import connectors, whose endpoints say what an end has, content, the model, errors and lossless JSON.
 """
@@ -18,6 +20,7 @@ from pydantic import ValidationError
 
 from engine.config.complaints import Complaint, complaints
 from engine.config.fields import ids_in, ledger_path, seconds
+from engine.config.fleet import Fleet, Planned, fleet_ledgers, load_fleet
 from engine.config.migration import Limits, Migration
 from engine.config.yamlfile import YamlFile, read_yaml
 from engine.connectors import REGISTRIES
@@ -26,7 +29,20 @@ from engine.content.textfile import NotText
 from engine.errors import ConfigError, Problem
 from engine.model import Json
 
-__all__ = ["Limits", "Migration", "json_schema", "ledger_of", "load_migration", "read_ids", "seconds"]
+__all__ = [
+    "Fleet",
+    "Limits",
+    "Migration",
+    "Planned",
+    "files_of",
+    "fleet_ledgers",
+    "json_schema",
+    "ledger_of",
+    "load_fleet",
+    "load_migration",
+    "read_ids",
+    "seconds",
+]
 
 
 def load_migration(path: str | Path, environ: Mapping[str, str] | None = None) -> Migration:
@@ -62,6 +78,15 @@ def ledger_of(path: str | Path, environ: Mapping[str, str] | None = None) -> Pat
     except ValueError:
         return load_migration(path, environ).ledger
     return _in_ledger_folder(found, environ)
+
+
+def files_of(path: str | Path) -> list[Path]:
+    """The migration file, and the files and folders that it names besides its ledger, without its secrets."""
+    data = read_yaml(Path(path)).data
+    parts = [data.get(part) for part in ("source", "target", "select", "verify")] if isinstance(data, dict) else []
+    values = [part.get(key) for part in parts if isinstance(part, dict) for key in ("path", "ids_file", "cases")]
+    named = [_folder(path) / value for value in values if isinstance(value, str)]
+    return [Path(path), *(Path(os.path.abspath(one)) for one in named)]
 
 
 def _folder(path: str | Path) -> Path:

@@ -35,7 +35,7 @@ def complaints(error: ValidationError, root: type[BaseModel]) -> Iterator[Compla
     for found in error.errors(include_url=False, include_input=False):
         kind, place = _without_kind(tuple(part for part in found["loc"] if part != "[key]"))
         if found["type"] == "kind":
-            yield (*place, "kind"), f"must be {_either(REGISTRIES)}"
+            yield (*place, "kind"), must_be(REGISTRIES, _kind_said(error, found["loc"]))
         elif found["type"] == "extra_forbidden" and kind is not None:
             yield place, _foreign_key(str(place[-1]), kind)
         else:
@@ -49,9 +49,19 @@ def _without_kind(place: Place) -> tuple[str | None, Place]:
     return None, place
 
 
-def _either(words: Iterable[str]) -> str:
-    *first, last = (f"`{word}`" for word in words)
-    return f"{', '.join(first)} or {last}"
+def _kind_said(error: ValidationError, place: Place) -> str:
+    """What the end at this place calls itself."""
+    end = next((one["input"] for one in error.errors(include_url=False) if one["loc"] == place), None)
+    kind = end.get("kind") if isinstance(end, dict) else None
+    return kind if isinstance(kind, str) else ""
+
+
+def must_be(words: Iterable[str], word: str) -> str:
+    """That it is none of these words, and which of them is the nearest."""
+    known = list(words)
+    *first, last = (f"`{one}`" for one in known)
+    nearest = difflib.get_close_matches(word.lower(), known, n=1)
+    return f"must be {', '.join(first)} or {last}{f'; did you mean `{nearest[0]}`?' if nearest else ''}"
 
 
 def _foreign_key(key: str, kind: str) -> str:

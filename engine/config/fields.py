@@ -13,21 +13,40 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo, WithJsonSchema
 
+from engine.connectors import DIALECTS
 from engine.connectors.fields import Text, plain, surroundings
+from engine.content.carry import never_lost
 from engine.content.textfile import NotText, read_text
 from engine.lossless_json.numbers import Number
 from engine.model import Json
 
+_FILE_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _COMMENT: Final = re.compile(r"(?:^|\s)#.*", re.DOTALL)
 _TIME: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smh]?)")
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
 _LONGEST: Final = 1e9
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
-_PLACEHOLDERS: Final = ("name", "id", "slug", "model", "collection")
+PLACEHOLDERS: Final = ("name", "id", "slug", "model", "collection")
+"""What a name of a replica may be made of."""
 _FILTERS: Final = ("slug",)
 
 
-# ---- times and paths -------------------------------------------------------------------------------------------------
+# ---- names, times and paths ------------------------------------------------------------------------------------------
+
+
+def is_file_name(name: Json) -> bool:
+    """Whether a migration or a fleet may be called so."""
+    return isinstance(name, str) and _FILE_NAME.fullmatch(name) is not None
+
+
+def _usable_as_file_name(name: str) -> str:
+    if not is_file_name(name):
+        raise ValueError("must be 1 to 100 letters, digits, dots, dashes and underscores")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_usable_as_file_name)]
+"""The name of a migration or a fleet, which its ledgers are called by."""
 
 
 def rounded(value: Json) -> Json:
@@ -123,12 +142,12 @@ def _name_template(text: str) -> str:
     found = _PLACEHOLDER.findall(plain(text))
     for one in found:
         name, bar, how = one.partition("|")
-        if name not in _PLACEHOLDERS:
-            raise ValueError(f"{{{name}}} cannot be filled in; known are {{{'} {'.join(_PLACEHOLDERS)}}}")
+        if name not in PLACEHOLDERS:
+            raise ValueError(f"{{{name}}} cannot be filled in; known are {{{'} {'.join(PLACEHOLDERS)}}}")
         if bar and how not in _FILTERS:
             raise ValueError(f"{{{one}}} has a filter that is not known; there is {{{name}|{'} {'.join(_FILTERS)}}}")
     if set(_PLACEHOLDER.sub("", text)) & {"{", "}"}:
-        raise ValueError(f"a lone brace cannot be filled in; known are {{{'} {'.join(_PLACEHOLDERS)}}}")
+        raise ValueError(f"a lone brace cannot be filled in; known are {{{'} {'.join(PLACEHOLDERS)}}}")
     return text
 
 
@@ -147,6 +166,25 @@ def _parameter_path(path: str) -> str:
 
 ParameterPath = Annotated[str, AfterValidator(_parameter_path)]
 """A parameter, or a dotted path inside one: `thinking.budget_tokens`."""
+
+
+_PARAMETERS: Final = frozenset(
+    "temperature top_p top_k max_tokens max_completion_tokens stop seed n logprobs logit_bias frequency_penalty "
+    "presence_penalty response_format thinking reasoning_effort parallel_tool_calls".split()
+).union(name for one in DIALECTS.values() for name in one.parameters.known)
+"""Names that are surely meant as parameters."""
+
+
+def _loss_name(name: str) -> str:
+    if (why := never_lost(plain(name), _PARAMETERS)) is not None:
+        raise ValueError(why)
+    return name
+
+
+LossName = Annotated[str, AfterValidator(_loss_name)]
+"""What `plan` may print as a loss: a field, `parameters.NAME`, `metadata.KEY`, `messages.KEY`, or a field that is not
+known here.
+"""
 
 
 def _for_all(value: Json) -> Json:

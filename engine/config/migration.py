@@ -6,7 +6,6 @@ The attributes of `Migration` and its parts are named as the keys of the file.
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, Union
@@ -28,8 +27,10 @@ from pydantic import (
 from engine.config.fields import (
     CasesFile,
     Choices,
+    FileName,
     IdsFile,
     LedgerPath,
+    LossName,
     NameTemplate,
     ParameterPath,
     Seconds,
@@ -39,16 +40,24 @@ from engine.connectors import REGISTRIES
 from engine.connectors.endpoint import Endpoint, Part
 from engine.connectors.fields import Text
 from engine.lossless_json.numbers import Number, dumps_plainly
-from engine.model import Clamp, Json, ParameterRules, Rule, Select, When
+from engine.model import LABELLED, Clamp, Json, ParameterRules, Rule, Select, When
 
 _REPLICA_NAME: Final = (
     "Name of the replica: {name} {id} {slug} {model} {collection}; {name|slug}: in lower case, what the target does "
     "not take in a name becomes -"
 )
 _BRACKETS: Final = "[ab] is one of these characters, or itself as it is written; [[] is a bracket alone."
-_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
-_DECIDES_CONTENT: Final = {"rewrite", "allow_loss"}
-_DECIDES_RESULT: Final = {"select", "rewrite", "allow_loss", "on_existing", "on_change", "on_edited", "publish"}
+_DECIDES_CONTENT: Final = {"rewrite", "allow_loss", "carry"}
+_DECIDES_RESULT: Final = {
+    "select",
+    "rewrite",
+    "allow_loss",
+    "carry",
+    "on_existing",
+    "on_change",
+    "on_edited",
+    "publish",
+}
 
 
 def _number(value: Json) -> int | float | Number:
@@ -94,6 +103,10 @@ class Selection(Part):
     )
     models: tuple[Text, ...] = Field(default=(), description=f"Globs on the model. {_BRACKETS}")
     version: Literal["published", "latest", "all"] = Field(default="published", description="Which version is copied.")
+    label: Text | None = Field(
+        default=None,
+        description="The version that carries this label (alias, tag) is copied; a prompt without it is not selected.",
+    )
 
     @field_validator("ids")
     @classmethod
@@ -102,6 +115,13 @@ class Selection(Part):
         if ids and from_file:
             raise ValueError("give either ids or ids_file, not both")
         return from_file or ids
+
+    @field_validator("label")
+    @classmethod
+    def _one_of_both(cls, label: str | None, info: ValidationInfo) -> str | None:
+        if label is not None and info.data.get("version", "published") != "published":
+            raise ValueError(f"select.version is {info.data['version']}: choose one of both")
+        return label
 
 
 class Bounds(Part):
@@ -251,7 +271,9 @@ class VerifySettings(Part):
 class Migration(Part):
     """A migration: what is copied, from where to where, and what is changed on the way."""
 
-    name: str = Field(description="Identifies the migration and its ledger: letters, digits, dot, dash, underscore.")
+    name: FileName = Field(
+        description="Identifies the migration and its ledger: letters, digits, dot, dash, underscore."
+    )
     mode: Literal["replicate", "update"] = Field(
         default="replicate", description="replicate: copies; update: new versions."
     )
@@ -261,6 +283,11 @@ class Migration(Part):
     rewrite: Rewrite = Field(default=Rewrite(), description="What is changed on the way.")
     allow_loss: tuple[Text, ...] = Field(
         default=(), description="Losses that are accepted, by the names `plan` prints."
+    )
+    carry: tuple[LossName, ...] = Field(
+        default=(),
+        description="Losses that travel as JSON in the target's metadata, under `promptferry.carry`, by the names that "
+        "`plan` prints; on the way to a registry that has a place for them they get it.",
     )
     on_existing: Literal["fail", "skip", "rename"] = Field(
         default="fail",
@@ -307,6 +334,18 @@ class Migration(Part):
             raise ValueError(f"kind {target.kind} keeps one version of a prompt: set version to published or latest")
         return select
 
+    @field_validator("select")
+    @classmethod
+    def _with_labels(cls, select: Selection, info: ValidationInfo) -> Selection:
+        source = info.data.get("source")
+        if (
+            select.label is not None
+            and source is not None
+            and source.able(REGISTRIES[source.kind].can).labels == "none"
+        ):
+            raise ValueError(f"kind {source.kind} has no labels: take `label` out")
+        return select
+
     @field_validator("publish")
     @classmethod
     def _live_at_once(cls, publish: bool | None, info: ValidationInfo) -> bool | None:
@@ -323,13 +362,6 @@ class Migration(Part):
         if without := [end.kind for end in ends if end.gateway is None and (verify.render or verify.completions)]:
             raise ValueError(f"render and completions need a gateway, and kind {without[0]} has none")
         return verify
-
-    @field_validator("name")
-    @classmethod
-    def _usable_as_file_name(cls, name: str) -> str:
-        if not _NAME.fullmatch(name):
-            raise ValueError("must be 1 to 100 letters, digits, dots, dashes and underscores")
-        return name
 
     @property
     def ends(self) -> tuple[Endpoint, Endpoint]:
@@ -357,7 +389,7 @@ class Migration(Part):
             collections=chosen.collections,
             names=chosen.names,
             models=chosen.models,
-            version=chosen.version,
+            version=chosen.version if chosen.label is None else f"{LABELLED}{chosen.label}",
         )
 
     def rules(self) -> tuple[Rule, ...]:
@@ -397,6 +429,12 @@ class Migration(Part):
 
     def _digest_of(self, keys: set[str]) -> str:
         deciding = self.model_dump(include=keys, exclude={"select": {"ids_file", "version"}})
+        label = self.select.label
+        deciding.get("select", {}).pop("label", None)
+        if label is not None:
+            deciding["label"] = label
+        if not self.carry:  # as it was before there were such keys
+            del deciding["carry"]
         return hashlib.sha256(dumps_plainly(deciding).encode()).hexdigest()
 
 

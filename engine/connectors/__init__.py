@@ -14,6 +14,7 @@ from engine.connectors.conductor.endpoint import ConductorEndpoint
 from engine.connectors.endpoint import Registry
 from engine.connectors.files import registry as files
 from engine.connectors.files.endpoint import FilesEndpoint
+from engine.connectors.files.formats.table import DIALECTS as FORMAT_DIALECTS
 from engine.connectors.langfuse import registry as langfuse
 from engine.connectors.langfuse.endpoint import LangfuseEndpoint
 from engine.connectors.mlflow import registry as mlflow
@@ -33,14 +34,15 @@ TABLE: Final = (
     Registry(endpoint=MlflowEndpoint, can=mlflow.Mlflow.can, connect=mlflow.connect),
     Registry(endpoint=PhoenixEndpoint, can=phoenix.Phoenix.can, connect=phoenix.connect),
     Registry(endpoint=LangfuseEndpoint, can=langfuse.Langfuse.can, connect=langfuse.connect),
-    Registry(endpoint=FilesEndpoint, can=files.Files.can, connect=files.connect),
+    Registry(endpoint=FilesEndpoint, can=files.Files.can, connect=files.connect, dialects=FORMAT_DIALECTS),
 )
 REGISTRIES: Final[Mapping[str, Registry]] = {registry.kind: registry for registry in TABLE}
 """By the word that stands for it in a migration file; the first is meant where none stands there."""
 DIALECTS: Final[Mapping[str, Dialect]] = {
     one.name: one
     for registry in TABLE
-    if registry.can.dialect is not None
-    for one in (registry.can.dialect, *registry.can.dialect.variants)
+    for own in (registry.can.dialect, *registry.dialects)
+    if own is not None
+    for one in (own, *own.variants)
 }
 """By the word that stands for it in files."""

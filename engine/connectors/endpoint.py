@@ -39,6 +39,8 @@ class Address:
     keys: tuple[str, ...] = field(repr=False)
     called: str = field(default="base_url", compare=False)
     """The key of the migration file that holds it."""
+    form: str = field(default="", compare=False)
+    """How such an address looks, for advice."""
 
 
 class Endpoint(Part):
@@ -48,6 +50,8 @@ class Endpoint(Part):
 
     needed: ClassVar[Mapping[str, str]] = {}
     """Key -> an example of what it cannot do without, but at the sandbox."""
+    address_form: ClassVar[str] = ""
+    """How its address looks, for advice: `it ends with /v1`."""
 
     kind: str = Field(description="What kind of registry it is.")
 
@@ -90,7 +94,7 @@ class Endpoint(Part):
     @property
     def address(self) -> Address:
         """Of the registry."""
-        return Address(self.url, self.keys)
+        return Address(self.url, self.keys, form=self.address_form)
 
     @property
     def gateway(self) -> Address | None:
@@ -138,8 +142,8 @@ class Opening:
         """A client of this end; no message holds any of `secrets`, nor what `auth` signs with. `errors`: the answers
         that this registry means otherwise than their status says.
         """
-        more: dict[str, Any] = {"name": self.name, "address": address.called, "secrets": secrets, "errors": errors}
-        return open_client(address.url, auth, self.gate, self.limits, **more)
+        known: dict[str, Any] = {"name": self.name, "address": address.called, "form": address.form}
+        return open_client(address.url, auth, self.gate, self.limits, secrets=secrets, errors=errors, **known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +154,8 @@ class Registry:
     can: Abilities
     connect: Callable[[Any, Opening], AbstractAsyncContextManager[Target]]
     gateway: Callable[[Any, Opening], AbstractAsyncContextManager[Gateway]] | None = None
+    dialects: Sequence[Dialect] = ()
+    """What its prompts may be written in besides, as an end says: the formats of files."""
 
     @property
     def kind(self) -> str:

@@ -35,6 +35,8 @@ class Surroundings:
 
     folder: Path
     environ: Mapping[str, str] = field(repr=False)
+    printed: dict[tuple[str, ...], str] = field(default_factory=dict, repr=False)
+    """What commands have printed: many migrations of a fleet name the same one, which may take its time."""
 
 
 def surroundings(info: ValidationInfo) -> Surroundings:
@@ -116,6 +118,13 @@ def _first_of_file(path: Path) -> str:
 
 
 def _printed_by(command: list[str], around: Surroundings) -> str:
+    key = tuple(command)
+    if key not in around.printed:
+        around.printed[key] = _run(command, around)
+    return around.printed[key]
+
+
+def _run(command: list[str], around: Surroundings) -> str:
     try:
         done = subprocess.run(
             command,

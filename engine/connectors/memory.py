@@ -21,6 +21,7 @@ from engine.model import (
     Sending,
     Updated,
     Version,
+    label_in,
 )
 
 PAGE_SIZE: Final = 50
@@ -61,7 +62,12 @@ class Memory:
         if version == "published":
             return published
         history = self._history(prompt_id)
-        found = history[-1] if version == "latest" else next((one for one in history if one.version == version), None)
+        if (label := label_in(version)) is not None:
+            found = next((one for one in history if label in one.labels), None)
+        elif version == "latest":
+            found = history[-1]
+        else:
+            found = next((one for one in history if one.version == version), None)
         if found is None:
             raise Gone(f"there is no version {version} of {prompt_id}", error="gone", status=404)
         return replace(found, name=published.name, collection=published.collection)

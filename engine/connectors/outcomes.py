@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from engine.errors import Exists, Rejected, Transient, UnknownOutcome
+from engine.errors import Exists, Gone, Rejected, Transient, UnknownOutcome
 from engine.model import Failed, Finding, Json, Outcome, Unknown
 
 
@@ -31,6 +31,11 @@ def made_id(answer: Json) -> str:
     if not isinstance(made, str) or not made:
         raise UnknownOutcome("the answer to the create has no id", error="no_id")
     return made
+
+
+def unlabelled(prompt_id: str, label: str) -> Gone:
+    """No version carries this label, or there is no such prompt."""
+    return Gone(f"no version of {prompt_id!r} carries the label {label!r}", error="no_label", status=404)
 
 
 async def tried(name: str, findings: AsyncIterator[Finding]) -> AsyncIterator[Finding]:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from engine.content.templates import joined, literal, names_in, variables_of
-from engine.content.way import Way, cut, refusals, written
+from engine.content.way import Left, Way, cut, refusals, written
 from engine.lossless_json.numbers import dumps, loads
 from engine.model import Json, Prompt
 from engine.model.dialect import Dialect, Grammar, Token
@@ -20,13 +20,16 @@ _MOST_NAMES: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """What a text becomes, the names of its variables, and what there is to say about that."""
+    """What a text becomes, the names of its variables, and what there is to say about that. `left`: what of a chat has
+    no place there, in the other grammar, losses or not.
+    """
 
     text: str = field(default="", repr=False)
     names: tuple[str, ...] = ()
     refused: Sequence[str] = ()
     losses: Sequence[str] = ()
     notes: Sequence[str] = ()
+    left: Sequence[Left] = ()
 
 
 def carried(prompt: Prompt, way: Way, how: str) -> Carried:
@@ -138,7 +141,16 @@ def _one_text(prompt: Prompt, messages: Sequence[Message], way: Way, how: str) -
         refused or [*_like_messages(text, tokens, way)],
         [] if whole else ["messages"],
         [f"{len(numbered)} of its {len(messages)} messages became one text (rewrite.messages: {how})"],
+        _whole_chat(messages, way),
     )
+
+
+def _whole_chat(messages: Sequence[Message], way: Way) -> list[Left]:
+    """All of it, where it can be said there."""
+    if not _can_be_said(messages, way):
+        return []
+    there = _mapped(list(messages), partial(_rewritten, way=way))
+    return [Left("messages", ("chat",), dumps(there, ensure_ascii=False))]
 
 
 def _no_text(at: int, message: Message, target: Dialect) -> Iterator[str]:
@@ -202,6 +214,7 @@ def _chat(prompt: Prompt, messages: Sequence[Message], way: Way) -> Carried:
         tuple(dict.fromkeys(name for each in tokens for name in names_in(each))),
         losses=[f"messages.{key}" for key in {key for one in messages for key in _lost(one, way.target)}],
         notes=_lines_note(messages, way.target),
+        left=[*_left(messages, kept, way)],
     )
 
 
@@ -226,6 +239,24 @@ def _lost(message: Message, target: Dialect) -> list[str]:
         return lost
     parts = content if isinstance(content := message.get("content"), list) else []
     return lost + [f"content.{key}" for part in parts if isinstance(part, dict) for key in part.keys() - _TEXT_PART]
+
+
+def _left(messages: Sequence[Message], kept: Sequence[Message], way: Way) -> Iterator[Left]:
+    """What of each message is left out or changed, under each name that a loss of it has; what cannot be said in the
+    other grammar is not among it.
+    """
+    for number, (message, other) in enumerate(zip(messages, kept, strict=True), 1):
+        for key, value in message.items():
+            if (key in other and other[key] == value) or not _can_be_said(value, way):
+                continue
+            there = value if way.same_grammar else _mapped(value, partial(_rewritten, way=way))
+            inside = _lost(message, way.target) if key == "content" else ()
+            names = [f"messages.{key}", *(f"messages.{name}" for name in inside if name.startswith("content."))]
+            yield from (Left(name, ("messages", str(number), key), there) for name in names)
+
+
+def _can_be_said(value: Json, way: Way) -> bool:
+    return not any(refusals(way.source.grammar.tokens(text), way) for text in _strings(value))
 
 
 _TEXT_PART: Final = {"type", "text"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from hashlib import sha256
 from typing import Any, Final, Literal
@@ -60,9 +60,9 @@ def content(prompt: Prompt) -> dict[str, Json]:
     return {name: _normal(value) for name, value in _values(prompt).items() if value}
 
 
-def filled(prompt: Prompt) -> list[str]:
-    """The fields of Prompt that `content` has."""
-    return [name for name, value in _values(prompt).items() if value]
+def filled(prompt: Prompt, among: Iterable[str]) -> list[str]:
+    """Those of the fields `among` these that `content` has."""
+    return [name for name in among if getattr(prompt, name) and _values(prompt)[name]]
 
 
 def _values(prompt: Prompt) -> dict[str, Json]:
@@ -142,7 +142,7 @@ def _normal(value: Json) -> Any:
     if isinstance(value, _MAPPING):
         # most values are texts, and a call for each would cost more than all the rest
         return {key: inner if isinstance(inner, _PLAIN) else _normal(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return [_normal(inner) for inner in value]
     if isinstance(value, Number):
         same = value.plain()

@@ -44,10 +44,12 @@ def change_parameters(
 
 def copied(value: Json) -> Any:
     """The same value, a copy to the bottom."""
+    if value is None or isinstance(value, (str, int, float)):  # most are, and what is no Mapping is told slowly
+        return value
+    if isinstance(value, (list, tuple)):
+        return [copied(inner) for inner in value]
     if isinstance(value, Mapping):
         return {key: copied(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [copied(inner) for inner in value]
     return value
 
 

@@ -12,19 +12,21 @@ from itertools import count
 from operator import attrgetter
 from typing import Final
 
-from engine.content.digest import changed, changed_inside, filled, short_digest, user_name, without_nulls
+from engine.content.carry import CARRY_KEY, Cargo, Unpacked, pack, unpack
+from engine.content.digest import CONTENT, changed, changed_inside, filled, short_digest, user_name, without_nulls
 from engine.content.parameters import change_parameters, copied
-from engine.content.selection import find, takes
-from engine.content.translate import translate
+from engine.content.selection import find, meant, takes
+from engine.content.templates import MUSTACHE
+from engine.content.translate import brought_back, left_by, translate
+from engine.content.way import Left
 from engine.model import Catalog, Choice, Json, Named, ParameterRules, Prompt, Row, Rule, When, altered
-from engine.model.dialect import Dialect, Fitted, NameRule
+from engine.model.dialect import Dialect, Fitted, MetadataRule, NameRule
 
 ALWAYS: Final = Rule().when
 NO_CHANGE: Final = ParameterRules()
 _BLANK: Final = Prompt(id="", name="", text="")
 _PLACEHOLDER: Final = re.compile(r"\{(name|id|slug|model|collection)(\|slug)?\}")
 _ANY_NAME: Final = NameRule(says="every name is taken", takes=lambda name: True)
-_PARTIAL_TAG: Final = re.compile(r"(\{\{\s*>\s*)([^\s{}>@]+)((?:\s*@[^\s{}]*)?\s*\}\})")  # not {{>>Private}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ class Rewritten:
     `losses`: names of what has a value and no place at the target. `missing`: sentences on what it refers to that is
     not there; such a prompt must not be written, and the reference is as it was at the source. `notes`: sentences
     that fail nothing, those of the source prompt first. `refused`: sentences on what cannot be said or
-    called so there; such a prompt must not be written either.
+    called so there; such a prompt must not be written either. `carried`: names of what would be losses, and travels in
+    the metadata; `uncarried`: sentences on what should, and cannot.
     """
 
     source: Prompt = field(repr=False)
@@ -75,6 +78,8 @@ class Rewritten:
     notes: tuple[str, ...]
     missing: tuple[str, ...]
     refused: tuple[str, ...] = ()
+    carried: tuple[str, ...] = ()
+    uncarried: tuple[str, ...] = ()
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -82,15 +87,37 @@ class Rewritten:
         return tuple(_changes(self.source, self.prompt))
 
 
-def rewrite(prompt: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collection[str]) -> Rewritten:
-    """Applies the rules that are for this prompt as it is at the source, in order; later ones override.
+def rewrite(
+    source: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collection[str], *, carry: Collection[str] = ()
+) -> Rewritten:
+    """Applies the rules that are for this prompt as it is at the source, in order; later ones override. What it carries
+    is a part of it, where it goes to another dialect.
 
-    `fields`: the fields of Prompt that have a place at the target.
+    `fields`: the fields of Prompt that have a place at the target; `carry`: names of losses that are to be carried.
     """
-    applied = [rule for rule in rules if _fits(rule.when, prompt, ends) and _has(rule.when, prompt)]
+    unpacked = _unpacked(source, ends)
+    done = _rewritten(source, unpacked, rules, ends, fields, carry)
+    if not done.refused or unpacked.prompt.text == source.text:
+        return done
+    # as it stands it may be said there, without what it carries of its messages
+    bare = _rewritten(source, _unpacked(source, ends, messages=False), rules, ends, fields, carry)
+    why = [f"with the messages as they were carried: {reason}" for reason in done.refused]
+    return done if bare.refused else replace(bare, notes=(*bare.notes, *why))
+
+
+def _rewritten(
+    source: Prompt,
+    unpacked: Unpacked,
+    rules: Sequence[Rule],
+    ends: Ends,
+    fields: Collection[str],
+    carry: Collection[str],
+) -> Rewritten:
+    dialect, prompt = ends.dialect, unpacked.prompt
+    applied = [rule for rule in rules if _fits(rule.when, prompt, ends) and _has(rule.when, prompt, ends)]
     name, collection = _placed(prompt, applied, ends)
     provider = _provider(prompt.provider, applied, ends)
-    text, partials, pinned = _map_partials(prompt.text, applied, ends)
+    text, partials, pinned = _map_partials(prompt, applied, ends)
     parameters, notes = _parameters(prompt, applied)
     after = altered(
         prompt,
@@ -105,26 +132,29 @@ def rewrite(prompt: Prompt, rules: Sequence[Rule], ends: Ends, fields: Collectio
     )
     references = [one for one, where in ((collection, "collection"), (provider, "provider")) if where in fields]
     references += partials
+    said = (*prompt.notes, *unpacked.notes, *(one.note for one in references if one.note), *pinned, *notes)
     done = Rewritten(
-        source=prompt,
+        source=source,
         prompt=after,
-        losses=(),
-        notes=tuple(dict.fromkeys((*prompt.notes, *(one.note for one in references if one.note), *pinned, *notes))),
+        losses=unpacked.losses,
+        notes=tuple(dict.fromkeys(said)),
         missing=(*(one.missing for one in references if one.missing), *_absent_integrations(after, ends)),
     )
-    dialect = ends.dialect
+    left: list[Left] = []
     if dialect is not None and not (dialect.takes(prompt.dialect) and dialect.chat.spelled):
-        done = _translated(done, ends.dialects[prompt.dialect], dialect, applied)
+        done = _translated(done, unpacked, ends, applied, left)
     if dialect is not None and dialect.fit is not None and not (done.refused or done.missing):
-        done = _fitted(done, dialect.fit)
+        done = _fitted(done, dialect, dialect.fit, left)
     if ends.names is not None and (why := ends.names.refuses(name)) is not None:
         done = replace(done, refused=(why, *done.refused))
-    # with a loss that is accepted, what is left is what arrives
-    lost = [name for name in filled(done.prompt) if name not in fields]
+    lost = filled(done.prompt, [name for name in CONTENT if name not in fields])
     losses = _losses(done, lost, fields)
-    if not losses:
+    if not losses and not (carry and left):
         return done
-    return replace(done, losses=losses, prompt=altered(done.prompt, **{name: getattr(_BLANK, name) for name in lost}))
+    left += _left(done.prompt, lost, fields)
+    # with a loss that is accepted, what is left is what arrives
+    done = replace(done, losses=losses, prompt=altered(done.prompt, **{name: getattr(_BLANK, name) for name in lost}))
+    return _carrying(done, left, carry, ends, fields) if carry else done
 
 
 def place(row: Row, rules: Sequence[Rule], ends: Ends) -> Placement | None:
@@ -172,22 +202,48 @@ def free_name(name: str, taken: Collection[str]) -> str:
     return next(free for number in count(2) if (free := f"{name}-{number}") not in taken)
 
 
-def _translated(done: Rewritten, source: Dialect, target: Dialect, applied: Sequence[Rule]) -> Rewritten:
+def _unpacked(prompt: Prompt, ends: Ends, *, messages: bool = True) -> Unpacked:
+    """The prompt with what it carries in its place; as it is, where it stays in its dialect."""
+    if CARRY_KEY not in prompt.metadata or ends.dialect is None or ends.dialect.takes(prompt.dialect):
+        return Unpacked(prompt=prompt)
+    return unpack(prompt, ends.dialects[prompt.dialect], messages=messages)
+
+
+def _translated(
+    done: Rewritten, unpacked: Unpacked, ends: Ends, applied: Sequence[Rule], left: list[Left]
+) -> Rewritten:
     """The same in the dialect of the target. That a chat becomes one text, as the file says, is no loss, but a note."""
+    source, target = ends.dialects[done.prompt.dialect], ends.dialect
+    assert target is not None  # else nothing is translated
+    if unpacked.chat:
+        source = replace(source, chat=replace(source.chat, messages=True))
     messages = _last(rule.messages for rule in applied) or "refuse"
     translated = translate(done.prompt, source, target, messages=messages)
+    back = brought_back(translated.prompt, _ruled(unpacked, applied), target)
+    left += (*translated.left, *back.left)
     return replace(
         done,
-        prompt=translated.prompt,
-        losses=tuple(loss for loss in translated.losses if loss != "messages"),
-        notes=(*done.notes, *translated.notes),
+        prompt=back.prompt,
+        losses=(*done.losses, *(loss for loss in translated.losses if loss != "messages"), *back.losses),
+        notes=(*done.notes, *translated.notes, *back.notes),
         refused=translated.refused,
     )
 
 
-def _fitted(done: Rewritten, fit: Callable[[Prompt], Fitted]) -> Rewritten:
+def _ruled(unpacked: Unpacked, applied: Sequence[Rule]) -> Cargo:
+    """What was carried of the parameters; what a rule sets is among the others."""
+    if "parameters" not in unpacked.rest:
+        return unpacked.rest
+    parameters = unpacked.rest["parameters"]
+    for rule in applied:
+        parameters, _ = change_parameters(parameters, replace(rule.parameters, set=()), unpacked.prompt.variables)
+    return {**unpacked.rest, "parameters": parameters}
+
+
+def _fitted(done: Rewritten, dialect: Dialect, fit: Callable[[Prompt], Fitted], left: list[Left]) -> Rewritten:
     """What of it the target can hold as a whole."""
     fitted = fit(done.prompt)
+    left += left_by(fitted, done.prompt, dialect)
     return replace(
         done,
         prompt=fitted.prompt,
@@ -197,20 +253,50 @@ def _fitted(done: Rewritten, fit: Callable[[Prompt], Fitted]) -> Rewritten:
     )
 
 
+def _left(prompt: Prompt, lost: Collection[str], fields: Collection[str]) -> Iterator[Left]:
+    """Whole fields without a place, and what is none of ours."""
+    for name in lost:
+        yield Left(user_name(name), ("fields", user_name(name)), getattr(prompt, name))
+    if "extra" not in fields:
+        yield from (Left(name, ("extra", name), value) for name, value in prompt.extra.items())
+
+
+def _carrying(
+    done: Rewritten, left: Collection[Left], carry: Collection[str], ends: Ends, fields: Collection[str]
+) -> Rewritten:
+    """The same with what is to be carried, which is no loss by that."""
+    rule = ends.dialect.metadata if ends.dialect is not None else MetadataRule()
+    packed = pack(done.prompt, left, carry, rule if "metadata" in fields else None)
+    unsaid = sorted({*done.losses}.intersection(carry) - {one.name for one in left})
+    more = [f"{name} does not fit what is there, or cannot be said in the target's templates" for name in unsaid]
+    return replace(
+        done,
+        prompt=packed.prompt,
+        losses=tuple(name for name in done.losses if name not in packed.carried),
+        carried=packed.carried,
+        uncarried=(*packed.uncarried, *more),
+    )
+
+
 # ---- which rules, which values ---------------------------------------------------------------------------------------
 
 
 def _fits(when: When, prompt: Prompt | Row, ends: Ends, untold: Collection[str] = ()) -> bool:
     """Whether all parts of `when` but `has` hold, or may hold: nobody knows what is `untold`."""
-    return when is ALWAYS or (
+    return when == ALWAYS or (
         ("model" in untold or takes(when.model, prompt.model))
         and takes(when.name, prompt.name)
         and ("collection" in untold or any(takes(when.collection, text) for text in _collection_texts(prompt, ends)))
     )
 
 
-def _has(when: When, prompt: Prompt) -> bool:
-    return all(_PARTIAL_TAG.search(prompt.text) if name == "partials" else getattr(prompt, name) for name in when.has)
+def _has(when: When, prompt: Prompt, ends: Ends) -> bool:
+    return all(_has_partials(prompt, ends) if name == "partials" else getattr(prompt, name) for name in when.has)
+
+
+def _has_partials(prompt: Prompt, ends: Ends) -> bool:
+    tag = _partial_tag(prompt, ends)
+    return tag is not None and tag.search(prompt.text) is not None
 
 
 def _collection_texts(prompt: Prompt | Row, ends: Ends) -> tuple[str | None, ...]:
@@ -221,10 +307,13 @@ def _collection_texts(prompt: Prompt | Row, ends: Ends) -> tuple[str | None, ...
 
 def _chosen(choices: Iterable[Choice], *texts: str | None) -> str | None:
     """The value of the last choice in which a glob takes one of the texts, and in it of the first such glob."""
-    picked = (
-        next((value for glob, value in choice if any(takes(glob, text) for text in texts)), None) for choice in choices
-    )
-    return _last(picked)
+    chosen = None
+    for choice in choices:
+        for glob, value in choice:
+            if any(takes(glob, text) for text in texts):
+                chosen = value or chosen
+                break
+    return chosen
 
 
 def _last(values: Iterable[str | None]) -> str | None:
@@ -235,17 +324,14 @@ def _last(values: Iterable[str | None]) -> str | None:
 
 
 def _filled(template: str, prompt: Prompt | Row, ends: Ends) -> str:
-    home = find(ends.source.collections, prompt.collection)
-    values = {
-        "name": prompt.name,
-        "id": prompt.id,
-        "slug": prompt.slug,
-        "model": prompt.model,
-        "collection": home.slug if home else prompt.collection,
-    }
+    def value(placeholder: re.Match[str]) -> str:
+        text = getattr(prompt, placeholder[1]) or ""
+        if placeholder[1] == "collection" and (home := find(ends.source.collections, prompt.collection)):
+            text = home.slug
+        return (ends.names or _ANY_NAME).slug(text) if placeholder[2] else text
+
     # one pass, so that braces in a value are never read as a placeholder
-    slug = (ends.names or _ANY_NAME).slug
-    return _PLACEHOLDER.sub(lambda one: slug(values[one[1]] or "") if one[2] else values[one[1]] or "", template)
+    return _PLACEHOLDER.sub(value, template)
 
 
 def _integrations(prompt: Prompt, applied: Sequence[Rule]) -> tuple[str, ...]:
@@ -343,9 +429,7 @@ def _refer(kind: _Kind, kept: str | None, chosen: str | None, ends: Ends) -> _Re
 
 
 def _named_in_file(kind: _Kind, kept: str | None, chosen: str, target: Sequence[Named]) -> _Reference:
-    one = find(target, chosen)
-    found = [one] if one else [named for named in target if named.name == chosen]
-    if len(found) == 1:
+    if len(found := meant(target, chosen)) == 1:
         return _Reference(kind.held(found[0]))
     return _Reference(kept, missing=_absent(kind, chosen, found, f"mend {kind.key}"))
 
@@ -370,12 +454,20 @@ def _absent(kind: _Kind, label: str, found: Sequence[Named], advice: str) -> str
     return f"{kind.word} '{label}' is not in the target workspace: create it there, or {advice}"
 
 
-def _map_partials(text: str, applied: Sequence[Rule], ends: Ends) -> tuple[str, list[_Reference], list[str]]:
+def _partial_tag(prompt: Prompt, ends: Ends) -> re.Pattern[str] | None:
+    """As the dialect of the prompt writes it; where nobody knows that one, as mustache does. None: there is none."""
+    known = ends.dialects.get(prompt.dialect)
+    return (MUSTACHE if known is None else known.grammar).partials
+
+
+def _map_partials(prompt: Prompt, applied: Sequence[Rule], ends: Ends) -> tuple[str, list[_Reference], list[str]]:
     """The text with the partials' slugs at the target, every other byte as it was; and notes on pinned versions."""
-    if ">" not in text:  # no tag of a partial, which is sooner told so
+    text = prompt.text
+    # no tag of a partial, which is sooner told so by its sign
+    if ">" not in text or (partial_tag := _partial_tag(prompt, ends)) is None:
         return text, [], []
     mapped = {old: new for rule in applied for old, new in rule.partials}
-    tags = list(_PARTIAL_TAG.finditer(text))
+    tags = list(partial_tag.finditer(text))
     references = {slug: _partial(slug, mapped.get(slug), ends) for slug in dict.fromkeys(tag[2] for tag in tags)}
     pinned = [(tag[2], tag[3].removesuffix("}}").strip()) for tag in tags if "@" in tag[3]]
     notes = [
@@ -383,7 +475,7 @@ def _map_partials(text: str, applied: Sequence[Rule], ends: Ends) -> tuple[str, 
         for slug, version in pinned
         if not (references[slug].missing or (ends.same and references[slug].value == slug))
     ]
-    renewed = _PARTIAL_TAG.sub(lambda tag: f"{tag[1]}{references[tag[2]].value}{tag[3]}", text)
+    renewed = partial_tag.sub(lambda tag: f"{tag[1]}{references[tag[2]].value}{tag[3]}", text)
     return renewed, list(references.values()), notes
 
 

@@ -83,6 +83,12 @@ def find(known: Sequence[Named] | None, text: str | None) -> Named | None:
     return by_slug
 
 
+def meant(known: Sequence[Named], text: str) -> list[Named]:
+    """Those that a value of the migration file may mean: the one of that id or slug, else all of that name."""
+    one = find(known, text)
+    return [one] if one is not None else [named for named in known if named.name == text]
+
+
 def selects(select: Select, row: Row, collections: Sequence[Named] | None) -> bool:
     """Whether every part of `select` takes this row; an empty part takes all.
 

@@ -27,6 +27,9 @@ DELIMITERS: Final = "change of delimiters"
 TRIPLE: Final = "triple mustache"
 AMPERSAND: Final = "variable with &"
 FORMATTED: Final = "variable with a format"
+JINJA_BLOCK: Final = "Jinja2 block"
+JINJA_EXPRESSION: Final = "Jinja2 expression"
+JINJA_COMMENT: Final = "Jinja2 comment"
 
 ASKING: Final = frozenset({VARIABLE, TRIPLE, AMPERSAND, FORMATTED})
 """Tags that ask for the value of a variable."""
@@ -164,11 +167,8 @@ MUSTACHE: Final = Grammar(
             words="partials {{>x}}, private partials {{>>x}}",
             otherwise="refused: put their text in",
         ),
-        Construct(
-            name="comments",
-            kinds=frozenset({COMMENT, DELIMITERS}),
-            words="comments {{! }}, other delimiters {{= =}}",
-        ),
+        Construct(name="comments", kinds=frozenset({COMMENT}), words="comments {{! }}"),
+        Construct(name="delimiters", kinds=frozenset({DELIMITERS}), words="other delimiters {{= =}}"),
         Construct(
             name="unescaped variables",
             kinds=frozenset({TRIPLE, AMPERSAND}),
@@ -177,6 +177,7 @@ MUSTACHE: Final = Grammar(
         ),
     ),
     names={DOT: "a path", SPACE: "trimmed", BRACE: "an end of the tag", SIGN: "a sign of its own"},
+    partials=re.compile(r"(\{\{\s*>\s*)([^\s{}>@]+)((?:\s*@[^\s{}]*)?\s*\}\})"),  # not {{>>Private}}
     literal=(
         ("literal {{", "it would become a tag"),
         ("{ before a variable", "it would become {{{name}}}"),

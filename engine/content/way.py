@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Final
 
@@ -28,6 +28,7 @@ from engine.content.templates import (
     UNCLOSED,
     VARIABLE,
 )
+from engine.model import Json
 from engine.model.dialect import Dialect, Grammar, Token
 
 
@@ -42,6 +43,15 @@ class Way:
     def same_grammar(self) -> bool:
         """A text stays as it is, byte for byte."""
         return self.source.grammar == self.target.grammar
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What has no place at the end of the way: the name of its loss, where `content/carry.py` keeps it, its value."""
+
+    name: str
+    place: tuple[str, ...]
+    value: Json = field(repr=False)
 
 
 def written(text: str, tokens: Sequence[Token], way: Way) -> str:

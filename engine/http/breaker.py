@@ -34,14 +34,23 @@ class CircuitBreaker:
     """Answers and failures of one end, called `end` ("source (host)") in messages.
 
     `clock` counts seconds and never goes back, `now` is the date in seconds. `attempts`: tries before a registry that
-    has never answered is given up. `address`: the key of the migration file that says where it is.
+    has never answered is given up. `address`: the key of the migration file that says where it is, `form`: how such an
+    address looks, for advice.
     """
 
     def __init__(
-        self, end: str, attempts: int, *, address: str, clock: Callable[[], float], now: Callable[[], float]
+        self,
+        end: str,
+        attempts: int,
+        *,
+        address: str,
+        form: str = "",
+        clock: Callable[[], float],
+        now: Callable[[], float],
     ) -> None:
         self._end = end
         self._address = address
+        self._form = form and f" ({form})"
         self._attempts = attempts
         self._clock = clock
         self._now = now
@@ -168,8 +177,7 @@ class CircuitBreaker:
         return Stop(
             "check_failed",
             f"The {self._end} answers {call} with {status} and a page that is no JSON: {self._address} is not its API.",
-            next=f"Set {self._address} to where the API itself answers (Portkey's ends with /v1, Conductor's with "
-            "/api, Phoenix's with neither), then run the same command again.",
+            next=f"Set {self._address} to where the API itself answers{self._form}, then run the same command again.",
         )
 
     def _listing_too_large(self, verdict: Verdict) -> Stop:

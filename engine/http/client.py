@@ -119,6 +119,7 @@ class Client:
         *,
         end: str,
         address: str,
+        form: str = "",
         secrets: Collection[str],
         errors: Sequence[Special] = (),
         timing: Timing,
@@ -132,7 +133,9 @@ class Client:
         self._secrets = secrets
         self._errors = errors
         self._timing = timing
-        self._health = CircuitBreaker(end, limits.attempts, address=address, clock=timing.clock, now=timing.now)
+        self._health = CircuitBreaker(
+            end, limits.attempts, address=address, form=form, clock=timing.clock, now=timing.now
+        )
         self._refreshing = asyncio.Lock()
         self._accepted: deque[Mapping[str, str]] = deque(maxlen=4)
         """The newest headers that were good once."""

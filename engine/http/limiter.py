@@ -1,18 +1,20 @@
 """The rate, the pauses and the requests in flight of one host and one key.
 
-Everything that is sent passes one RateLimiter: reads, writes, retries, look-ups. Whoever waits stands in one line,
-first come, first served; only its head waits for a host that is down, for the end of a pause, for a free place and for
-the rate. Behind the line a ledger may be synced and a connection set up, for some longer than for others: so requests
-are spaced once more where they leave. Which rate and how many places serve best is found by the two searches; this
-module keeps to what they say.
+Everything that is sent passes one gate: reads, writes, retries, look-ups. Whoever waits stands in one line, first come,
+first served; only its head waits for the end of a pause, for a free place and for the rate. Behind the line a ledger
+may be synced and a connection set up, for some longer than for others: so requests are spaced once more where they
+leave. Which rate and how many places serve best is found by the two searches; this module keeps to what they say.
+
+A RateLimiter is the way of one migration through the gate. Several may have one gate: then they take turns in the line,
+and each has its own count of requests, its own end, and its own wait for a host that it found to be down.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Final, Literal, Self, TypeVar
@@ -95,11 +97,13 @@ class _Spacing:
 
 
 class _Ticket:
-    """A place in the line."""
+    """A place in the line. `round`: how often those who have the same way have stood in it, if they began at once."""
 
-    __slots__ = ("_call",)
+    __slots__ = ("_call", "round", "way")
 
-    def __init__(self) -> None:
+    def __init__(self, way: RateLimiter, round: int) -> None:
+        self.way = way
+        self.round = round
         self._call: asyncio.Future[None] | None = None
 
     async def wait(self) -> None:
@@ -221,58 +225,57 @@ class RateLimiter:
         known: Known | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self.clock: Final = asyncio.get_running_loop().time
-        self.requests: Final = Requests()
-        """The counts so far."""
-        self.in_flight = 0
-        """Turns that were let through and have not ended."""
         known = known or Known()
-        self._search = RateSearch(ceiling=rate, share=share, known=known.limit)
-        self._places = ConcurrencySearch(ceiling=concurrency, latency=known.latency_s)
-        self._jitter = jitter
-        self._spacing = _Spacing()
-        self._pressed = False
-        """Whoever heads the line waits for the rate, and nobody has waited for anything else since that began."""
-        self._departures = _Spacing()
-        self._leaving = asyncio.Lock()
-        self._line: deque[_Ticket] = deque()
-        self._lanes = {
-            kind: _Lane(ceiling, self.clock) for kind, ceiling in (("read", reads), ("write", writes)) if ceiling
-        }
-        self._crowded_at = -1.0
-        self._paused_until = 0.0
-        self._paused_seconds = 0.0
-        self._why = ""
+        search = RateSearch(ceiling=rate, share=share, known=known.limit)
+        places = ConcurrencySearch(ceiling=concurrency, latency=known.latency_s)
+        self._lead_through(_Gate(search, places, reads=reads, writes=writes, jitter=jitter))
+
+    def _lead_through(self, gate: _Gate) -> None:
+        self._gate = gate
+        self.clock = gate.clock
+        self.requests = Requests()
+        """The counts so far."""
+        self.round = 0
+        """In which it stood in the line last."""
+        self._in_front: defaultdict[Kind, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._probe: Callable[[], Awaitable[None]] | None = None
+        self._why = ""
+        self._probing = asyncio.Lock()
         self._scopes: set[anyio.CancelScope] = set()
-        self._halted = False
-        self._expect()
+        self.halted = False
+
+    def another(self) -> RateLimiter:
+        """The way of another migration through the same gate: rate, pauses and places are for both together."""
+        way = object.__new__(RateLimiter)
+        way._lead_through(self._gate)
+        return way
+
+    @property
+    def in_flight(self) -> int:
+        """Turns that were let through and have not ended, whoever's they are."""
+        return self._gate.in_flight
 
     @property
     def rate(self) -> float:
         """Requests a second, at this moment."""
-        return self._search.rate(self.clock())
+        return self._gate.rate
 
     @property
     def paused_for(self) -> float:
         """Seconds until the pause ends; 0: there is none."""
-        return max(0.0, self._paused_until - self.clock())
+        return self._gate.paused_for
 
     @property
     def why(self) -> str:
         """What holds everyone; blank: nothing does."""
-        return self._why if self.held else ""
+        if self._probe is not None:
+            return self._why
+        return self._gate.why if self._gate.paused else ""
 
     @property
     def throttle(self) -> Throttle:
         """What it has come to."""
-        return Throttle(
-            rate=round(self.rate, 1),
-            limit=None if self._search.limit is None else round(self._search.limit, 1),
-            concurrency=self._places.limit,
-            paused_s=round(self._paused_seconds - self.paused_for, 1),
-            latency_s=None if self._places.latency is None else round(self._places.latency, 4),
-        )
+        return self._gate.throttle
 
     def turn(self, kind: Kind, *, retry: bool = False, probe: bool = False) -> Turn:
         """One request, to be sent inside of the `with`. Raises Transient `not_sent` once the gate is halted.
@@ -283,6 +286,159 @@ class RateLimiter:
 
     def accepted(self, turn: Turn) -> None:
         """It was answered, and not with a refusal for coming too fast."""
+        self._gate.accepted(turn)
+
+    def refused(self, turn: Turn, asked: float | None, why: str) -> None:
+        """It came too fast (429). `asked`: the seconds that the registry wants everyone to wait."""
+        self.pause(self._gate.refused(turn, asked, why), why)
+
+    def pause(self, seconds: float, why: str) -> None:
+        """Nobody passes for `seconds` and up to 10 % more. The longest pause wins; it never gets shorter."""
+        self.requests.throttled += 1
+        self._gate.pause(seconds, why)
+
+    def hint(self, remaining: float, seconds: float) -> None:
+        """A header says that so many more requests fit into so many seconds: that may only slow down."""
+        self._gate.hint(remaining, seconds)
+
+    def close(self, probe: Callable[[], Awaitable[None]], why: str) -> None:
+        """Nobody passes this way until `probe` has returned, which the first who comes awaits; what it raises goes to
+        him.
+        """
+        if self._probe is None:
+            log.warning("throttle.closed", why=why)
+            self._probe, self._why = probe, why
+
+    def halt(self) -> None:
+        """Everyone who waits, and whoever comes later, leaves at once with Transient `not_sent`. For good."""
+        self.halted = True
+        for scope in self._scopes:
+            scope.cancel()
+        self._gate.wake(self)
+
+    async def unless_halted(self, wait: Callable[[], Awaitable[T]]) -> T:
+        """Awaits what only waits; raises Transient `not_sent` when the gate is halted before it is done."""
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                if not self.halted:
+                    return await wait()
+            finally:
+                self._scopes.remove(scope)
+        raise _not_sent()
+
+    # ---- what a turn calls -------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Nobody passes this way: its host is down."""
+        return self._probe is not None
+
+    @property
+    def held(self) -> bool:
+        """Nobody passes now: the host is down, or there is a pause."""
+        return self._probe is not None or self._gate.paused
+
+    async def enter(self, kind: Kind, *, probe: bool) -> tuple[float, bool]:
+        """Returns when a request of this kind may be sent: the time at that moment, and whether the rate was what it
+        waited for.
+        """
+        if probe:
+            await self.unless_halted(self._gate.end_of_pause)
+            return self._gate.let_in(), False
+        while True:
+            if self._probe is not None:
+                await self.unless_halted(self._reopen)
+            if (bound := await self._pass(kind)) is not None:
+                return self._gate.let_in(), bound
+
+    async def space(self) -> None:
+        """Until the one before is far enough ahead."""
+        await self._gate.space()
+
+    def departed(self, *, bound: bool, beside: int) -> Sent:
+        """A request leaves now."""
+        return self._gate.departed(bound=bound, beside=beside)
+
+    def leave(self) -> None:
+        """It has ended."""
+        self._gate.leave()
+
+    async def _pass(self, kind: Kind) -> bool | None:
+        if kind not in self._gate.lanes:
+            return await self._gate.pass_through(self)
+        async with self._in_front[kind]:  # one at a time, so that others have their turn in the lane
+            return await self._gate.pass_lane(self, self._gate.lanes[kind])
+
+    async def _reopen(self) -> None:
+        async with self._probing:
+            if self._probe is not None:
+                await self._probe()
+                self._probe = None
+                log.info("throttle.opened")
+
+
+class _Gate:
+    """What all who pass have in common: one line, one rate, one pause, so many places."""
+
+    def __init__(
+        self,
+        search: RateSearch,
+        places: ConcurrencySearch,
+        *,
+        reads: float | None,
+        writes: float | None,
+        jitter: Callable[[], float],
+    ) -> None:
+        self.clock: Final = asyncio.get_running_loop().time
+        self.in_flight = 0
+        self.why = ""
+        """Of the newest pause."""
+        ceilings: tuple[tuple[Kind, float | None], ...] = (("read", reads), ("write", writes))
+        self.lanes: Final[Mapping[Kind, _Lane]] = {
+            kind: _Lane(ceiling, self.clock) for kind, ceiling in ceilings if ceiling
+        }
+        self._search = search
+        self._places = places
+        self._jitter = jitter
+        self._spacing = _Spacing()
+        self._pressed = False
+        """Whoever heads the line waits for the rate, and nobody has waited for anything else since that began."""
+        self._departures = _Spacing()
+        self._leaving = asyncio.Lock()
+        self._line: deque[_Ticket] = deque()
+        self._round = 0
+        """Of who passed the line last."""
+        self._crowded_at = -1.0
+        self._paused_until = 0.0
+        self._paused_seconds = 0.0
+        self._expect()
+
+    @property
+    def rate(self) -> float:
+        return self._search.rate(self.clock())
+
+    @property
+    def paused(self) -> bool:
+        return self._paused_until > self.clock()
+
+    @property
+    def paused_for(self) -> float:
+        return max(0.0, self._paused_until - self.clock())
+
+    @property
+    def throttle(self) -> Throttle:
+        return Throttle(
+            rate=round(self.rate, 1),
+            limit=None if self._search.limit is None else round(self._search.limit, 1),
+            concurrency=self._places.limit,
+            paused_s=round(self._paused_seconds - self.paused_for, 1),
+            latency_s=None if self._places.latency is None else round(self._places.latency, 4),
+        )
+
+    # ---- what answers tell -------------------------------------------------------------------------------------------
+
+    def accepted(self, turn: Turn) -> None:
         if turn.sent is not None:
             self._search.accepted(self.clock(), turn.sent)
         places = self._places.limit
@@ -292,8 +448,8 @@ class RateLimiter:
         if self._places.limit > places:
             self._wake()
 
-    def refused(self, turn: Turn, asked: float | None, why: str) -> None:
-        """It came too fast (429). `asked`: the seconds that the registry wants everyone to wait."""
+    def refused(self, turn: Turn, asked: float | None, why: str) -> float:
+        """The seconds in which nobody is to pass."""
         now = self.clock()
         before = self._search.rate(now)
         sent = turn.sent
@@ -301,75 +457,46 @@ class RateLimiter:
         seconds = self._search.refused(now, sent, asked, self._jitter())
         if (after := self._search.rate(now)) < before:
             log.info("throttle.rate", before=round(before, 1), after=round(after, 1), why=why)
-        self.pause(seconds, why)
+        return seconds
 
     def pause(self, seconds: float, why: str) -> None:
-        """Nobody passes for `seconds` and up to 10 % more. The longest pause wins; it never gets shorter."""
-        self.requests.throttled += 1
         now = self.clock()
         until = now + seconds * (1 + PAUSE_JITTER * self._jitter())
         if until > self._paused_until:
             if now >= self._paused_until:
                 log.info("throttle.paused", seconds=round(until - now, 1), why=why)
             self._paused_seconds += until - max(now, self._paused_until)
-            self._paused_until, self._why = until, why
+            self._paused_until, self.why = until, why
 
     def hint(self, remaining: float, seconds: float) -> None:
-        """A header says that so many more requests fit into so many seconds: that may only slow down."""
         self._search.hint(self.clock(), remaining, seconds)
 
-    def close(self, probe: Callable[[], Awaitable[None]], why: str) -> None:
-        """Nobody passes until `probe` has returned, which the first in the line awaits; what it raises goes to him."""
-        if self._probe is None:
-            log.warning("throttle.closed", why=why)
-            self._probe, self._why = probe, why
+    # ---- those who pass ----------------------------------------------------------------------------------------------
 
-    def halt(self) -> None:
-        """Everyone who waits, and whoever comes later, leaves at once with Transient `not_sent`. For good."""
-        self._halted = True
-        for scope in self._scopes:
-            scope.cancel()
-        for ticket in self._line:
-            ticket.wake()
+    async def pass_through(self, way: RateLimiter) -> bool | None:
+        """Whether the rate was what this waited for; None: the way was closed before it could pass."""
+        if self._line or way.halted or self._full or way.held or self._spacing.due > self.clock():
+            return await self._stand_in_line(way)
+        self._spacing.take(self.clock(), self.rate)
+        return False
 
-    async def unless_halted(self, wait: Callable[[], Awaitable[T]]) -> T:
-        """Awaits what only waits; raises Transient `not_sent` when the gate is halted before it is done."""
-        with anyio.CancelScope() as scope:
-            self._scopes.add(scope)
-            try:
-                if not self._halted:
-                    return await wait()
-            finally:
-                self._scopes.remove(scope)
-        raise _not_sent()
+    async def pass_lane(self, way: RateLimiter, lane: _Lane) -> bool | None:
+        """The same where a kind has a ceiling of its own."""
+        async with lane.line:
+            await way.unless_halted(lane.pay)
+            return None if await self._stand_in_line(way, lane) is None else False
 
-    # ---- what a turn calls -------------------------------------------------------------------------------------------
-
-    @property
-    def held(self) -> bool:
-        """Nobody passes now: the host is down, or there is a pause."""
-        return self._probe is not None or self._paused_until > self.clock()
-
-    async def enter(self, kind: Kind, *, probe: bool) -> tuple[float, bool]:
-        """Returns when a request of this kind may be sent: the time at that moment, and whether the rate was what it
-        waited for.
-        """
-        lane = self._lanes.get(kind)
-        bound = False
-        if probe:
-            await self.unless_halted(self._end_of_pause)
-        elif lane is not None:
-            async with lane.line:
-                await self.unless_halted(lane.pay)
-                await self._stand_in_line(lane)
-        elif self._line or self._halted or self._full or self.held or self._spacing.due > self.clock():
-            bound = await self._stand_in_line()
+    def let_in(self) -> float:
+        """The time at which it was."""
+        now = self.clock()
+        self.in_flight += 1
+        if self._line and self._full:
+            self._crowded_at, self._pressed = now, False
         else:
-            self._spacing.take(self.clock(), self.rate)
-        return self._let_in(), bound
+            self._wake()
+        return now
 
     async def space(self) -> None:
-        """Until the one before is far enough ahead."""
         waited = self._leaving.locked()
         now, rate = self.clock(), self.rate
         if not waited and self._departures.due - now <= _least(rate):  # as most: no lock is taken for nothing
@@ -383,13 +510,21 @@ class RateLimiter:
             self._departures.take(self.clock(), self.rate, late=LATE_S if waited else 0.0)
 
     def departed(self, *, bound: bool, beside: int) -> Sent:
-        """A request leaves now."""
         return self._search.sent(self.clock(), bound=bound, beside=beside)
 
     def leave(self) -> None:
-        """It has ended."""
         self.in_flight -= 1
         self._wake()
+
+    def wake(self, way: RateLimiter) -> None:
+        """Whoever stands in the line on this way."""
+        for ticket in self._line:
+            if ticket.way is way:
+                ticket.wake()
+
+    async def end_of_pause(self) -> None:
+        while seconds := self.paused_for:  # noqa: ASYNC110 - a pause may grow while it is waited for
+            await asyncio.sleep(seconds)
 
     # ---- the line ----------------------------------------------------------------------------------------------------
 
@@ -397,76 +532,71 @@ class RateLimiter:
     def _full(self) -> bool:
         return self.in_flight >= self._places.limit
 
-    def _let_in(self) -> float:
-        now = self.clock()
-        self.in_flight += 1
-        if self._line and self._full:
-            self._crowded_at, self._pressed = now, False
-        else:
-            self._wake()
-        return now
-
     def _expect(self) -> None:
         firm = self._search.firm
         self._places.expect(self.rate if firm is None else firm, firm=firm is not None)
 
-    async def _stand_in_line(self, lane: _Lane | None = None) -> bool:
-        """Whether the rate was what this waited for."""
-        ticket = _Ticket()
-        self._line.append(ticket)
+    def _join(self, way: RateLimiter) -> _Ticket:
+        """At the end of the line; where there are several ways, behind those who stand in it no oftener."""
+        way.round = max(way.round + 1, self._round)
+        ticket = _Ticket(way, way.round)
+        place = len(self._line)
+        while place > 1 and self._line[place - 1].round > ticket.round:  # not before its head, who waits already
+            place -= 1
+        self._line.insert(place, ticket)
+        return ticket
+
+    async def _stand_in_line(self, way: RateLimiter, lane: _Lane | None = None) -> bool | None:
+        ticket = self._join(way)
         if self._full:
             self._crowded_at = self.clock()
         try:
-            await self._pass(ticket)
-            if lane is not None:
+            passed = await self._pass(ticket)
+            if passed and lane is not None:
                 await lane.pay_again()
         except BaseException:
             self._line.remove(ticket)
             self._wake()
             raise
         self._line.popleft()
+        self._round = ticket.round
+        if not passed:
+            self._wake()
+            return None
         bound = self._pressed
         if not self._line:
             self._pressed = False
         return bound
 
-    async def _pass(self, ticket: _Ticket) -> None:
-        """Only the head of the line waits for anything but to become it."""
+    async def _pass(self, ticket: _Ticket) -> bool:
+        """Only the head of the line waits for anything but to become it. False: its way was closed meanwhile."""
+        way = ticket.way
         while True:
-            if self._halted:
+            if way.halted:
                 raise _not_sent()
             if self._line[0] is not ticket:
                 await ticket.wait()
-            elif self._probe is not None:
+            elif way.closed:
                 self._pressed = False
-                await self._ask(self._probe)
-            elif self.held:
+                return False
+            elif self.paused:
                 self._pressed = False
-                await self.unless_halted(self._end_of_pause)
+                await way.unless_halted(self.end_of_pause)
             elif self._full:
                 # a place first: whoever had been due earlier would pass late, together with those after him
                 self._pressed = False
                 await ticket.wait()
             elif (seconds := self._spacing.due - self.clock()) > 0:
                 self._pressed = True
-                await self.unless_halted(lambda seconds=seconds: asyncio.sleep(seconds))  # type: ignore[misc]
+                await way.unless_halted(lambda seconds=seconds: asyncio.sleep(seconds))  # type: ignore[misc]
             else:
                 # pressed: whoever stood here has waited for nothing else
                 self._spacing.take(self.clock(), self.rate, late=LINE_LATE_S if self._pressed else 0.0)
-                return
+                return True
 
     def _wake(self) -> None:
         if self._line:
             self._line[0].wake()
-
-    async def _ask(self, probe: Callable[[], Awaitable[None]]) -> None:
-        await self.unless_halted(probe)
-        self._probe = None
-        log.info("throttle.opened")
-
-    async def _end_of_pause(self) -> None:
-        while seconds := self.paused_for:  # noqa: ASYNC110 - a pause may grow while it is waited for
-            await asyncio.sleep(seconds)
 
 
 def _least(rate: float) -> float:

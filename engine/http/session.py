@@ -82,13 +82,15 @@ async def open_client(
     *,
     name: str,
     address: str = "base_url",
+    form: str = "",
     secrets: Collection[str] = (),
     errors: Sequence[Special] = (),
     timing: Timing | None = None,
 ) -> AsyncIterator[Client]:
     """A Client of the registry at `base_url`, the source or target (`name`); no message holds any of `secrets`.
 
-    `address`: the key of the migration file that holds `base_url`, for what messages advise.
+    `address`: the key of the migration file that holds `base_url`, `form`: how such an address looks; for what messages
+    advise.
     `errors`: what this registry means otherwise than the table of responses says.
     """
     url = URL(base_url)
@@ -101,6 +103,7 @@ async def open_client(
             limits,
             end=f"{name} ({url.host})",
             address=address,
+            form=form,
             secrets=secrets,
             errors=errors,
             timing=timing or Timing(),

@@ -13,6 +13,7 @@ from engine.content.filter import Chosen
 from engine.ledger.file import entries, read_ledger
 from engine.ledger.report import OUTCOMES, SCHEMA, outcome_of
 from engine.ledger.state import State
+from engine.ledger.writes import read_made
 from engine.model import Json
 
 ID_FIELDS: Final = (
@@ -55,7 +56,8 @@ def _read(path: Path, chosen: Chosen) -> _Read:
     found = _Read()
     for line in entries(path):
         found.state.fold(line)
-        found.last = line["ts"]
+        if line["kind"] == "run" or not found.end:  # what came after its end, such as a rollback, is no part of it
+            found.last = line["ts"]
         source_id = line.get("source_id")
         if line["kind"] == "run":
             found.run, found.first, found.end, found.final = line, line["ts"], {}, False
@@ -119,7 +121,7 @@ class Status:
     """Kind of failure -> prompts."""
     ledger: str
 
-    def to_json(self, *, with_failed: bool) -> dict[str, Any]:
+    def to_json(self, *, with_failed: bool = False) -> dict[str, Any]:
         """The object of `status --json`."""
         value = {"schema": SCHEMA} | asdict(self)
         if not with_failed:
@@ -191,20 +193,11 @@ def _failed(line: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def read_ids_map(path: Path, chosen: Chosen) -> list[dict[str, Json]]:
-    """The map old to new, in the order in which the replicas were made. Raises what `entries` raises."""
-    pairs: dict[str, dict[str, Json]] = {}
-    picked: set[str] = set()
-    for line in entries(path):
-        if line["kind"] in ("created", "updated"):
-            pairs[line["source_id"]] = {name: line.get(name) for name in ID_FIELDS} | _versions(line)
-        elif line["kind"] == "moved" and line["was"] in pairs:
-            moved = {name: line.get(name) for name in ("source_id", "source_name", "target_id", "target_slug")}
-            pairs[line["source_id"]] = pairs.pop(line["was"]) | moved
-        elif line["kind"] == "rolled_back" and line["target_id"] == pairs.get(line["source_id"], {}).get("target_id"):
-            del pairs[line["source_id"]]
-        if line.get("was") in picked or ("target_id" in line and chosen.takes_line(line)):
-            picked.add(line["source_id"])
-    return [pair for source_id, pair in pairs.items() if source_id in picked]
+    """The map old to new of the replicas that stand, in the order in which their prompts came up. Raises what `entries`
+    raises.
+    """
+    lasts = (made.last for made in read_made(path, chosen) if made.writes)
+    return [{name: line.get(name) for name in ID_FIELDS} | _versions(line) for line in lasts]
 
 
 def _versions(line: Mapping[str, Json]) -> dict[str, Json]:

@@ -133,7 +133,8 @@ def _add(made: Writes, line: Line) -> None:
 
 
 def _take_back(made: Writes, line: Line) -> None:
-    if line.get("result") == "kept":
+    earlier = bool(made.writes) and line.get("target_id") not in (None, made.target_id)
+    if line.get("result") == "kept" or earlier:  # an earlier replica of the same prompt
         return
     undone = line.get("undone")
     if undone is None:

@@ -306,7 +306,7 @@ class _Case:
             if self.job.in_place:
                 before = replace(before, name=source.name, collection=source.collection)
             return replace(revision, published=record.doubt.published, before=before)
-        if self.job.in_place and self.job.select.version == "latest":
+        if self.job.in_place and self.job.select.version != "published":
             published = await self.job.source.fetch(source.id)
             return replace(revision, published=published.version)
         return revision

@@ -22,6 +22,7 @@ class Halt:
     def __init__(self) -> None:
         self.stop: Stop | None = None
         self._requested = anyio.Event()
+        self._dropped = anyio.Event()
 
     def request(self, stop: Stop) -> None:
         """Asks for the end; later requests change nothing."""
@@ -32,6 +33,22 @@ class Halt:
     async def wait(self) -> None:
         """Until the end is asked for."""
         await self._requested.wait()
+
+    def drop(self) -> None:
+        """Asks for the end at once: what is in flight is not waited for."""
+        self._dropped.set()
+
+    async def dropped(self) -> None:
+        """Until the end is asked for at once."""
+        await self._dropped.wait()
+
+    async def follow(self, other: Halt) -> None:
+        """Ends as the other one ends, for as long as this is awaited."""
+        await other.wait()
+        assert other.stop is not None  # it was waited for
+        self.request(other.stop)
+        await other.dropped()
+        self.drop()
 
     async def pause(self, seconds: float) -> None:
         """Sleeps, but not past a request to end."""

@@ -18,27 +18,46 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 @asynccontextmanager
-async def interruptible(halt: Halt, *, signals: bool, seconds: float | None = None) -> AsyncIterator[None]:
+async def interruptible(
+    halt: Halt, *, signals: bool, seconds: float | None = None, within: Halt | None = None
+) -> AsyncIterator[None]:
     """The first signal, or the end of the time box, asks for the end; a second signal drops what is in flight.
 
-    `signals`: whether they are taken at all; then they are ignored from the end of the block on.
+    `signals`: whether they are taken at all; then they are ignored from the end of the block on. `within`: what this is
+    a part of; it ends with it.
     """
+    async with asked_to_end(halt, signals=signals, seconds=seconds), task_group() as group:
+        if within is not None:
+            group.start_soon(halt.follow, within)
+        group.start_soon(_drop, halt, group.cancel_scope)
+        yield
+        group.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def asked_to_end(halt: Halt, *, signals: bool, seconds: float | None = None) -> AsyncIterator[None]:
+    """The same, but the block itself is not left: its parts look at `halt`."""
     async with task_group() as group:
         if signals:
-            await group.start(_on_signals, halt, group.cancel_scope)
+            await group.start(_on_signals, halt)
         if seconds is not None:
             group.start_soon(_time_box, halt, seconds)
         yield
         group.cancel_scope.cancel()
 
 
-async def _on_signals(halt: Halt, scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
+async def _drop(halt: Halt, scope: anyio.CancelScope) -> None:
+    await halt.dropped()
+    scope.cancel()
+
+
+async def _on_signals(halt: Halt, *, task_status: TaskStatus[None]) -> None:
     try:
         with anyio.open_signal_receiver(*SIGNALS) as received:
             task_status.started()
             async for one in received:
                 if halt.stop is not None:
-                    scope.cancel()
+                    halt.drop()
                     return
                 halt.request(Stop("interrupted", f"{one.name}: the run was asked to end", next=AGAIN))
     finally:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine.content.digest import MarkIn, digest, key_of, make_replica, read_mark
-from engine.content.rewrite import Ends, rewrite
+from engine.content.rewrite import Ends, Rewritten, rewrite
 from engine.errors import Rejected
 from engine.migrate.readings import Readings
 from engine.migrate.task import Prepared, Step
@@ -25,6 +25,8 @@ class Job:
     select: Select
     rules: tuple[Rule, ...]
     allow_loss: frozenset[str]
+    carry: frozenset[str] = frozenset()
+    """Losses that are carried in the metadata instead."""
     on_existing: str
     in_place: bool = False
     """Mode update: prompts get a new version where they stand."""
@@ -66,6 +68,10 @@ class Job:
         """See the function of that name."""
         return replicas_among(self.source, self.target, target_ids)
 
+    def rewritten(self, prompt: Prompt, *, metadata: bool = True) -> Rewritten:
+        """What the rules make of it. Without `metadata` nothing is carried: the target does not keep them."""
+        return rewrite(prompt, self.rules, self.ends, self.target.fields, carry=self.carry if metadata else ())
+
     def labels_follow(self, source: Prompt) -> bool:
         """Whether it has labels that its replica can carry."""
         return any(map(self.target.can.carries, source.labels))
@@ -96,21 +102,27 @@ def prepare(job: Job, prompt: Prompt, *, name: str | None = None, mark_in: MarkI
 
 
 def _prepare(job: Job, prompt: Prompt, name: str | None, mark_in: MarkIn) -> Prepared | Failed:
-    rewritten = rewrite(prompt, job.rules, job.ends, job.target.fields)
+    rewritten = job.rewritten(prompt, metadata=mark_in != "description")
     if rewritten.missing:
         return Failed(error="missing", message="; ".join(rewritten.missing), retriable=True)
     if rewritten.refused:
         return Failed(error="untranslatable", message="; ".join(rewritten.refused), retriable=True)
     losses = [loss for loss in rewritten.losses if loss not in job.allow_loss]
     if losses:
-        names = ", ".join(losses)
-        message = f"{names} would be lost: accept it with allow_loss: [{names}] in the migration file, and run again"
-        return Failed(error="loss", message=message, retriable=True)
+        return Failed(error="loss", message=_loss(job, losses, rewritten, mark_in), retriable=True)
     if name is not None:
         rewritten = replace(rewritten, prompt=altered(rewritten.prompt, name=name))
     where: MarkIn = "nowhere" if job.in_place else mark_in
     replica = make_replica(prompt, rewritten.prompt, migration=job.migration, registry=job.registry, mark_in=where)
     return Prepared(replica=replica, body=job.target.encode(replica), rewritten=rewritten)
+
+
+def _loss(job: Job, losses: Sequence[str], rewritten: Rewritten, mark_in: MarkIn) -> str:
+    names = ", ".join(losses)
+    message = f"{names} would be lost: accept it with allow_loss: [{names}] in the migration file, and run again"
+    if mark_in == "description" and not job.carry.isdisjoint(losses):
+        return f"{message}; the target does not keep metadata, so nothing can be carried in them"
+    return f"{message}; not carried: {'; '.join(rewritten.uncarried)}" if rewritten.uncarried else message
 
 
 def digest_of(prompt: Prompt) -> str | None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from engine.ledger.state import Record, State
 from engine.migrate.adopt import CHANGED, EDITED
+from engine.migrate.job import Job
 from engine.migrate.task import Task
 from engine.model import Row
 
@@ -25,7 +26,9 @@ _SENTENCES: Final = {
 }
 
 
-def survey_notes(state: State, tasks: Iterable[Task], target_rows: Iterable[Row], twins: Collection[str]) -> list[str]:
+def survey_notes(
+    job: Job, state: State, tasks: Iterable[Task], target_rows: Iterable[Row], twins: Collection[str]
+) -> list[str]:
     """Sentences with numbers. `twins`: names that several of these prompts have at the source."""
     found: Counter[str] = Counter()
     replicas: Counter[str] = Counter()
@@ -41,7 +44,9 @@ def survey_notes(state: State, tasks: Iterable[Task], target_rows: Iterable[Row]
     for row in target_rows if replicas else ():
         replicas.pop(row.id, None)
     found["gone"] = replicas.total()
-    if found["timeless"]:
+    if job.select.label is not None:  # that they are read is told already
+        del found["timeless"], found["compared"]
+    elif found["timeless"]:
         del found["compared"]
     return [sentence.format(found[what]) for what, sentence in _SENTENCES.items() if found[what]]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from engine.content.rewrite import Placement, place, rewrite
+from engine.content.rewrite import Placement, place
 from engine.migrate.job import Job
 from engine.migrate.listing import definition
 from engine.model import Failed, Prompt, Row, packed_rows
@@ -66,7 +66,7 @@ async def find_places(job: Job, rows: Sequence[Row], asked: Callable[[Row], bool
     async def ask(row: Row) -> None:
         prompt = await definition(job.read_ahead(row.id))
         if isinstance(prompt, Prompt):
-            done = rewrite(prompt, job.rules, job.ends, job.target.fields).prompt
+            done = job.rewritten(prompt).prompt
             read[row.id] = Placement(name=done.name, collection=done.collection)
         else:
             unread[row.id] = prompt

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from engine.content.dialects import table
 from engine.content.digest import changed_fields, user_name
-from engine.content.rewrite import Change, Rewritten, rewrite
+from engine.content.rewrite import Change, Rewritten
 from engine.content.selection import find
 from engine.errors import Rejected, Transient
 from engine.ledger.state import Record, State
@@ -54,6 +54,8 @@ class Planned:
     action: str
     changes: Sequence[Mapping[str, Any]] = ()
     losses: Sequence[str] = ()
+    carried: Sequence[str] = ()
+    """What would be lost, and travels in the metadata of the replica."""
     notes: Sequence[str] = ()
     problem: str | None = None
     """Why it would fail."""
@@ -160,12 +162,15 @@ async def _planned(job: Job, task: Task, record: Record | None, now: float) -> P
     rewritten = prepared.rewritten if prepared is not None else _rewritten(job, decision)
     if prepared is None and rewritten is not None:
         notes += rewritten.notes
+    elif rewritten is not None:
+        notes += [f"not carried: {why}" for why in rewritten.uncarried]
     return Planned(
         source_id=task.row.id,
         name=task.row.name,
         action="create" if action == "wait" else action,
         changes=_changes(decision, rewritten),
         losses=list(rewritten.losses) if rewritten is not None else (),
+        carried=list(rewritten.carried) if rewritten is not None else (),
         notes=notes,
         problem=failure.message if failure is not None else None,
         digests=_digests(prepared),
@@ -178,7 +183,7 @@ def _rewritten(job: Job, decision: Decision) -> Rewritten | None:
     """Of a prompt that will fail."""
     if decision.source is None or decision.failure is None or decision.failure.error == "too_deep":
         return None
-    return rewrite(decision.source, job.rules, job.ends, job.target.fields)
+    return job.rewritten(decision.source)
 
 
 def _changes(decision: Decision, rewritten: Rewritten | None) -> Sequence[Mapping[str, Any]]:

@@ -45,12 +45,34 @@ def write(plan: Plan, identity: Mapping[str, str], rules: str) -> bytes:
 
 def read(data: bytes, name: str, identity: Mapping[str, str], rules: str) -> PlanFile:
     """Raises ConfigError when it is no plan, or not one of this migration under these rules. `name`: of the file."""
+    found = _parsed(data, name)
+    if different := mismatch(found.identity, identity):
+        raise ConfigError(f"{name}: is the plan of another migration: {different}")
+    if found.rules != rules:
+        raise ConfigError(f"{name}: the migration file was changed since this plan was made: make the plan again")
+    return PlanFile(found.steps, plan_digest(data))
+
+
+def digest_of_plan(data: bytes, name: str) -> str:
+    """SHA-256 of a plan file, in hex, of whatever migration. Raises ConfigError when it is no plan. `name`: of it."""
+    _parsed(data, name)
+    return plan_digest(data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    steps: Mapping[str, Step]
+    identity: Mapping[str, str]
+    rules: str
+
+
+def _parsed(data: bytes, name: str) -> _Parsed:
     try:
         text = text_of(data)
         found: Any = json.loads(text)
         prompts = found["prompts"]
         steps = {one["source_id"]: Step(one["action"], one["source_digest"], one["replica_digest"]) for one in prompts}
-        version, its_identity, its_rules = found["promptferry_plan"], found["identity"], found["rules"]
+        version, parsed = found["promptferry_plan"], _Parsed(steps, dict(found["identity"]), found["rules"])
     except NotText as error:
         raise ConfigError([Problem(str(error), file=name, line=error.line)]) from None
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -62,11 +84,7 @@ def read(data: bytes, name: str, identity: Mapping[str, str], rules: str) -> Pla
         raise ConfigError(f"{name}: names a prompt twice: make the plan again")
     if version != VERSION:
         raise ConfigError(f"{name}: was written by another version of promptferry: make the plan again")
-    if different := mismatch(its_identity, identity):
-        raise ConfigError(f"{name}: is the plan of another migration: {different}")
-    if its_rules != rules:
-        raise ConfigError(f"{name}: the migration file was changed since this plan was made: make the plan again")
-    return PlanFile(steps, plan_digest(data))
+    return parsed
 
 
 def plan_digest(data: bytes) -> str:

@@ -18,7 +18,16 @@ from engine.migrate import moved
 from engine.migrate.adopt import examine, is_unfinished
 from engine.migrate.entries import EXISTS
 from engine.migrate.job import Job, digest_of
-from engine.migrate.listing import Listed, Told, definition, listings, told_by_definitions, with_definitions
+from engine.migrate.listing import (
+    Listed,
+    Told,
+    definition,
+    label_notes,
+    listings,
+    told_by_definitions,
+    with_definitions,
+    with_labelled,
+)
 from engine.migrate.lookup import Found, look_up, numbered
 from engine.migrate.notes import EDITED_BEFORE, survey_notes
 from engine.migrate.places import Placed, Places, find_places
@@ -86,9 +95,10 @@ async def survey(
         notes=[
             *job.ends.source.notes,
             *moved.moved_notes(lines, moves),
-            *told_by_definitions(found.read),
+            *told_by_definitions(found.read, job.select),
+            *label_notes(job.select, found, len(selected), job.ends.source.labels),
             *glob_readings(job.select, job.rules, found.rows, job.ends.source.collections),
-            *survey_notes(state, tasks, target_rows, twins),
+            *survey_notes(job, state, tasks, target_rows, twins),
         ],
         moved=lines,
     )
@@ -125,12 +135,25 @@ async def _select(job: Job, state: State, listed: Sequence[Row], narrowed: Selec
             return True
         return needs_definition(narrowed, row, collections) and _is_selected(job, state, row)
 
-    if rows_tell(job.select) and rows_tell(narrowed):
+    if job.select.label is not None:
+        found = await with_labelled(
+            listed,
+            job.select,
+            collections,
+            job.read_ahead,
+            among=lambda row: row.id not in ours and not _was_changed(job, state, row),
+            concurrency=job.concurrency,
+        )
+    elif rows_tell(job.select) and rows_tell(narrowed):
         found = Told(listed)
     else:
         found = await with_definitions(listed, silent, job.read_ahead, concurrency=job.concurrency)
     selected = packed_rows(
-        row for row in found.rows if row.id not in ours and (row.id in found.unread or _is_selected(job, state, row))
+        row
+        for row in found.rows
+        if row.id not in ours
+        and row.id not in found.unlabelled
+        and (row.id in found.unread or _is_selected(job, state, row))
     )
     return found, selected
 
@@ -304,7 +327,7 @@ def _is_mended(job: Job, row: Row, failure: Failure) -> bool | None:
     known = failure.updated_at is not None
     if failure.digest is None:
         return known and row.updated_at != failure.updated_at
-    return False if known and row.updated_at == failure.updated_at else None
+    return False if known and row.updated_at == failure.updated_at and job.select.label is None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,6 +373,7 @@ class _Judgement:
         if self._is_kept(row, record):
             return Task(row=row, action="keep", reason=record.reason)
         same = row.updated_at is not None and row.updated_at == record.updated_at and record.rules == self.job.rewrites
+        same = same and self.job.select.label is None  # no time of change tells that a label was moved
         return self._changed(row, record, same=same)
 
     def _changed(self, row: Row, record: Record, *, same: bool) -> Task:

@@ -26,6 +26,8 @@ Json = Any
 
 _NUMBER: Final = re.compile(r"[1-9][0-9]*|0")
 
+LABELLED: Final = "label:"
+"""What stands before the name of a label where a version is asked for: the one that carries it."""
 MARK_KEY: Final = "promptferry"
 """The key of `Prompt.metadata` under which a replica carries its `Mark`, or the mark's key alone."""
 
@@ -47,6 +49,8 @@ class Row:
     archived: bool = False
     whole: bool = False
     """Where it has no model or no collection, its definition has none either; else only the definition tells."""
+    labels: Collection[str] | None = None
+    """Names of all labels on its versions, the one that publishes among them; None: not told."""
 
 
 ROW: Final = form_of(Row)
@@ -77,6 +81,11 @@ class Version:
     """What labels are put on."""
     labels: Sequence[str] = ()
     """Ids of the labels that stand on it."""
+
+
+def label_in(version: str) -> str | None:
+    """The label whose version is asked for; None: it is asked for in another way."""
+    return version.removeprefix(LABELLED) if version.startswith(LABELLED) else None
 
 
 def stored_version(ref: str | None) -> int | str | None:
@@ -142,6 +151,12 @@ class Select:
     """Globs on the whole name, case-sensitive; `!` takes away; only `!` globs: everything else."""
     models: Sequence[str] = ()
     version: str = "published"
+    """published | latest | all | LABELLED and the name of a label: prompts without it are not selected."""
+
+    @property
+    def label(self) -> str | None:
+        """The label whose version is copied."""
+        return label_in(self.version)
 
     @property
     def speaking(self) -> str:
@@ -373,7 +388,9 @@ class Source(Protocol):
         ...
 
     async def fetch(self, prompt_id: str, version: str = "published") -> Prompt:
-        """One definition. `version`: published | latest | a ref. Gone when it is not there."""
+        """One definition. `version`: published | latest | `label:NAME`, the one that carries this label | a ref. Gone
+        when it is not there.
+        """
         ...
 
     async def versions(self, prompt_id: str) -> Sequence[Version]:

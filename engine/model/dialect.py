@@ -54,6 +54,10 @@ class Grammar:
     """What it has besides literals and variables."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Kind of name, of those in `content/templates.py` -> how it is read, where that is not as it stands."""
+    partials: re.Pattern[str] | None = field(default=None, repr=False)
+    """Finds the tag of a partial that lies in the workspace: what stands before its slug, the slug, what stands behind.
+    None: it has none.
+    """
     literal: Sequence[tuple[str, str]] = ()
     """Text that it takes for a tag and that cannot be escaped, and what would become of it."""
 
@@ -112,11 +116,14 @@ class Chat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetadataRule:
-    """Which values of metadata are kept, and that in words."""
+    """Which values of metadata are kept, and that in words. `room`: why a prompt cannot be kept with one more value,
+    which is this text, because it is too large; None: it can, or there is no limit.
+    """
 
     says: str = "metadata"
     keeps: Callable[[Json], bool] | None = field(default=None, repr=False)
     """None: all."""
+    room: Callable[[Prompt, str], str | None] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

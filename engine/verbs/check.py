@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 
-from engine.content.rewrite import rewrite
-from engine.content.selection import find, glob_readings, needs_definition, selects, unknown_collections
+from engine.content.selection import find, glob_readings, meant, needs_definition, selects, unknown_collections
 from engine.errors import Rejected, Stop, Transient
 from engine.migrate.job import Job
-from engine.migrate.listing import listings, told_by_definitions, with_definitions
+from engine.migrate.listing import label_notes, listings, told_by_definitions, with_definitions, with_labelled
 from engine.model import Choice, Finding, Named, Row
 from engine.taskgroup import for_each
 
@@ -56,12 +55,24 @@ async def examine_ends(job: Job, replicas: Collection[str], known: Collection[st
         return row.id not in replicas and needs_definition(job.select, row, collections)
 
     read = partial(job.source.fetch, version=job.select.speaking)
-    found = await with_definitions(listed, silent, read, concurrency=job.concurrency)
+    found = await (
+        with_labelled(
+            listed,
+            job.select,
+            collections,
+            read,
+            among=lambda row: row.id not in replicas,
+            concurrency=job.concurrency,
+        )
+        if job.select.label is not None
+        else with_definitions(listed, silent, read, concurrency=job.concurrency)
+    )
     rows = found.rows
+    spared = {*replicas, *found.unlabelled}
     selected = [
         row
         for row in rows
-        if row.id not in replicas and (row.id in found.unread or selects(job.select, row, collections))
+        if row.id not in spared and (row.id in found.unread or selects(job.select, row, collections))
     ]
     findings = [
         Finding(level="ok", where="source", text=f"reachable; its key lists prompts: {len(rows)}"),
@@ -72,8 +83,11 @@ async def examine_ends(job: Job, replicas: Collection[str], known: Collection[st
     if not job.source.can.dated:
         text = "its listing has no times of change, so each later run reads all prompts again to compare them"
         findings.append(Finding(level="note", where="source", text=text))
-    notes = [*told_by_definitions(found.read), *glob_readings(job.select, job.rules, rows, collections)]
+    notes = [*told_by_definitions(found.read, job.select), *glob_readings(job.select, job.rules, rows, collections)]
     findings += [Finding(level="note", where="select", text=note) for note in notes]
+    level = "note" if selected else "problem"
+    labels = label_notes(job.select, found, len(selected), job.ends.source.labels)
+    findings += [Finding(level=level, where="select.label", text=note) for note in labels]
     if not job.ends.same:
         text = f"reachable; its key lists prompts: {len(target_rows)}"
         findings.append(Finding(level="ok", where="target", text=text))
@@ -113,7 +127,7 @@ async def _read(job: Job, rows: Sequence[Row]) -> list[Finding]:
         except (Rejected, Transient) as error:
             refused[str(error)] += 1
             return
-        missing.update(rewrite(prompt, job.rules, job.ends, job.target.fields).missing)
+        missing.update(job.rewritten(prompt).missing)
 
     await for_each(rows, one, limit=job.concurrency)
     read = len(rows) - refused.total()
@@ -151,5 +165,8 @@ def _unknown(key: str, kind: str, values: Sequence[str], known: Sequence[Named] 
         if known is None:
             text = f"nobody can tell whether {kind} {value!r} is there: this key may not list {kind}s"
             yield Finding(level="note", where=key, text=text)
-        elif find(known, value) is None:
+        elif not (found := meant(known, value)):
             yield Finding(level="problem", where=key, text=f"there is no {kind} {value!r} at the target")
+        elif len(found) > 1:
+            text = f"{len(found)} {kind}s at the target are called {value!r}: give the slug of one"
+            yield Finding(level="problem", where=key, text=text)

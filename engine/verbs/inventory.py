@@ -55,10 +55,12 @@ def count(
     replicas: Collection[str],
     *,
     unread: Collection[str] = (),
+    unlabelled: Collection[str] = (),
     notes: Sequence[str] = (),
 ) -> Inventory:
     """Counts a whole listing; largest groups first. `replicas`: ids of this migration's own, as the ledger has them.
-    `unread`: ids of rows that do not tell all; they count as selected where they may be.
+    `unread`: ids of rows that do not tell all; they count as selected where they may be. `unlabelled`: ids of those
+    without the label that is selected.
     """
 
     def taken(row: Row) -> bool:
@@ -67,7 +69,8 @@ def count(
     def model(row: Row) -> str:
         return row.model or (NOT_KNOWN if row.id in unread else NO_MODEL)
 
-    selected = {row.id for row in rows if row.id not in replicas and taken(row)}
+    spared = {*replicas, *unlabelled}
+    selected = {row.id for row in rows if row.id not in spared and taken(row)}
     slugs = {one.id: one.slug for one in collections or ()}
     models = {row.model for row in rows if row.model is not None}
     return Inventory(

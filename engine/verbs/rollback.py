@@ -24,7 +24,6 @@ from engine.taskgroup import for_each
 
 RESULTS: Final = ("deleted", "restored", "gone", "kept", "failed", "not_started")
 NO_HISTORY: Final = "no earlier version is kept there; as it was before, it is in the ledger's .before.jsonl file"
-BREAKS: Final = "Applications that already call these replicas will break."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

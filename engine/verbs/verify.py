@@ -192,15 +192,20 @@ class _Pair:
         fields += await self._doubled_versions()
         return self._says("differs" if fields else "same", fields)
 
+    @property
+    def _gone(self) -> str:
+        label = self.job.select.label
+        return GONE if label is None else f"{GONE}, or no version of it carries the label {label!r} any more"
+
     async def _alone(self) -> Verified:
         """Its source is gone: the replica is judged by what the ledger says was written."""
         try:
             replica = await self.job.target.fetch(self.made.target_id)
         except Gone:
-            return self._says("missing", ["deleted"], [GONE])
+            return self._says("missing", ["deleted"], [self._gone])
         if digest(replica) != self.made.last.get("replica_digest"):
-            return self._says("differs", ["edited"], [GONE])
-        return self._says("source_changed", ["deleted"], [GONE])
+            return self._says("differs", ["edited"], [self._gone])
+        return self._says("source_changed", ["deleted"], [self._gone])
 
     async def _against_the_version_copied(self, source: Prompt, replica: Prompt, now: Sequence[str]) -> Verified:
         """The source changed since: the replica is judged by what it was made from, as far as that is still there."""
@@ -301,7 +306,7 @@ class _Pair:
         return f"{self.made.target_id}@{staged}" if staged is not None else self.made.target_id
 
     def _source_reference(self, source: Prompt) -> str:
-        if self.job.in_place and source.version is not None:
+        if (self.job.in_place or self.job.select.label is not None) and source.version is not None:
             return f"{source.id}@{source.version}"
         return f"{source.id}@latest" if self.job.select.version == "latest" else source.id
 

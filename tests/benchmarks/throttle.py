@@ -38,6 +38,7 @@ FEW: Final = 3
 LATE: Final = 0.02
 """Timers come up to so many seconds late."""
 KNOWN: Final = Latency(0.05, 0.1)
+BESIDE: Final = Latency(0.005, 0.02)
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,9 @@ def _shared() -> Iterator[Row]:
                 SEEDS if capacity == 10 else FEW,
             )
             yield Row(f"50/s, bursts of {capacity}, two runs with one key, {name}", world, Run(clients=2))
+    for name, latency in (("5-20 ms", BESIDE), ("50-150 ms", NEAR)):
+        world = World(limit=bucket(50, 50), latency=latency, late=LATE)
+        yield Row(f"50/s, bursts of 50, a fleet of 200 x 50, {name}", world, Run(prompts=50, fleet=200, seconds=None))
 
 
 def measured(name: str, seeds: int) -> str:
@@ -162,7 +166,7 @@ def measured(name: str, seeds: int) -> str:
     refused = [max(seen.refused_part for seen in clients) for clients in found]
     limits = [clients[0].limit_found for clients in found]
     limit = f"{median(limits):.1f} ({min(limits):.1f}-{max(limits):.1f})" if min(limits) else "none"
-    share = f"{median(used):.1%} ({min(used):.1%})" if row.run.seconds else ""
+    share = f"{median(used):.1%} ({min(used):.1%})" if row.run.seconds or row.run.fleet else ""
     return (
         f"| {row.name} | {len(found)} | {share} | {median(refused):.2%} ({max(refused):.2%}) | "
         f"{limit if row.run.rate is None else 'given'} | {row.told(found)} |"

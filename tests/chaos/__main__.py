@@ -16,6 +16,7 @@ from tests.chaos import (
     test_content,
     test_damage,
     test_faults,
+    test_fleet,
     test_full_disk,
     test_kill,
     test_leaks,
@@ -41,6 +42,7 @@ TESTS: Final[Mapping[str, Long]] = {
     "several processes, one ledger": test_one_writer.long_writers,
     "answers that repeat key and text": test_leaks.long_leaks,
     "random histories against a model": test_model.long_model,
+    "a fleet killed again and again": test_fleet.long_fleet,
     "texts and numbers that are hard to carry": test_content.long_content,
 }
 HEAD: Final = "| test | runs | faults injected | doubled | lost | undetected |\n|---|---:|---:|---:|---:|---:|"

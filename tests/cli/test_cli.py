@@ -58,7 +58,20 @@ def test_version_and_help_are_results(tmp_path: Path) -> None:
     assert promptferry("--version", cwd=tmp_path).out == "promptferry 0.1.0\n"
     listed = promptferry("--help", cwd=tmp_path)
     assert listed.code == 0
-    for name in ("init", "inventory", "check", "plan", "run", "status", "ids", "ledger", "sandbox", "schema"):
+    for name in (
+        "init",
+        "inventory",
+        "check",
+        "plan",
+        "run",
+        "status",
+        "ids",
+        "repoint",
+        "approve",
+        "ledger",
+        "sandbox",
+        "schema",
+    ):
         assert f"  {name} " in listed.out
         shown = promptferry(*((name, "check") if name == "ledger" else (name,)), "--help", cwd=tmp_path)
         assert "Example: promptferry" in shown.out

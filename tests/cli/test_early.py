@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import orjson
 import pytest
 
 from engine.cli import early
-from engine.cli.run import nothing_done
+from engine.cli.fleet import no_fleet
+from engine.cli.run import Told, nothing_done
 from engine.migrate.interrupt import SIGNALS
 from engine.sandbox import SandboxOptions
 from tests.e2e import COMMAND, TIMEOUT, Ended, Served, served, write_migration
@@ -72,6 +74,26 @@ def test_a_signal_at_any_moment_of_the_first_second(moment: int, tmp_path: Path,
     assert "Exception ignored" not in found.err
 
 
+@pytest.mark.skipif(not STATUS.exists(), reason="needs /proc to see when the command has begun")
+@pytest.mark.parametrize("moment", range(4))
+def test_a_signal_while_a_fleet_begins(moment: int, tmp_path: Path, registry: Served) -> None:
+    source = {"base_url": registry.base_url, "api_key": "${KEY}"}
+    path = tmp_path / "fleet.yaml"
+    path.write_text(json.dumps({"name": f"f{moment}", "defaults": {"source": source}, "migrations": [{"name": "m"}]}))
+    seconds = random.Random(moment).random()
+    with begin(COMMAND, "fleet", "run", str(path), "--rate", "1", cwd=tmp_path, KEY=registry.api_key) as process:
+        while not looks_after_signals(process):
+            assert process.poll() is None
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds if moment else 0)
+        process.send_signal(SIGNALS[moment % 2])
+        out, err = process.communicate(timeout=TIMEOUT)
+    told = json.loads(out)
+    assert (process.returncode, told["exit_code"], told["reason"]) == (75, 75, "interrupted"), err
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("arguments", [("plan", "pipe"), ("check", "pipe"), ("status", "pipe"), ("verify", "pipe")])
 def test_commands_that_have_no_summary(arguments: tuple[str, str], number: signal.Signals, tmp_path: Path) -> None:
@@ -97,13 +119,26 @@ def test_a_signal_while_a_plan_waits_for_an_answer(number: signal.Signals, tmp_p
     assert number.name in found.sentence()
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [(["run", "m.yaml"], nothing_done), (["fleet", "run", "f.yaml"], no_fleet)],
+    ids=["run", "fleet run"],
+)
 def test_the_summary_that_is_written_without_any_import_is_the_one_that_a_run_tells(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    command: list[str], told: Callable[..., Told], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["promptferry", "run", "m.yaml"])
+    monkeypatch.setattr(sys, "argv", ["promptferry", *command])
     early.tell_nothing_done(early.EXIT_INTERRUPTED, "interrupted", "interrupted", early.AGAIN)
     out = capfd.readouterr().out
-    assert out.encode() == orjson.dumps(nothing_done("interrupted", "interrupted", 75).to_json()) + b"\n"
+    assert out.encode() == orjson.dumps(told("interrupted", "interrupted", 75).to_json()) + b"\n"
+
+
+@pytest.mark.parametrize("flags", [["--no-such-flag"], ["--rate", "fast"]])
+def test_a_fleet_s_run_that_is_refused_has_a_summary(flags: list[str], tmp_path: Path) -> None:
+    with begin(COMMAND, "fleet", "run", "fleet.yaml", *flags, cwd=tmp_path) as process:
+        found = ended(process)
+    told = json.loads(found.out)
+    assert (found.code, told["exit_code"], told["reason"], told["migrations"]) == (2, 2, "config", [])
 
 
 def test_nothing_heavy_is_imported_before_signals_are_looked_after(tmp_path: Path) -> None:

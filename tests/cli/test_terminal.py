@@ -20,8 +20,12 @@ import pytest
 from rich.console import Console
 
 from engine.cli.display import Figures, progress_bar, progress_lines, show
+from engine.config import load_migration
+from engine.config.kinds import KINDS
+from engine.model import Select
 from engine.run import Live
 from engine.sandbox import SandboxOptions
+from tests.cli.test_init import Everything
 from tests.e2e import COMMAND, TIMEOUT, Served, replicas, served, write_migration
 from tests.forks import environment
 
@@ -198,13 +202,72 @@ async def test_a_line_of_progress_says_what_its_figures_count(monkeypatch: pytes
     assert line.keys() == {"event", "stage", "prompts_done", "prompts", "prompts_failed", "requests_per_s", "pause"}
 
 
+def answered(screen: Terminal, *answers: tuple[str, str]) -> None:
+    """Each question, once it is there, with what somebody types."""
+    for question, answer in answers:
+        screen.wait_for(question)
+        screen.shown = screen.shown.partition(question)[2]
+        screen.type(answer.encode() + b"\n")
+
+
 def test_init_asks_for_what_was_not_given(tmp_path: Path) -> None:
     with terminal("init", "--models", "*", cwd=tmp_path) as screen:
-        for question, answer in (("Name of", "asked"), ("Address", "sandbox"), ("Model of", ""), ("Provider", "")):
-            screen.wait_for(question)
-            screen.type(answer.encode() + b"\n")
+        answered(screen, ("Name of the migration", "asked"), ("Kind of the source", ""), ("base_url", "sandbox"))
+        answered(screen, ("Kind of the target", ""), ("Name of a replica", ""), ("Model of", ""), ("Provider", ""))
         assert screen.end() == 0
     text = (tmp_path / "migration.yaml").read_text()
     assert 'name: "asked"' in text
     assert 'base_url: "sandbox"' in text
+    assert "api_key" not in text
     assert "Which models" not in screen.shown
+
+
+QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
+    "portkey": ("base_url", "variable with the key"),
+    "conductor": ("base_url", "variable with the id", "variable with the secret"),
+    "mlflow": ("base_url", "published_by"),
+    "phoenix": ("base_url", "published_by"),
+    "langfuse": ("base_url", "variable with the public", "variable with the secret", "published_by"),
+    "files": ("path", "format"),
+}
+"""Kind -> what is asked of an end of it, in this order, and nothing besides."""
+
+
+RING: Final = [*zip(KINDS, [*list(KINDS)[1:], next(iter(KINDS))], strict=True)]
+"""Each kind once as source and once as target."""
+
+
+@pytest.mark.parametrize(("source", "target"), RING)
+def test_init_asks_what_both_kinds_need_and_nothing_else(source: str, target: str, tmp_path: Path) -> None:
+    questions = [
+        *("Name of the migration", "Kind of the source"),
+        *QUESTIONS[source],
+        "Kind of the target",
+        *QUESTIONS[target],
+        *("Name of a replica", "Which models", "Model of the replicas", "Provider slug"),
+    ]
+    typed = {"Kind of the source": source, "Kind of the target": target}
+    with terminal("init", cwd=tmp_path) as screen:
+        answered(screen, *[(question, typed.get(question, "")) for question in questions])
+        assert screen.end() == 0
+    migration = load_migration(tmp_path / "migration.yaml", Everything())
+    assert (migration.source.kind, migration.ends[1].kind) == (source, target)
+    assert migration.selection() == Select()
+
+
+def test_init_asks_again_until_it_can_be_used(tmp_path: Path) -> None:
+    with terminal("init", cwd=tmp_path) as screen:
+        answered(screen, ("Name of the migration", "no/name"), ("must be 1 to 100", "m"))
+        answered(screen, ("Kind of the source", "langfuze"), ("did you mean `langfuse`?", "langfuse"))
+        answered(screen, ("base_url", "langfuse.example"), ("must be an address", "https://langfuse.example"))
+        answered(screen, ("public key", "pk-lf-canary-4711"), ("never written into a file", "${MY_KEY}"))
+        answered(screen, ("secret key", ""), ("published_by", "No Label"), ("must be a label", "newest"))
+        answered(screen, ("Kind of the target", "file"), ("did you mean `files`?", "files"), ("path", "backup"))
+        answered(screen, ("format", ""), ("Name of a replica", "{nmae}"), ("cannot be filled in", ""), ("models", ""))
+        answered(screen, ("Model of", ""), ("Provider", ""))
+        assert screen.end() == 0
+    text = (tmp_path / "migration.yaml").read_text()
+    assert "canary" not in text
+    assert "public_key: ${MY_KEY} " in text
+    migration = load_migration(tmp_path / "migration.yaml", Everything())
+    assert (migration.source.url, migration.ends[1].url) == ("https://langfuse.example", "backup")

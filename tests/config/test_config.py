@@ -32,7 +32,8 @@ ENVIRON = {
     "LANGFUSE_SECRET_KEY": CANARY + "-langfuse",
 }
 HEAD = "name: m\nsource: {base_url: sandbox}\n"
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+FLEET = Path(__file__).parents[2] / "configs" / "fleet.yaml"
+CONFIGS = sorted({*FLEET.parent.glob("*.yaml")} - {FLEET})
 INTERFACE = Path(__file__).parents[3] / "shared" / "INTERFACE.md"
 
 Load = Callable[..., Migration]
@@ -477,6 +478,10 @@ mode: update
         ("ledger: '{id}.jsonl'", "ledger", "only {name}"),
         ('ledger: "a\\0b"', "ledger", "path of a file"),
         ("allow_loss: all", "allow_loss", "must be a list"),
+        ("carry: all", "carry", "must be a list"),
+        ("carry: [tolls]", "carry[0]", "did you mean `tools`?"),
+        ("carry: [raw, labels]", "carry[1]", "labels are notes, and no losses"),
+        ("carry: [top_k]", "carry[0]", "did you mean `parameters.top_k`?"),
         ('rewrite: {description: "\\ud800"}', "rewrite.description", "half a character"),
     ],
 )
@@ -637,6 +642,7 @@ def test_rules_digest_changes_with_what_decides_a_result_and_with_nothing_else(l
         ("[a]", "[a], version: latest"),
         ("select:", "limits: {rate: 3}\nledger: other.jsonl\nselect:"),
         ("select:", "on_existing: fail\nselect:"),
+        ("select:", "carry: []\nselect:"),
     ]
     assert {load(FULL.replace(*change)).rules_digest() for change in same} == {digest}
     other = [
@@ -647,6 +653,7 @@ def test_rules_digest_changes_with_what_decides_a_result_and_with_nothing_else(l
         ("{a: b, c: d}", "{a: b, c: d}, rules: [{when: {}, model: z}]"),
         ("select:", "on_existing: skip\nselect:"),
         ("select:", "allow_loss: [x]\nselect:"),
+        ("select:", "carry: [raw]\nselect:"),
     ]
     assert len({load(FULL.replace(*change)).rules_digest() for change in other} | {digest}) == len(other) + 1
     with_ids = load(FULL.replace("[a]", "[a], ids: [x]")).rules_digest()
@@ -729,6 +736,13 @@ def test_there_are_ready_files_and_the_sandbox_needs_no_environment() -> None:
         "conductor-to-files",
         "conductor-to-portkey",
         "files-to-portkey",
+        "langfuse-to-files",
+        "langfuse-to-portkey",
+        "langsmith-to-langfuse",
+        "mlflow-to-files",
+        "mlflow-to-portkey",
+        "phoenix-to-files",
+        "phoenix-to-mlflow",
         "portkey-collections-rules",
         "portkey-in-place",
         "portkey-new-model",

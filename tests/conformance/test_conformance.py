@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from engine.connectors import DIALECTS, REGISTRIES
 from engine.connectors.conductor.registry import Conductor
+from engine.connectors.files.format import Document
+from engine.connectors.files.formats.table import FORMATS
 from engine.connectors.files.registry import Files, open_files
 from engine.connectors.langfuse.registry import Langfuse
 from engine.connectors.memory import Memory
@@ -25,7 +27,7 @@ from engine.connectors.mlflow.registry import Mlflow
 from engine.connectors.phoenix.registry import Phoenix
 from engine.connectors.portkey.registry import Portkey
 from engine.content.chats import messages_of
-from engine.content.digest import differences, filled, key_of, make_replica, read_mark
+from engine.content.digest import CONTENT, differences, filled, key_of, make_replica, read_mark
 from engine.errors import Gone, Rejected
 from engine.model import Created, Failed, Mark, Outcome, Page, Prompt, Replica, Row, Target
 from engine.sandbox import Quirks, SandboxOptions, serve
@@ -252,9 +254,10 @@ async def open_langfuse() -> AsyncIterator[End]:
 
 
 @asynccontextmanager
-async def open_place(where: str) -> AsyncIterator[End]:
+async def open_place(where: str, format: str = "promptferry") -> AsyncIterator[End]:
     with TemporaryDirectory() as folder:
-        async with open_files(Path(folder, where), name="target", writes=True, dialects=DIALECTS) as target:
+        place: Any = {"name": "target", "writes": True, "dialects": DIALECTS, "format": FORMATS[format]}
+        async with open_files(Path(folder, where), **place) as target:
 
             async def count() -> int:
                 return sum([len(page.rows) async for page in target.pages()])
@@ -297,7 +300,7 @@ class Kind:
         prompt = Prompt(**{"id": "p", "name": "n", "text": "t"} | dict(fields))
         names = self.target.can.names
         return (
-            {*self.target.fields} >= {*filled(prompt)}
+            {*self.target.fields} >= {*filled(prompt, CONTENT)}
             and (self.parameters is None or self.parameters.keys() >= prompt.parameters.keys())
             and not (self.words and any(not isinstance(value, str) for value in prompt.metadata.values()))
             and (names is None or bool(names.takes(prompt.name)))
@@ -339,6 +342,15 @@ def fits_into_langfuse(prompt: Prompt) -> bool:
     return plain and "\\x00" not in repr(values) and messages_of(prompt.text) is None
 
 
+def fits_into(format: str, prompt: Prompt) -> bool:
+    """What a file of that format can say; a chat is not kept as its JSON is spelled."""
+    try:
+        FORMATS[format].write(Document(prompt=prompt))
+    except ValueError:
+        return False
+    return {*filled(prompt, CONTENT)} <= FORMATS[format].fields and messages_of(prompt.text) is None
+
+
 KINDS = {
     "memory": Kind(open=open_memory, target=Memory),
     "portkey": Kind(open=open_portkey, target=Portkey),
@@ -348,6 +360,11 @@ KINDS = {
     "langfuse": Kind(open=open_langfuse, target=Langfuse, names=True, holds=fits_into_langfuse),
     "files folder": Kind(open=partial(open_place, "prompts"), target=Files),
     "files lines": Kind(open=partial(open_place, "prompts.jsonl"), target=Files),
+    **{
+        f"files {name}": Kind(open=partial(open_place, name, name), target=Files, holds=partial(fits_into, name))
+        for name in FORMATS
+        if name != "promptferry"
+    },
 }
 
 
@@ -366,6 +383,7 @@ NAMED = [name for name, kind in KINDS.items() if kind.names]
 NUMBERED = [name for name, kind in KINDS.items() if not kind.names]
 CARELESS = [name for name, kind in KINDS.items() if kind.target.can.careless]
 SILENT = {kind.target: [None] for kind in KINDS.values() if not kind.tells}
+WITH_LABELS = [name for name, kind in KINDS.items() if kind.target.can.labels != "none"]
 STAGED = [name for name, kind in KINDS.items() if kind.target.can.stages]
 
 
@@ -439,7 +457,7 @@ async def test_a_prompt_without_a_collection_is_read(end: End) -> None:
     assert (await rows_of(end))[0].collection is None
 
 
-@pytest.mark.parametrize("version", ["published", "latest"])
+@pytest.mark.parametrize("version", ["published", "latest", "label:canary"])
 async def test_an_unknown_id_is_gone(end: End, version: str) -> None:
     with pytest.raises(Gone) as caught:
         await end.target.fetch("00000000-0000-4000-8000-000000000000", version)
@@ -454,6 +472,28 @@ async def test_published_is_what_applications_get_and_latest_may_be_a_draft(end:
         await drafting
     assert (await end.target.fetch(prompt_id)).text == "in use"
     assert (await end.target.fetch(prompt_id, "latest")).text == "not yet"
+
+
+@only(WITH_LABELS)
+async def test_the_version_that_carries_a_label_is_read_by_it(end: End) -> None:
+    prompt_id = await end.plant(prompt_at(end, text="in use"))
+    with pytest.raises(Gone) as caught:
+        await end.target.fetch(prompt_id, "label:canary")
+    assert caught.value.status == 404
+    assert (await rows_of(end))[0].labels is None or "canary" not in ((await rows_of(end))[0].labels or ())
+    assert end.draft
+    if (drafting := end.draft(prompt_id, "not yet")) is not None:
+        await drafting
+    newest = (await end.target.versions(prompt_id))[-1]
+    await end.target.label(prompt_id, newest.id, await end.target.create_label("canary"))
+    found = await end.target.fetch(prompt_id, "label:canary")
+    assert (found.text, found.version, [*found.labels]) == ("not yet", newest.ref, ["canary"])
+    assert (await end.target.fetch(prompt_id)).text == "in use"
+    (row,) = await rows_of(end)
+    assert row.labels is None or "canary" in row.labels
+    for nobody in ("label:Nobody's", "label:none"):
+        with pytest.raises(Gone):
+            await end.target.fetch(prompt_id, nobody)
 
 
 @pytest.mark.parametrize("kinds", [set(), {"collections"}, {"collections", "providers", "partials"}])

@@ -591,3 +591,20 @@ def test_a_response_format_goes_and_comes_back(there: Any, here: Any) -> None:
     assert (away.prompt.parameters, away.losses) == ({"response_format": here}, ())
     back = translate(away.prompt, DIALECTS["portkey"], MLFLOW)
     assert back.prompt.parameters == {"response_format": there}
+
+
+@pytest.mark.parametrize(
+    ("text", "notes"),
+    [
+        ("{{ prompt }} and {{self}}", ["prompt, self"]),
+        (json.dumps([{"role": "user", "content": "{{allow_partial}}"}]), ["allow_partial"]),
+        (json.dumps([{"role": "user", "content": [{"type": "text", "text": "x"}]}]), ["content is no text"]),
+        ("{{ prompts }} {prompt} {{user.prompt}}", []),
+    ],
+)
+def test_what_its_own_client_cannot_fill_in_is_told_and_written(text: str, notes: list[str]) -> None:
+    told = translate(one(text=text, dialect="portkey"), DIALECTS["portkey"], MLFLOW).prompt
+    assert MLFLOW.fit is not None
+    fitted = MLFLOW.fit(told)
+    assert (fitted.losses, fitted.refused, fitted.prompt) == ((), (), told)
+    assert [note for note, word in zip(fitted.notes, notes, strict=True) if word in note] == [*fitted.notes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 
 from engine.connectors.phoenix.dialect import F_STRINGS, NAMES, NO_TEMPLATES, PHOENIX, fit
 from engine.connectors.phoenix.format import Head, body_of, head_of, prompt_of
+from engine.connectors.phoenix.listing import NEWEST, WALKS
 from engine.connectors.phoenix.parameters import PROVIDERS
-from engine.connectors.phoenix.registry import WALKS, Phoenix, connect
+from engine.connectors.phoenix.registry import Phoenix, connect
 from engine.connectors.portkey.dialect import PORTKEY
 from engine.content.digest import differences
 from engine.content.translate import translate
@@ -120,6 +122,47 @@ def test_an_edited_chat_is_what_stands_there_and_not_what_was_remembered() -> No
     body = version(prompt('[ {"content":"x" , "role":"user"} ]'))
     body["template"]["messages"][0]["content"] = "y"
     assert prompt_of(Head("p"), {"id": "v2", **body}).text == chat({"role": "user", "content": "y"})
+
+
+SYSTEM = {"role": "system", "content": "Be {{tone}}"}
+PARTED = {"role": "system", "content": [{"type": "text", "text": "Be {{tone}}"}]}
+PLAIN_SYSTEM = {"role": "system", "content": "Be {kind}"}
+PARTED_PLAIN = {"role": "system", "content": [{"type": "text", "text": "Be {kind}"}]}
+USER = {"role": "user", "content": "Be {{tone}}"}
+
+
+def of_anthropic(*said: dict[str, Any], **fields: Any) -> Prompt:
+    text = json.dumps(said, indent=fields.pop("indent", None))
+    return prompt(text, provider="ANTHROPIC", parameters={"max_tokens": 5}, **fields)
+
+
+@pytest.mark.parametrize(
+    ("source", "messages"),
+    [
+        (of_anthropic(SYSTEM, PLAIN_SYSTEM, USER), [PARTED, PLAIN_SYSTEM, USER]),
+        (of_anthropic(SYSTEM, indent=1), [PARTED]),
+        (of_anthropic(PARTED, SYSTEM), [PARTED, PARTED]),
+        (of_anthropic(PARTED), [PARTED]),
+        (of_anthropic(SYSTEM, dialect="phoenix-none"), [SYSTEM]),
+        (of_anthropic(PLAIN_SYSTEM, dialect="phoenix-f-string"), [PARTED_PLAIN]),
+        (prompt(chat(SYSTEM)), [SYSTEM]),
+        (prompt(chat(SYSTEM), provider="GOOGLE"), [SYSTEM]),
+    ],
+)
+def test_the_system_of_anthropic_is_a_part_where_it_has_variables(source: Prompt, messages: list[Any]) -> None:
+    """Phoenix's client fills in parts there, and no text by itself: tests/real/test_official_clients.py."""
+    written = version(source)["template"]["messages"]
+    assert written == messages
+    assert back(source).text == source.text
+
+
+def test_a_system_part_that_somebody_edited_is_what_stands_there() -> None:
+    body = version(of_anthropic(SYSTEM))
+    body["template"]["messages"][0]["content"][0]["text"] = "Be {{kind}}"
+    edited = prompt_of(Head("p"), {"id": "v2", **body})
+    assert edited.text == chat({"role": "system", "content": "Be {{kind}}"})
+    body["template"]["messages"][0]["content"].append({"type": "text", "text": "more"})
+    assert len(json.loads(prompt_of(Head("p"), {"id": "v3", **body}).text)[0]["content"]) == 2
 
 
 def test_calls_of_tools_become_parts_and_parts_become_calls() -> None:
@@ -328,6 +371,23 @@ def test_a_tool_that_its_own_form_would_change_is_kept_raw(tool: dict[str, Any])
     assert back(source).tools == [tool]
 
 
+RAW_FUNCTION = {"type": "function", "function": {"name": "f", "parameters": None}}
+
+
+@pytest.mark.parametrize(
+    ("tools", "refused"),
+    [
+        ([TOOL], []),
+        ([{"google_search": {}}, {"codeExecution": {}, "url_context": {}}], []),
+        ([TOOL, {"kind": "openapi", "name": "weather"}, RAW_FUNCTION], ["number 2", "number 3"]),
+    ],
+)
+def test_what_no_client_could_render_for_google_is_refused(tools: list[Any], refused: list[str]) -> None:
+    told = fit(prompt(provider="GOOGLE", tools=tools)).refused
+    assert [one for one, word in zip(told, refused, strict=True) if word in one] == [*told]
+    assert fit(prompt(provider="OPENAI", tools=tools)).refused == ()
+
+
 @pytest.mark.parametrize(("tools", "choice"), [(None, "auto"), ([TOOL], "any"), ([TOOL], {"type": "any"})])
 def test_a_choice_without_a_place_is_a_loss(tools: Any, choice: Any) -> None:
     source = prompt(tools=tools, tool_choice=choice)
@@ -402,7 +462,11 @@ json_values = st.recursive(
     max_leaves=6,
 )  # fmt: skip
 FIELDS = ("temperature", "top_p", "max_tokens", "stop", "seed", "thinking", "response_format", "extra_body", "x")
-contents = st.text() | st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": st.text()}), min_size=1)
+contents = (
+    st.text()
+    | st.just("{{x}}")
+    | st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": st.text()}), min_size=1)
+)
 messages = st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "assistant"]), "content": contents})
 
 
@@ -489,9 +553,10 @@ def test_an_f_string_that_nobody_could_render_is_refused() -> None:
         assert "is no f-string" in told
 
 
-def test_the_developer_of_anthropic_is_its_system() -> None:
+@pytest.mark.parametrize("provider", ["ANTHROPIC", "GOOGLE"])
+def test_a_developer_is_the_system_where_there_is_no_such_role(provider: str) -> None:
     text = chat({"role": "developer", "content": "x"}, {"role": "user", "content": "developer"})
-    fitted = fit(prompt(text, provider="ANTHROPIC", parameters={"max_tokens": 5}))
+    fitted = fit(prompt(text, provider=provider, parameters={"max_tokens": 5}))
     assert fitted.losses == ("messages.role developer",)
     assert fitted.prompt.text == text.replace('"role": "developer"', '"role": "system"')
     assert fit(prompt(text)).losses == ()
@@ -555,6 +620,50 @@ async def test_a_listing_that_never_holds_still_stops_the_run(server: phoenix_se
         with pytest.raises(Stop, match="did not hold still"):
             await names(target)
     assert len(server.requests) == 2 + WALKS
+
+
+# ---- whose name is free ----------------------------------------------------------------------------------------------
+
+
+async def test_a_free_name_is_told_by_one_look_for_all_who_ask(server: phoenix_server.Phoenix) -> None:
+    fill(server, 3)
+    async with opened(server) as target:
+        await names(target)
+        server.requests.clear()
+        asked = [target.named([f"new{number}"]) for number in range(16)]
+        assert await asyncio.gather(*asked) == [{}] * 16
+        assert server.requests == [("GET", f"/v1/prompts?limit={NEWEST}")]
+
+
+async def test_what_somebody_made_behind_many_of_ours_is_there(server: phoenix_server.Phoenix) -> None:
+    fill(server, 3)
+    async with opened(server) as target:
+        await names(target)
+        fill(server, 1, "theirs")
+        for number in range(2 * NEWEST):
+            await create(target, prompt(name=f"ours{number}"))
+        assert set(await target.named(["theirs0", "new", "ours1"])) == {"theirs0", "ours1"}
+        fill(server, 3 * NEWEST, "more")
+        assert list(await target.named(["more0"])) == ["more0"]
+
+
+async def test_what_is_listed_and_gone_is_free(server: phoenix_server.Phoenix) -> None:
+    fill(server, 3)
+    async with opened(server) as target:
+        await names(target)
+        server.answered("DELETE", "/v1/prompts/p1", {}, None)
+        assert list(await target.named(["p1", "p2"])) == ["p2"]
+
+
+async def test_a_look_that_failed_tells_nobody_that_a_name_is_free(server: phoenix_server.Phoenix) -> None:
+    async with opened(server) as target:
+        await names(target)
+        fill(server, 1)
+        server.fault = lambda method, path, number: (403, "no") if number == 2 else None
+        answers = await asyncio.gather(*(target.named(["p0"]) for _ in range(3)), return_exceptions=True)
+    refused = [one for one in answers if isinstance(one, Rejected)]
+    assert len(refused) == 1
+    assert [list(one) for one in answers if isinstance(one, dict)] == [["p0"], ["p0"]]
 
 
 async def test_tags_are_told_once_though_their_pages_overlap(server: phoenix_server.Phoenix) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from engine.connectors import DIALECTS
 from engine.connectors.memory import Memory
 from engine.content.rewrite import Change, Ends, Placement, Rewritten, clashes, free_name, place, rewrite
 from engine.model import Catalog, Clamp, Named, ParameterRules, Prompt, Row, Rule, When
@@ -317,6 +318,20 @@ def test_the_text_changes_at_partial_tags_only(before: str, after: str) -> None:
     done = run(ends=APART, text=before)
     assert (done.prompt.text, done.missing) == (after, ())
     assert run(ends=SAME, text=before).prompt.text == before
+
+
+WITHOUT_PARTIALS = [
+    name for name, one in DIALECTS.items() if "partials" not in {two.name for two in one.grammar.constructs}
+]
+
+
+@pytest.mark.parametrize("dialect", WITHOUT_PARTIALS)
+def test_what_is_a_partial_in_another_grammar_is_text(dialect: str) -> None:
+    ends = replace(APART, dialects=DIALECTS)
+    rules = (Rule(partials=(("tone-1", "rules"),)), Rule(when=When(has=("partials",)), model=(("*", "new"),)))
+    done = run(*rules, ends=ends, text="a {{>tone-1}} and {{>gone-1}}", dialect=dialect)
+    assert (done.prompt.text, done.prompt.model) == ("a {{>tone-1}} and {{>gone-1}}", "claude-3-7-sonnet")
+    assert done.missing == ()
 
 
 @pytest.mark.parametrize(

@@ -522,3 +522,119 @@ def test_an_unknown_limit_is_found_and_told(limit: int) -> None:
     assert refused <= 0.02 * (accepted + refused)
     assert found.limit == pytest.approx(limit, rel=0.25)
     assert found.paused_s >= 1
+
+
+# ---- several ways through one gate -----------------------------------------------------------------------------------
+
+
+def test_two_ways_have_one_rate_and_take_turns() -> None:
+    passed: list[str] = []
+    times: list[float] = []
+
+    async def one(name: str, way: RateLimiter) -> None:
+        async with way.turn("read"):
+            passed.append(name)
+            times.append(now())
+
+    async def work() -> None:
+        many = gate(rate=10)
+        few = many.another()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(40):
+                tasks.start_soon(one, "many", many)
+            await asyncio.sleep(0.55)
+            for _ in range(5):
+                tasks.start_soon(one, "few", few)
+
+    in_virtual_time(work)
+    assert most_in_a_window(times, 1.0) <= 11 + 1
+    first = passed.index("few")
+    assert passed[first : first + 9].count("few") == 5, "every other one, though 34 of the others came before"
+    assert first <= 8
+
+
+def test_two_ways_take_turns_where_a_kind_has_a_ceiling_of_its_own() -> None:
+    passed: list[str] = []
+
+    async def one(name: str, way: RateLimiter) -> None:
+        async with way.turn("read"):
+            passed.append(name)
+
+    async def work() -> None:
+        many = RateLimiter(rate=1000, concurrency=1000, reads=10)
+        few = many.another()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(40):
+                tasks.start_soon(one, "many", many)
+            await asyncio.sleep(0.55)
+            for _ in range(5):
+                tasks.start_soon(one, "few", few)
+
+    in_virtual_time(work)
+    first = passed.index("few")
+    assert first <= 9, "not behind all the others"
+    assert passed[first : first + 9].count("few") == 5
+
+
+def test_a_way_that_ends_ends_no_other() -> None:
+    sent: list[float] = []
+    errors: list[str] = []
+
+    async def given_up(way: RateLimiter) -> None:
+        try:
+            await send(way, [])
+        except Transient as error:
+            errors.append(error.error)
+
+    async def work() -> None:
+        ending = gate(rate=1)
+        other = ending.another()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(given_up, ending)
+                tasks.start_soon(send, other, sent)
+            await asyncio.sleep(0.5)
+            ending.halt()
+            await asyncio.sleep(0)
+        assert (ending.requests.total, other.requests.total) == (0, 0), "no turn was made ready"
+
+    in_virtual_time(work)
+    assert errors == ["not_sent"] * 3, "one had passed"
+    assert len(sent) == 4
+
+
+def test_a_way_that_is_closed_closes_no_other() -> None:
+    sent: list[float] = []
+    held: list[float] = []
+
+    async def work() -> None:
+        down = gate(rate=1000)
+        other = down.another()
+
+        async def probe() -> None:
+            await asyncio.sleep(60)
+
+        down.close(probe, "the host is down")
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(send, down, held)
+                tasks.start_soon(send, other, sent)
+        assert (down.why, other.why) == ("", "")
+
+    in_virtual_time(work)
+    assert len(sent) == len(held) == 20
+    assert max(sent) < 1
+    assert min(held) >= 60
+
+
+def test_what_one_way_is_told_counts_for_all() -> None:
+    async def work() -> None:
+        one = gate(rate=1000)
+        other = one.another()
+        one.pause(30, "the host asked for it")
+        times: list[float] = []
+        await send(other, times)
+        assert times[0] >= 30
+        assert (one.requests.throttled, other.requests.throttled) == (1, 0)
+
+    in_virtual_time(work)

@@ -68,6 +68,14 @@ def test_a_limit_is_found_used_and_told(
     assert median(seen.limit_found for seen in found) == pytest.approx(50, rel=0.05)
 
 
+def test_a_fleet_uses_the_one_limit_that_its_migrations_share() -> None:
+    world = World(limit=bucket(50, 50), latency=Latency(0.005, 0.02), late=LATE)
+    found = ran(world, Run(prompts=50, fleet=40, seconds=None), seeds=2)
+    assert median(seen.used(seen.ended) for seen in found) >= 0.9
+    assert refused(found) <= 0.01
+    assert all(len(seen.accepted) >= 40 * 100 for seen in found)
+
+
 @pytest.mark.parametrize("retry_after", ["date", ""])
 def test_a_wait_may_be_a_date_or_not_be_told_at_all(retry_after: str) -> None:
     found = ran(World(limit=bucket(50, 10), latency=NEAR, late=LATE, retry_after=retry_after), Run())

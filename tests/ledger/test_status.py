@@ -211,6 +211,19 @@ async def test_a_prompt_that_was_undone_and_made_again_has_its_new_replica(ledge
     assert [one["target_id"] for one in read_ids_map(ledger, ALL)] == ["t9"]
 
 
+async def test_a_replica_that_a_rollback_left_where_it_is_stays_in_the_map(ledger: Path) -> None:
+    """It was edited by hand and kept; or the last run alone was taken back, and what an earlier one made is there."""
+    kept = line("rolled_back", 1, target_id="t1", result="kept")
+    update = line("updated", 2, target_id="t2", target_slug="pp-t2", name="new", before_version=1, after_version=2)
+    restored = line("rolled_back", 2, target_id="t2", result="restored", undone=1, source_digest="s")
+    await written(ledger, run_line(), created(1), created(2), kept, update, restored)
+    found = read_ids_map(ledger, ALL)
+    assert [(one["target_id"], one["name"], one["target_version"]) for one in found] == [
+        ("t1", "r1", 1),
+        ("t2", "r2", 1),
+    ]
+
+
 async def test_the_map_as_csv_json_and_environment(ledger: Path) -> None:
     await written(
         ledger,

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from engine.errors import EngineError, Gone, Rejected, Transient
 from engine.ledger.state import State
-from engine.migrate.job import Job
+from engine.migrate.job import Job, prepare
 from engine.migrate.plan import Plan, Planned, plan
 from engine.migrate.survey import survey
-from engine.model import ParameterRules, Rule, Select, When
+from engine.model import Failed, ParameterRules, Rule, Select, When
 from tests.workspaces import Wrapped, job_of, memory, names, prompt, renamed, run
 
 NOW = 1_800_000_000.0
@@ -64,6 +64,31 @@ async def test_losses_are_named_and_fail_the_prompt_unless_accepted() -> None:
     (one,) = (await planned(job_of(there, allow_loss=frozenset({"guardrails"})))).prompts
     assert list(one.losses) == ["guardrails"]
     assert one.problem is None
+
+
+async def test_what_is_carried_is_no_loss_and_is_told() -> None:
+    there = memory(prompt("a", extra={"guardrails": ["g"]}))
+    (one,) = (await planned(job_of(there, carry=frozenset({"guardrails", "raw"})))).prompts
+    assert (one.losses, one.carried, one.problem) == ([], ["guardrails"], None)
+    assert one.to_json()["carried"] == ["guardrails"]
+
+
+async def test_what_should_be_carried_and_cannot_is_told_also_where_its_loss_is_accepted() -> None:
+    there = memory(prompt("a", extra={"guardrails": float("nan")}))
+    wanted = frozenset({"guardrails"})
+    (one,) = (await planned(job_of(there, carry=wanted))).prompts
+    assert (list(one.losses), one.carried) == (["guardrails"], [])
+    assert "; not carried: guardrails cannot be written as JSON without loss" in str(one.problem)
+    (one,) = (await planned(job_of(there, carry=wanted, allow_loss=wanted))).prompts
+    assert one.problem is None
+    assert any(note.startswith("not carried: guardrails cannot be written") for note in one.notes)
+
+
+async def test_where_metadata_do_not_last_nothing_is_carried() -> None:
+    job = job_of(memory(), carry=frozenset({"guardrails"}))
+    refused = prepare(job, prompt("a", extra={"guardrails": ["g"]}), mark_in="description")
+    assert isinstance(refused, Failed)
+    assert "the target does not keep metadata" in refused.message
 
 
 async def test_notes_of_the_prompt_and_of_the_whole_are_told() -> None:

@@ -2,59 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import pytest
 
-from engine import load_migration, run_migration
-from engine.sandbox import Sandbox, SandboxOptions
+from engine.sandbox import SandboxOptions
 from tests.connectors.test_mlflow import MESSAGES
 from tests.connectors.test_mlflow_routes import contents, some
 from tests.e2e import Served, lines, served, started, wait_for_lines
-from tests.forks import ROOT
+from tests.real.losing import losing
+from tests.real.mlflow_end import Mlflow
 from tests.real.official import ClientError, Official
 from tests.real.servers import Server
-from tests.routes import COLLECTION, MODEL, Folder, Portkey, did, results, route
+from tests.routes import COLLECTION, LIMITS, MODEL, Folder, Portkey, did, results, route
 
-DATA: Final = ROOT.parent / "shared" / "data" / "real-prompts.jsonl"
 COUNT: Final = 40
-
-
-@dataclass(frozen=True)
-class Mlflow:
-    """The server as the end of a migration."""
-
-    server: Server
-
-    @property
-    def part(self) -> Mapping[str, Any]:
-        return {"kind": "mlflow", "base_url": self.server.base_url}
-
-    def add(self, name: str, text: str) -> None:
-        raise AssertionError("its own client writes here")
-
-    def edit(self, name: str, text: str) -> None:
-        raise AssertionError("its own client writes here")
-
-    def texts(self) -> dict[str, str]:
-        found = self.server.rows("SELECT name, value FROM model_version_tags WHERE key = 'mlflow.prompt.text'")
-        assert len(dict(found)) == len(found), "a prompt has more than one version"
-        return dict(found)
-
-    def count(self) -> tuple[int, int, int]:
-        """Prompts, versions and aliases, as its own database has them."""
-        tables = ("registered_models", "model_versions", "registered_model_aliases")
-        prompts, versions, aliases = (self.server.rows(f"SELECT count(*) FROM {table}")[0][0] for table in tables)
-        return prompts, versions, aliases
+MANY: Final = 150
+API: Final = "/api/2.0/mlflow"
+LOST: Final = {
+    ("POST", f"{API}/registered-models/create"): 34,
+    ("POST", f"{API}/model-versions/create"): 33,
+    ("POST", f"{API}/registered-models/alias"): 33,
+}
+"""Answers that a proxy keeps to itself, of each call that a create is made of: 100 in all."""
+PATIENCE_S: Final = 600
 
 
 @pytest.fixture
@@ -106,6 +82,20 @@ def test_ten_kills_double_nothing_and_lose_nothing(mlflow: Server, registry: Ser
     assert there.texts() == {one["name"]: one["string"] for one in registry.prompts()}
     assert set(results(way.ask("verify", "--json")).values()) == {"same"}
     assert did(way.run()) == {"unchanged": COUNT}
+
+
+def test_a_hundred_answers_lost_double_nothing(mlflow: Server, registry: Served, tmp_path: Path) -> None:
+    some(registry, MANY)
+    there = Mlflow(mlflow)
+    with losing(mlflow.base_url, LOST) as proxy:
+        limits = LIMITS | {"timeout": 60, "settle": "2s"}
+        way = route(tmp_path, registry, Portkey(registry), Mlflow(mlflow, proxy.url), limits=limits)
+        ended = way.ask("run", patience_s=PATIENCE_S)
+        assert (ended.code, did(ended)) == (0, {"created": MANY})
+        assert proxy.lost == LOST
+        assert did(way.ask("run", patience_s=PATIENCE_S)) == {"unchanged": MANY}
+    assert there.count() == (MANY, MANY, MANY)
+    assert there.texts() == {one["name"]: one["string"] for one in registry.prompts()}
 
 
 def test_its_own_client_loads_and_fills_in_what_was_written(
@@ -176,27 +166,3 @@ def test_its_client_loads_the_messages_that_are_taken_for_loadable(mlflow: Serve
             assert not loads, message
         else:
             assert loads, message
-
-
-@pytest.mark.skipif(not DATA.exists(), reason="the collection of real prompts is not beside this checkout")
-def test_prompts_that_people_wrote_arrive_or_are_refused_by_name(
-    mlflow: Server, mlflow_client: Official, registry: Served, tmp_path: Path
-) -> None:
-    originals = [json.loads(line) for line in DATA.read_text(encoding="utf-8").split("\n") if line]
-    for number, one in enumerate(originals):
-        string = one["template"] if one["kind"] == "text" else json.dumps(one["messages"], ensure_ascii=False)
-        given: dict[str, Any] = {"string": string, "collection": COLLECTION, "model": MODEL}
-        given["parameters"] = {name: value for name, value in (one["parameters"] or {}).items() if name != "model"}
-        registry.ask(partial(Sandbox.add_prompt, name=f"{number:03} {one['name']}", **given))
-    there = Mlflow(mlflow)
-    way = route(tmp_path, registry, Portkey(registry), there, rewrite={"name": "{name|slug}"})
-    # not by the command, which a test gives a minute
-    ended = asyncio.run(run_migration(load_migration(way.path, way.environ)))
-    made, failed = ended.this_run["created"], ended.this_run["failed"]
-    reasons = Counter(line["error"] for line in lines(way.ledger) if line["kind"] == "failed")
-    print(f"real prompts: {made} arrived, {failed} refused: {dict(reasons)}")
-    assert made + failed == len(originals)
-    assert set(reasons) <= {"untranslatable", "loss", "too_long"}
-    assert there.count() == (made, made, made)
-    for name in there.texts():
-        mlflow_client("load", uri=f"prompts:/{name}@production")

@@ -117,6 +117,31 @@ def test_mlflow_loads_messages_that_it_cannot_render(
 
 
 @pytest.mark.parametrize(
+    "template",
+    [
+        "{{ prompt }}",
+        "{{ self }}",
+        [{"role": "user", "content": "{{ prompt }}"}],
+        [{"role": "user", "content": [{"type": "text", "text": "{{ x }}"}]}],
+    ],
+)
+def test_mlflow_cannot_fill_in_all_that_it_makes_by_itself(mlflow_client: Official, template: Any) -> None:
+    """What its own client has written, read, and fails at: the names are those of its own arguments."""
+    mlflow_client("register", prompt={"name": "a", "template": template})
+    found = mlflow_client("load", uri="prompts:/a/1")
+    assert found["template"] == template
+    with pytest.raises(ClientError, match="TypeError"):
+        mlflow_client("render", uri="prompts:/a/1", values=dict.fromkeys((*found["variables"], "x"), "y"))
+
+
+@pytest.mark.parametrize("name", ["allow_partial", "use_jinja_sandbox"])
+def test_mlflow_takes_some_variables_for_its_own_settings(mlflow_client: Official, name: str) -> None:
+    mlflow_client("register", prompt={"name": "a", "template": f"{{{{ {name} }}}}"})
+    with pytest.raises(ClientError, match=r"Missing variables|PromptVersion is not JSON serializable"):
+        mlflow_client("render", uri="prompts:/a/1", values={name: "y"})
+
+
+@pytest.mark.parametrize(
     "messages", ['[{"role": "user", "content": [{"type": "tool_result"}]}]', '[{"content": "x"}]', "x"]
 )
 def test_mlflow_does_not_load_messages_that_are_none(mlflow_client: Official, mlflow_rest: Any, messages: str) -> None:
@@ -197,21 +222,41 @@ def test_phoenix_leaves_variables_in_what_anthropic_calls_system(phoenix_client:
     assert (found["system"], found["messages"]) == ("{{x}}", [{"role": "user", "content": "y"}])
 
 
-@pytest.mark.parametrize(
-    "version",
-    [
-        {**ANTHROPIC, "template": {"type": "chat", "messages": [{"role": "developer", "content": "x"}]}},
-        {"model_provider": "AWS", "invocation_parameters": {"type": "aws", "aws": {}}},
-    ],
-)
-def test_phoenix_loads_what_it_cannot_render(
-    phoenix_client: Official, phoenix: Server, version: dict[str, Any]
+def test_phoenix_fills_in_what_anthropic_calls_system_when_it_is_a_part(
+    phoenix_client: Official, phoenix: Server
 ) -> None:
-    phoenix_rest(phoenix, "a", "x", **version)
-    assert phoenix_client("load", prompt_identifier="a")["model_provider"] == version["model_provider"]
-    # the word of the vendor's client for providers that it keeps and cannot render; nothing of ours is missing
+    messages = [{"role": "system", "content": [{"type": "text", "text": "{{x}}"}]}, {"role": "user", "content": "x"}]
+    phoenix_rest(phoenix, "a", "", template={"type": "chat", "messages": messages}, **ANTHROPIC)
+    assert phoenix_client("render", values={"x": "y"}, prompt_identifier="a")["system"] == "y"
+
+
+def test_phoenix_leaves_them_in_what_it_wrote_itself(phoenix_client: Official, phoenix: Server) -> None:
+    call = {"model": "m", "max_tokens": 5, "system": "{{x}}", "messages": [{"role": "user", "content": "{{x}}"}]}
+    phoenix_client("create", prompt={"name": "a", "anthropic": call})
+    found = phoenix_client("render", values={"x": "y"}, prompt_identifier="a")
+    assert (found["system"], found["messages"]) == ("{{x}}", [{"role": "user", "content": "y"}])
+
+
+DEVELOPER = [{"role": "developer", "content": "{{x}}"}]
+USER = [{"role": "user", "content": "{{x}}"}]
+
+
+@pytest.mark.parametrize(
+    ("provider", "messages"), [("ANTHROPIC", DEVELOPER), ("GOOGLE", DEVELOPER), ("AWS", USER), ("AWS", DEVELOPER)]
+)
+def test_phoenix_loads_what_it_wrote_itself_and_cannot_render_it(
+    phoenix_client: Official, phoenix: Server, provider: str, messages: list[Any]
+) -> None:
+    """Its client has no way for AWS at all, and for two others none for that role: nothing of ours is missing. For AWS
+    it renders when it is told for whose library.
+    """
+    more = {"model_name": "m", "model_provider": provider}
+    phoenix_client("create", prompt={"name": "a", "messages": messages, "more": more})
+    assert phoenix_client("load", prompt_identifier="a")["template"]["messages"] == messages
     with pytest.raises(ClientError, match="NotImplementedError"):
-        phoenix_client("render", values={}, prompt_identifier="a")
+        phoenix_client("render", values={"x": "y"}, prompt_identifier="a")
+    found = phoenix_client("render", values={"x": "y"}, prompt_identifier="a", sdk="openai")
+    assert found["messages"] == [{**messages[0], "content": "y"}]
 
 
 def test_phoenix_renders_objects_of_google(phoenix_client: Official, phoenix: Server) -> None:

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any, Final
 
-import httpx
 import pytest
 
 from engine.sandbox import Sandbox, SandboxOptions
 from tests.e2e import Served, lines, served, started, wait_for_lines
-from tests.forks import ROOT
+from tests.real.losing import losing
 from tests.real.official import Official
 from tests.real.servers import Server
 from tests.routes import COLLECTION, LIMITS, MODEL, Lines, Phoenix, Portkey, Route, did, results, route
 
-DATA: Final = ROOT.parent / "shared" / "data" / "real-prompts.jsonl"
 REWRITE: Final = {"name": "{name|slug}", "provider": {"*": "OPENAI"}}
 COUNT: Final = 100
 MANY: Final = 250
@@ -31,7 +25,6 @@ LOST: Final = 100
 PATIENCE_S: Final = 600
 KILLS: Final = (3, 11, 24, 40, 7, 55, 1, 32, 18, 60)
 """Lines of the ledger after which the run is ended with kill -9."""
-VARIABLE: Final = re.compile(r"(?<!\\)\{\{\s*(\w+)\s*\}\}")
 
 
 @pytest.fixture
@@ -86,101 +79,16 @@ def test_ten_kills_double_nothing_and_lose_nothing(phoenix: Server, registry: Se
 
 def test_a_hundred_answers_lost_double_nothing(phoenix: Server, registry: Served, tmp_path: Path) -> None:
     fill(registry, MANY)
-    with losing(phoenix.base_url, LOST) as url:
-        way = to_phoenix(tmp_path, registry, url, limits=LIMITS | {"timeout": 60, "settle": "2s"})
-        assert to_its_end(way) == 0
+    with losing(phoenix.base_url, {("POST", "/v1/prompts"): LOST}) as proxy:
+        way = to_phoenix(tmp_path, registry, proxy.url, limits=LIMITS | {"timeout": 60, "settle": "2s"})
+        assert way.ask("run", patience_s=PATIENCE_S).code == 0
+    assert proxy.lost.total() == LOST
     in_doubt = [line for line in lines(way.ledger) if line["kind"] == "unknown"]
     assert len(in_doubt) == LOST
     none_doubled_none_lost(phoenix, MANY)
 
 
-def to_its_end(way: Route) -> int:
-    """The exit code of a run that may take minutes."""
-    with started("run", way.path, cwd=way.folder, env=way.environ) as process:
-        return process.wait(PATIENCE_S)
-
-
-@contextmanager
-def losing(url: str, count: int) -> Iterator[str]:
-    """A proxy before the server that carries out so many creates and never answers them."""
-    left = [2 * count]
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def handle_one_request(self) -> None:
-            self.raw_requestline = self.rfile.readline(65_537)
-            if not self.raw_requestline or not self.parse_request():
-                self.close_connection = True
-                return
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            kind = {"Content-Type": self.headers.get("Content-Type") or "application/json"}
-            answer = client.request(self.command, self.path, content=body, headers=kind)
-            if (self.command, self.path) == ("POST", "/v1/prompts"):
-                left[0] -= 1
-                if left[0] >= 0 and left[0] % 2:  # every other one, or nobody would take the server for well
-                    self.close_connection = True
-                    return
-            self.send_response(answer.status_code)
-            self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
-            self.send_header("Content-Length", str(len(answer.content)))
-            self.end_headers()
-            self.wfile.write(answer.content)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Nothing."""
-
-    with httpx.Client(base_url=url, trust_env=False, timeout=120) as client:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
-
-
-# ---- prompts that people wrote, and the official client --------------------------------------------------------------
-
-
-@pytest.mark.skipif(not DATA.exists(), reason="the collection of real prompts is not beside this checkout")
-def test_the_official_client_loads_and_renders_all_that_was_written(
-    phoenix_client: Official, phoenix: Server, registry: Served, tmp_path: Path
-) -> None:
-    originals = [json.loads(line) for line in DATA.read_text(encoding="utf-8").split("\n") if line]
-
-    def add(sandbox: Sandbox) -> None:
-        for number, one in enumerate(originals):
-            text = one["template"] if one["kind"] == "text" else json.dumps(one["messages"], ensure_ascii=False)
-            sandbox.add_prompt(f"{number} {one['name']}", text, collection=COLLECTION)
-
-    registry.ask(add)
-    way = to_phoenix(tmp_path, registry, phoenix.base_url, limits=LIMITS | {"timeout": 60})
-    assert to_its_end(way) == 1  # some are refused by name
-    kinds = Counter(line["kind"] for line in lines(way.ledger) if line["kind"] in ("created", "failed"))
-    print(dict(kinds))
-    assert sum(kinds.values()) == len(originals)
-    assert kinds["created"] > 500
-    sources = {one["name"]: one["string"] for one in registry.prompts()}
-    for made in (line for line in lines(way.ledger) if line["kind"] == "created"):
-        text, name = sources[made["source_name"]], made["name"]
-        wanted = json.loads(text) if is_chat(text) else [{"role": "user", "content": text}]
-        loaded = phoenix_client("load", prompt_identifier=name, tag="production")
-        assert loaded["template"]["messages"] == wanted, name
-        if any(not isinstance(one["content"], str) for one in wanted):
-            continue
-        values = {word: f"<{word}>" for one in wanted for word in VARIABLE.findall(one["content"])}
-        rendered = phoenix_client("render", prompt_identifier=name, tag="production", values=values)
-        contents = [VARIABLE.sub(lambda tag: f"<{tag[1]}>", one["content"]) for one in wanted]
-        assert [one["content"] for one in rendered["messages"]] == contents, name
-
-
-def is_chat(text: str) -> bool:
-    return text.startswith("[") and isinstance(json.loads(text), list)
+# ---- its official client ---------------------------------------------------------------------------------------------
 
 
 def test_what_the_official_client_writes_is_read_whole_and_written_again(

@@ -55,6 +55,16 @@ def test_everything_that_the_file_names_and_is_not_there_is_named() -> None:
         assert name in texts
 
 
+def test_what_the_file_names_by_its_name_is_there_as_a_run_takes_it() -> None:
+    named = [Named(id="c-1", slug="sales-1", name="Sales"), Named(id="c-2", slug="twin-1", name="Twin")]
+    twins = Catalog(collections=[*named, Named(id="c-3", slug="twin-2", name="Twin")])
+    rules = [Rule(collection=(("*", name),)) for name in ("Sales", "sales-1", "c-1", "Twin")]
+    job = job_of(memory(), rules=tuple(rules), ends=ends(target=twins))
+    ((where, text),) = problems(list(named_in_file(job)))
+    assert where == "rewrite.collection"
+    assert text == "2 collections at the target are called 'Twin': give the slug of one"
+
+
 def test_what_the_key_may_not_list_is_a_note_and_no_problem() -> None:
     blind = Catalog(collections=CATALOG.collections)
     job = job_of(memory(), rules=(Rule(provider=(("*", "anyone"),)),), ends=ends(target=blind))

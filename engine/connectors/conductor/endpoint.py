@@ -19,13 +19,18 @@ class ConductorEndpoint(Endpoint):
         "key_id": "${CONDUCTOR_KEY_ID}; only the sandbox needs none",
         "key_secret": "${CONDUCTOR_KEY_SECRET}; only the sandbox needs none",
     }
+    address_form: ClassVar[str] = "Conductor's ends with /api"
 
     kind: Literal["conductor"] = Field(default="conductor", description="What kind of registry it is.")
     base_url: Url | None = Field(
-        default=None, description="Address of the cluster, with /api; `sandbox`: the embedded stand-in."
+        default=None,
+        description="Address of the cluster, with /api; `sandbox`: the embedded stand-in.",
+        examples=["https://conductor.example/api"],
     )
-    key_id: Secret | None = Field(default=None, description="Id of the access key.")
-    key_secret: Secret | None = Field(default=None, description="Secret of the access key.")
+    key_id: Secret | None = Field(default=None, description="Id of the access key.", examples=["${CONDUCTOR_KEY_ID}"])
+    key_secret: Secret | None = Field(
+        default=None, description="Secret of the access key.", examples=["${CONDUCTOR_KEY_SECRET}"]
+    )
 
     @property
     def keys(self) -> tuple[str, ...]:

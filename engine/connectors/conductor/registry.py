@@ -33,7 +33,7 @@ from engine.connectors.conductor.format import (
     version_of,
 )
 from engine.connectors.endpoint import Opening
-from engine.connectors.outcomes import cleared, outcome, tried
+from engine.connectors.outcomes import cleared, outcome, tried, unlabelled
 from engine.errors import Gone, Rejected, Stop, Transient, UnknownOutcome
 from engine.http.responses import Special
 from engine.http.session import Client, NoAuth
@@ -52,6 +52,7 @@ from engine.model import (
     Sending,
     Updated,
     Version,
+    label_in,
     newer,
     no_intent,
 )
@@ -136,6 +137,8 @@ class Conductor:
 
     async def fetch(self, prompt_id: str, version: str = "published") -> Prompt:
         """The newest version, or one by number. A name that no path can hold is looked for in the listing."""
+        if (label := label_in(version)) is not None:
+            raise unlabelled(prompt_id, label)
         if "/" in prompt_id:
             return await self._from_listing(prompt_id)
         number = {} if version in ("published", "latest") else {"version": version}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PlainValidator, ValidationInfo, WithJsonSchema
+from pydantic import Field, PlainValidator, ValidationInfo, WithJsonSchema, field_validator
 
 from engine.connectors.endpoint import Endpoint
 from engine.connectors.fields import plain, surroundings
-from engine.model import Json
+from engine.connectors.files.fileformat import FileFormat
+from engine.connectors.files.formats.table import FORMATS
+from engine.model import Abilities, Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,33 @@ class FilesEndpoint(Endpoint):
     needed: ClassVar[Mapping[str, str]] = {"path": "prompts.jsonl, or prompts for a directory"}
 
     kind: Literal["files"] = Field(default="files", description="What kind of registry it is.")
-    path: Files | None = Field(default=None, description="A .jsonl file or a directory.")
+    path: Files | None = Field(default=None, description="A .jsonl file or a directory.", examples=["prompts"])
+    format: Literal["promptferry", "dotprompt", "prompty", "langchain", "promptfoo"] = Field(
+        default="promptferry",
+        description="How prompts are written in the files of a directory: as we do, or as other tools read them.",
+    )
+
+    @field_validator("format")
+    @classmethod
+    def _of_a_folder(cls, value: str, info: ValidationInfo) -> str:
+        path = info.data.get("path")
+        if value != "promptferry" and path is not None and path.path.suffix == ".jsonl":
+            raise ValueError(f"{value} has no .jsonl files: name a directory, or leave the format out")
+        return value
+
+    @property
+    def file_format(self) -> FileFormat:
+        """What it stands for."""
+        return FORMATS[self.format]
+
+    @property
+    def identity(self) -> str:
+        """A directory may hold files of several formats, which have nothing to do with each other."""
+        return super().identity if self.format == "promptferry" else f"{self.kind} {self.format} {self.url}"
+
+    def able(self, can: Abilities) -> Abilities:
+        """In another format than ours prompts are written in its dialect."""
+        return replace(can, dialect=self.file_format.dialect)
 
     @property
     def place(self) -> Path:

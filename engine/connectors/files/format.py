@@ -19,7 +19,7 @@ from engine import lossless_json as wire
 from engine.connectors.files.yaml import SPLIT_PAIR, Front, Unreadable, read_front, write_yaml
 from engine.content.digest import digest
 from engine.content.layouts import ASCII, LAYOUTS, laid_out, layout_of
-from engine.content.textfile import NotText, decoded, other_encoding, repeated_key
+from engine.content.textfile import BOM, NotText, decoded, other_encoding, repeated_key
 from engine.lossless_json.numbers import dumps, loads
 from engine.model import DEFAULT_DIALECT, MARK_KEY, Inputs, Json, Prompt, stored_version, version_ref
 from engine.model.dialect import Dialect
@@ -32,6 +32,7 @@ __all__ = [
     "from_markdown",
     "hash_of",
     "named_in_line",
+    "read_markdown",
     "to_line",
     "to_markdown",
 ]
@@ -83,7 +84,7 @@ _OTHER_HEAD: Final = re.compile(
 )
 """How others write a message's head. One may be a heading of the text itself; two different roles are a chat."""
 _LONGEST_STEM: Final = 80
-_UNSAFE: Final = re.compile(r"[^a-z0-9._-]+")
+_ANY_STEM: Final = re.compile(r"[^a-z0-9._-]+")
 _RESERVED: Final = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?|readme")
 """What Windows keeps for itself, with or without anything behind a point; and what is no prompt in a git repository."""
 
@@ -97,6 +98,8 @@ class Document:
     """A line that takes the place of the earlier one of the same id."""
     deleted: bool = False
     """A line that only says that the prompt of this id is no longer there."""
+    loose: bool = False
+    """Its file has no place for anything but the text, so it is read and never changed."""
     like_chat: int | None = None
     """The line of what looks like a message's head, in a file that does not say that it is a chat."""
 
@@ -109,11 +112,12 @@ def hash_of(text: str, digits: int = 6) -> str:
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
 
 
-def file_stem(name: str, also: str = "") -> str:
+def file_stem(name: str, also: str = "", *, unsafe: re.Pattern[str] = _ANY_STEM, edges: str = "-.") -> str:
     """The file name of a prompt without its ending, safe on every disk; no two names have the same, whatever their
-    case. `also`: hex digits behind it instead, for a second prompt of that name.
+    case. `also`: hex digits behind it instead, for a second prompt of that name. `unsafe`: what must not stand in it;
+    `edges`: nor at its ends.
     """
-    stem = _UNSAFE.sub("-", name.lower()).strip("-.")[:_LONGEST_STEM].rstrip("-.")
+    stem = unsafe.sub("-", name.lower()).strip(edges)[:_LONGEST_STEM].rstrip(edges)
     reserved = _RESERVED.fullmatch(stem) is not None
     if stem == name and stem and not reserved and not also:
         return stem
@@ -140,6 +144,14 @@ def to_markdown(document: Document) -> bytes:
     else:
         front["string"] = prompt.text
     return f"---\n{write_yaml(front)}---\n{body}".encode()
+
+
+def read_markdown(content: bytes, prompt_id: str, dialects: Mapping[str, Dialect]) -> list[Document]:
+    """The same; none of a README that has no front matter, which is a word about the folder."""
+    readme = prompt_id.rpartition("/")[2].lower() == "readme"
+    if readme and not content.startswith((b"---", BOM + b"---")):
+        return []
+    return [from_markdown(content, prompt_id, dialects)]
 
 
 def from_markdown(content: bytes, prompt_id: str, dialects: Mapping[str, Dialect]) -> Document:

@@ -10,16 +10,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from engine.connectors.files.format import Document, Unreadable, from_markdown
+from engine.connectors.files.fileformat import FileFormat
+from engine.connectors.files.format import Document, Unreadable
 from engine.connectors.files.store import iso, row_of, several
-from engine.connectors.files.tree import ENDING, HIDDEN, LINKS, OTHERS, FoundFile, Tree, read_tree, shown
-from engine.content.textfile import BOM
+from engine.connectors.files.tree import HIDDEN, LINKS, OTHERS, FoundFile, Tree, read_tree, shown
 from engine.errors import Problem, Rejected
 from engine.model import Row
 from engine.model.dialect import Dialect
 
 _PASSED: Final = {
-    OTHERS: f"passed over, because prompts are files that end in {ENDING}",
     HIDDEN: "passed over, because they are hidden",
     LINKS: "passed over, because links to folders are not followed",
 }
@@ -50,12 +49,19 @@ class _Seen:
     """What a file held when it was read. `stamp`: its time of change and what else tells whether it was changed."""
 
     stamp: tuple[int, int, int]
-    row: Row | None = None
-    """None: it is no prompt, see `problem`; and without one it is a README."""
+    held: Sequence[_Held] = ()
+    """None: it is no prompt, see `problem`; and without one it is passed over."""
     problem: Problem | None = None
-    collection: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A prompt of a file."""
+
+    row: Row
+    collection: str | None
     """As the file itself says."""
-    like_chat: int | None = None
+    like_chat: int | None
 
 
 class Reader:
@@ -65,22 +71,23 @@ class Reader:
     itself cannot be read. In a subfolder, where we put no replicas, such a file is nobody's concern.
     """
 
-    def __init__(self, root: Path, *, whole: bool, dialects: Mapping[str, Dialect]) -> None:
+    def __init__(self, root: Path, *, whole: bool, dialects: Mapping[str, Dialect], format: FileFormat) -> None:
         self._root = root
         self._whole = whole
         self._dialects = dialects
+        self._format = format
         self._seen: dict[str, _Seen] = {}
 
     def read(self) -> FolderListing:
         """All of it as it is now. Raises OSError when the folder itself cannot be looked into."""
-        tree = read_tree(self._root)
+        tree = read_tree(self._root, self._format.endings)
         listing, remarks = FolderListing(temporaries=tree.temporaries), _Remarks()
         for found in tree.files:
             self._take(found, listing, remarks)
         for folder, why in tree.closed:
             problem = Problem(f"cannot be looked into ({why}): mend its rights", file=str(self._root / folder))
-            self._fail(FoundFile(f"{folder}/"), problem, listing, remarks)
-        listing.notes = list(remarks.sentences(tree))
+            self._fail(FoundFile(f"{folder}/", ""), problem, listing, remarks)
+        listing.notes = list(remarks.sentences(tree, self._format))
         return listing
 
     def _take(self, found: FoundFile, listing: FolderListing, remarks: _Remarks) -> None:
@@ -93,13 +100,14 @@ class Reader:
             return
         if seen.problem is not None:
             self._fail(found, seen.problem, listing, remarks, time=seen.stamp[0])
-        elif seen.row is None:
-            remarks.readmes.append(shown(found.path))
-        elif (other := listing.paths.setdefault(found.id, found.path)) != found.path:
-            listing.problems.append(Problem(f"has the id of {shown(other)}: rename one of them", file=str(file)))
-        else:
-            listing.rows.append((seen.stamp[0], seen.row))
-            remarks.of(found, seen, seen.row.name)
+        elif not seen.held:
+            remarks.spared.append(shown(found.path))
+        for one in seen.held:
+            if (other := listing.paths.setdefault(one.row.id, found.path)) != found.path:
+                listing.problems.append(Problem(f"has the id of {shown(other)}: rename one of them", file=str(file)))
+            else:
+                listing.rows.append((seen.stamp[0], one.row))
+                remarks.of(found, one)
 
     def _look(self, found: FoundFile) -> _Seen:
         if not found.readable:
@@ -110,8 +118,19 @@ class Reader:
         seen = self._seen.get(found.path)
         if seen is None or seen.stamp != stamp:
             content, _ = read_file(file)
-            seen = self._seen[found.path] = _read(found, content, stamp, str(self._root / found.path), self._dialects)
+            seen = self._seen[found.path] = self._held(found, content, stamp)
         return seen
+
+    def _held(self, found: FoundFile, content: bytes, stamp: tuple[int, int, int]) -> _Seen:
+        try:
+            documents = self._format.read(content, found.id, self._dialects)
+        except Unreadable as error:
+            return _Seen(stamp, problem=Problem(error.message, file=str(self._root / found.path), line=error.line))
+        held = [
+            _Held(row_of(collected(one, found.collection).prompt, iso(stamp[0])), one.prompt.collection, one.like_chat)
+            for one in documents
+        ]
+        return _Seen(stamp, held)
 
     def _fail(
         self, found: FoundFile, problem: Problem, listing: FolderListing, remarks: _Remarks, *, time: int = 0
@@ -139,7 +158,8 @@ class Reader:
 class _Remarks:
     """What is to be said of a folder."""
 
-    readmes: list[str] = field(default_factory=list)
+    spared: list[str] = field(default_factory=list)
+    """Files that are no prompts though their ending says so, and were never meant to be."""
     broken: list[str] = field(default_factory=list)
     chats: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
@@ -147,22 +167,24 @@ class _Remarks:
     named: dict[str, list[str]] = field(default_factory=dict)
     """Name of a prompt -> the files that have it."""
 
-    def of(self, found: FoundFile, seen: _Seen, name: str) -> None:
+    def of(self, found: FoundFile, held: _Held) -> None:
         """Of a prompt."""
-        self.named.setdefault(name, []).append(shown(found.path))
-        if seen.like_chat is not None:
-            self.chats.append(f"{shown(found.path)}:{seen.like_chat}")
-        if found.collection is not None and seen.collection not in (None, found.collection):
+        self.named.setdefault(held.row.name, []).append(shown(found.path))
+        if held.like_chat is not None:
+            self.chats.append(f"{shown(found.path)}:{held.like_chat}")
+        if found.collection is not None and held.collection not in (None, found.collection):
             self.elsewhere.append(shown(found.path))
 
-    def sentences(self, tree: Tree) -> Iterator[str]:
+    def sentences(self, tree: Tree, format: FileFormat) -> Iterator[str]:
         """All of it, each kind counted and named."""
-        passed = ((words, [shown(path) for path in tree.passed.get(kind, ())]) for kind, words in _PASSED.items())
+        others = f"passed over, because prompts are files that end in {format.said_endings}"
+        words_of = {OTHERS: others, **_PASSED}
+        passed = ((words, [shown(path) for path in tree.passed.get(kind, ())]) for kind, words in words_of.items())
         twins = [" = ".join(paths) for paths in self.named.values() if len(paths) > 1]
         for words, names in (
             *passed,
-            ("passed over, because a README is a prompt only with front matter", self.readmes),
-            (f"that are no prompts, though they end in {ENDING}, and fail by name", self.broken),
+            (f"passed over, because {format.spares}", self.spared),
+            (f"that are no prompts, though they end in {format.said_endings}, and fail by name", self.broken),
             ("that name another collection than their folder, and what they name counts", self.elsewhere),
             (_CHATS, self.chats),
             ("that have one name inside, and each file is a prompt of its own", twins),
@@ -192,19 +214,6 @@ def read_file(path: Path) -> tuple[bytes, int]:
         raise OSError(errno.EINVAL, "it is no file")
     with open(path, "rb") as file:
         return file.read(), os.fstat(file.fileno()).st_mtime_ns
-
-
-def _read(
-    found: FoundFile, content: bytes, stamp: tuple[int, int, int], file: str, dialects: Mapping[str, Dialect]
-) -> _Seen:
-    if found.is_readme and not content.startswith((b"---", BOM + b"---")):
-        return _Seen(stamp)
-    try:
-        document = from_markdown(content, found.id, dialects)
-    except Unreadable as error:
-        return _Seen(stamp, problem=Problem(error.message, file=file, line=error.line))
-    row = row_of(collected(document, found.collection).prompt, iso(stamp[0]))
-    return _Seen(stamp, row=row, collection=document.prompt.collection, like_chat=document.like_chat)
 
 
 def _problem(error: Rejected | OSError, file: Path) -> Problem | None:

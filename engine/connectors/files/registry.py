@@ -1,4 +1,6 @@
-"""Prompts in files: a folder made for review in git, or one `.jsonl` file that keeps everything. Source and target."""
+"""Prompts in files: a folder with a file for each, in one of several formats, or one `.jsonl` file that keeps
+everything. Source and target.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,13 @@ from anyio import to_thread
 from engine import lossless_json as wire
 from engine.connectors.endpoint import Opening
 from engine.connectors.files.endpoint import FilesEndpoint
+from engine.connectors.files.fileformat import FileFormat
 from engine.connectors.files.folder import Folder
 from engine.connectors.files.format import Document
+from engine.connectors.files.formats.table import PROMPTFERRY
 from engine.connectors.files.lines import Lines
 from engine.connectors.files.store import Store, Written
-from engine.content.digest import CONTENT, differences, read_mark
+from engine.content.digest import differences, read_mark
 from engine.errors import AnswerError, ConfigError, Gone, Problem, Rejected, Stop
 from engine.log import log
 from engine.model import (
@@ -48,21 +52,25 @@ _WORDS: Final = frozenset({"collections", "providers", "partials"})
 
 def connect(end: FilesEndpoint, opening: Opening) -> AbstractAsyncContextManager[Files]:
     """The prompts of a `.jsonl` file or of a folder; see `open_files`."""
-    return open_files(end.place, name=opening.name, writes=opening.writes, dialects=opening.dialects)
+    more: dict[str, Any] = {"dialects": opening.dialects, "format": end.file_format}
+    return open_files(end.place, name=opening.name, writes=opening.writes, **more)
 
 
 @asynccontextmanager
-async def open_files(path: Path, *, name: str, writes: bool, dialects: Mapping[str, Dialect]) -> AsyncIterator[Files]:
+async def open_files(
+    path: Path, *, name: str, writes: bool, dialects: Mapping[str, Dialect], format: FileFormat = PROMPTFERRY
+) -> AsyncIterator[Files]:
     """The prompts at `path`: a `.jsonl` file, or a folder. `writes`: it is made when it is not there. `name`: source or
-    target; a target that is not there yet is empty to those who only look. `dialects`: what they may be written in.
-    Raises ConfigError when there is none, or when something in it is no prompt.
+    target; a target that is not there yet is empty to those who only look. `dialects`: what prompts may be written in
+    that are in our own `format`. Raises ConfigError when there is none, or when something in it is no prompt.
 
     At the end, also after an error, what a `.jsonl` file got is sorted.
     """
     with _there(path, name=name, writes=writes) as place:
-        store = await to_thread.run_sync(lambda: _open(place, name=name, writes=writes, dialects=dialects))
+        opened: dict[str, Any] = {"name": name, "writes": writes, "dialects": dialects, "format": format}
+        store = await to_thread.run_sync(lambda: _open(place, **opened))
         try:
-            yield Files(store, name=name)
+            yield Files(store, name=name, format=format)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 try:
@@ -100,10 +108,12 @@ class Files:
         published="newest",
         moves=True,
     )
-    fields: Collection[str] = frozenset({*CONTENT, "extra", "labels"})
+    fields: Collection[str] = PROMPTFERRY.fields
 
-    def __init__(self, store: Store, *, name: str = "source") -> None:
+    def __init__(self, store: Store, *, name: str = "source", format: FileFormat = PROMPTFERRY) -> None:
         self._store = store
+        self.can = replace(type(self).can, dialect=format.dialect)
+        self.fields = format.fields
         self._is_source = name == "source"
         self.batch = store.batch
 
@@ -234,6 +244,8 @@ class Files:
             await to_thread.run_sync(work)
         except Rejected as error:
             return Failed(error=error.error, message=str(error), status=error.status)
+        except ValueError as error:  # what stands there and what changes do not go together
+            return Failed(error="not_encodable", message=f"the prompt cannot be written without loss: it has {error}")
         return Updated(version_id=_THE_VERSION)
 
 
@@ -253,11 +265,12 @@ def _over(there: Prompt, wanted: Prompt, changed: Collection[str] | None, *, our
     return replace(wanted, id=there.id)
 
 
-def _open(path: Path, *, name: str, writes: bool, dialects: Mapping[str, Dialect]) -> Store:
+def _open(path: Path, *, name: str, writes: bool, dialects: Mapping[str, Dialect], format: FileFormat) -> Store:
     """The file or folder at `path`. Raises ConfigError that names every file and line that is no prompt."""
     try:
-        place = Lines if path.suffix == ".jsonl" else Folder
-        return place(path, name=name, writes=writes, dialects=dialects)
+        if format.lines and path.suffix == ".jsonl":
+            return Lines(path, name=name, writes=writes, dialects=dialects)
+        return Folder(path, name=name, writes=writes, dialects=dialects, format=format)
     except OSError as error:
         why = error.strerror or "the system refused it"
         message = f"cannot be opened ({why}): name another place, or mend its rights"

@@ -6,40 +6,36 @@ A subfolder is the collection of the prompts in it, and a prompt's id is its pat
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from engine.connectors.files.store import TEMPORARY
 
-ENDING: Final = ".md"
 HIDDEN: Final = "hidden"
 LINKS: Final = "links to folders"
-OTHERS: Final = f"not {ENDING}"
+OTHERS: Final = "other endings"
 _NEVER_PROMPTS: Final = (".git", ".DS_Store")
 """What every folder in git or on a Mac has, and nobody asks about."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file that may be a prompt. `path` is relative to the folder."""
+    """A file that may be a prompt. `path` is relative to the folder; `ending`: what of it is no part of an id."""
 
     path: str
+    ending: str
 
     @property
     def id(self) -> str:
         """The path without the ending."""
-        return self.path[: -len(ENDING)]
+        return self.path[: len(self.path) - len(self.ending)]
 
     @property
     def listed_as(self) -> str:
         """The id, or where there is no file to be opened under that, its place so that it can be printed."""
         return self.id if self.readable and not self.path.endswith("/") else shown(self.path)
-
-    @property
-    def is_readme(self) -> bool:
-        """Whether it may be a word about the folder and no prompt."""
-        return self.path.rpartition("/")[2].lower() == f"readme{ENDING}"
 
     @property
     def collection(self) -> str | None:
@@ -65,8 +61,11 @@ class Tree:
     """What a killed run of ours has left."""
 
 
-def read_tree(root: Path) -> Tree:
-    """Looks into every folder under `root`; follows no link to one, so it ends. Raises OSError for `root` alone."""
+def read_tree(root: Path, endings: Sequence[str]) -> Tree:
+    """Looks into every folder under `root`; follows no link to one, so it ends. Raises OSError for `root` alone.
+
+    `endings`: of files that may be prompts, in lower case; the first is no part of an id, the others are.
+    """
     tree, folders = Tree(), [""]
     while folders:
         folder = folders.pop()
@@ -78,7 +77,7 @@ def read_tree(root: Path) -> Tree:
             if not isinstance(error, FileNotFoundError):  # else somebody took it away meanwhile
                 tree.closed.append((folder, error.strerror or "the system refused it"))
             continue
-        inside = [name for entry in entries if (name := _sort(tree, entry, folder)) is not None]
+        inside = [name for entry in entries if (name := _sort(tree, entry, folder, endings)) is not None]
         folders += reversed(inside)
     return tree
 
@@ -88,7 +87,13 @@ def shown(path: str) -> str:
     return path if path.isprintable() else ascii(path)
 
 
-def _sort(tree: Tree, entry: os.DirEntry[str], folder: str) -> str | None:
+def file_of(path: str, endings: Sequence[str]) -> FoundFile | None:
+    """The file at this path; None: it cannot be a prompt."""
+    ending = next((one for one in endings if path.lower().endswith(one)), None)
+    return None if ending is None else FoundFile(path, ending if ending == endings[0] else "")
+
+
+def _sort(tree: Tree, entry: os.DirEntry[str], folder: str, endings: Sequence[str]) -> str | None:
     """Puts it where it belongs; a folder to look into is returned."""
     name, path = entry.name, f"{folder}/{entry.name}" if folder else entry.name
     if name.startswith(TEMPORARY) and name.endswith(".tmp"):
@@ -100,8 +105,8 @@ def _sort(tree: Tree, entry: os.DirEntry[str], folder: str) -> str | None:
         return path
     elif os.path.isdir(entry.path):
         tree.passed.setdefault(LINKS, []).append(path)
-    elif name.lower().endswith(ENDING):
-        tree.files.append(FoundFile(path))
+    elif (found := file_of(path, endings)) is not None:
+        tree.files.append(found)
     else:
         tree.passed.setdefault(OTHERS, []).append(path)
     return None

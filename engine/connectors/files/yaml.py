@@ -49,6 +49,9 @@ _CONSTANTS: Final = {
 }
 
 
+_Never = re.Pattern[str] | None
+
+
 class Unreadable(ValueError):
     """It is not such YAML. `line` counts from 1; the message never quotes it."""
 
@@ -69,61 +72,78 @@ class Front:
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
-def write_yaml(values: Mapping[str, Json]) -> str:
+def write_yaml(values: Mapping[str, Json], *, never: re.Pattern[str] | None = None, old: bool = False) -> str:
     """The lines of a mapping, in its order. Raises ValueError for what would not come back: NaN, Infinity, an integer
     of more digits than Python reads, a surrogate pair as two characters, or nesting deeper than MOST_DEEP.
+
+    `never`: what must not stand anywhere in it, so its first character is escaped where a text holds it. `old`: readers
+    of YAML 1.1 find the same values, who take a number for one only where it has a point before its exponent.
     """
-    return "".join(f"{line}\n" for line in _mapping(values, ""))
+    given = _for_old_readers(values) if old else values
+    return "".join(f"{line}\n" for line in _mapping(given, "", never))
 
 
-def _mapping(values: Mapping[str, Json], indent: str) -> Iterator[str]:
+_BARE_EXPONENT: Final = re.compile(r"(-?[0-9]+)(\.[0-9]+)?[eE]([-+]?)([0-9]+)")
+
+
+def _for_old_readers(value: Json) -> Json:
+    if isinstance(value, Mapping):
+        return {key: _for_old_readers(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_for_old_readers(inner) for inner in value]
+    if isinstance(value, float | Number) and (found := _BARE_EXPONENT.fullmatch(dumps(value))) is not None:
+        return Number(f"{found[1]}{found[2] or '.0'}e{found[3] or '+'}{found[4]}")
+    return value
+
+
+def _mapping(values: Mapping[str, Json], indent: str, never: _Never) -> Iterator[str]:
     if len(indent) > MOST_DEEP * len(_STEP):
         raise ValueError("a value that is nested too deep")
     for key, value in values.items():
-        written = _text(key)
+        written = _text(key, never)
         if len(written) <= _LONGEST_KEY:
-            yield from _behind(f"{indent}{written}:", value, indent)
+            yield from _behind(f"{indent}{written}:", value, indent, never)
         else:
             yield f"{indent}? {written}"
-            yield from _behind(f"{indent}:", value, indent)
+            yield from _behind(f"{indent}:", value, indent, never)
 
 
-def _behind(head: str, value: Json, indent: str) -> Iterator[str]:
+def _behind(head: str, value: Json, indent: str, never: _Never) -> Iterator[str]:
     """A value behind its key."""
     if isinstance(value, Mapping) and value:
         yield head
-        yield from _mapping(value, indent + _STEP)
+        yield from _mapping(value, indent + _STEP, never)
     elif isinstance(value, list | tuple) and value:
         yield head
-        yield from _sequence(value, indent + _STEP)
+        yield from _sequence(value, indent + _STEP, never)
     else:
-        yield from _leaf(head, value, indent)
+        yield from _leaf(head, value, indent, never)
 
 
-def _sequence(items: list[Json] | tuple[Json, ...], indent: str) -> Iterator[str]:
+def _sequence(items: list[Json] | tuple[Json, ...], indent: str, never: _Never) -> Iterator[str]:
     if len(indent) > MOST_DEEP * len(_STEP):
         raise ValueError("a value that is nested too deep")
     inner = indent + _STEP
     for item in items:
         if isinstance(item, Mapping | list | tuple) and item:
-            lines = _mapping(item, inner) if isinstance(item, Mapping) else _sequence(item, inner)
+            lines = _mapping(item, inner, never) if isinstance(item, Mapping) else _sequence(item, inner, never)
             yield f"{indent}- {next(lines)[len(inner) :]}"
             yield from lines
         else:
-            yield from _leaf(f"{indent}-", item, indent)
+            yield from _leaf(f"{indent}-", item, indent, never)
 
 
-def _leaf(head: str, value: Json, indent: str) -> Iterator[str]:
-    if isinstance(value, str) and _BLOCK.fullmatch(value) and not _NOT_PRINTED.search(value):
+def _leaf(head: str, value: Json, indent: str, never: _Never) -> Iterator[str]:
+    if isinstance(value, str) and _BLOCK.fullmatch(value) and not (_NOT_PRINTED.search(value) or _has(value, never)):
         yield f"{head} |" if value.endswith("\n") else f"{head} |-"
         yield from (f"{indent}{_STEP}{line}" if line else "" for line in value.removesuffix("\n").split("\n"))
     else:
-        yield f"{head} {_scalar(value)}"
+        yield f"{head} {_scalar(value, never)}"
 
 
-def _scalar(value: Json) -> str:
+def _scalar(value: Json, never: _Never) -> str:
     if isinstance(value, str):
-        return _text(value)
+        return _text(value, never)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("a number that is not finite")
     if value is None or isinstance(value, bool | int | float | Number):
@@ -133,15 +153,45 @@ def _scalar(value: Json) -> str:
     raise TypeError(f"no JSON value: {type(value).__name__}")
 
 
-def _text(text: str) -> str:
+def _has(text: str, never: _Never) -> bool:
+    return never is not None and never.search(text) is not None
+
+
+def _text(text: str, never: _Never) -> str:
     if SPLIT_PAIR.search(text):
         raise ValueError("a text with a surrogate pair in two characters, which would come back as one")
-    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
+    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS and not _has(text, never):
         return text
-    return _NOT_PRINTED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))
+    quoted = _NOT_PRINTED.sub(_escaped, json.dumps(text, ensure_ascii=False))
+    while never is not None and (found := never.search(quoted)) is not None:
+        quoted = f"{quoted[: found.start()]}\\u{ord(quoted[found.start()]):04x}{quoted[found.start() + 1 :]}"
+    return quoted
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_yaml(text: str, *, texts: Collection[str] = ()) -> tuple[Json, Mapping[str, int]]:
+    """What a whole file of YAML holds, a mapping or anything else, and the lines of a mapping's outermost keys; see
+    `read_front`. Raises Unreadable.
+    """
+    try:
+        front = read_front(text, texts=texts)
+    except NoMapping as error:
+        return error.value, {}
+    return front.values, front.lines
+
+
+class NoMapping(Unreadable):
+    """It is such YAML, but no mapping."""
+
+    def __init__(self, line: int, value: Json) -> None:
+        super().__init__(line, "is no map of keys such as `name:`")
+        self.value = value
 
 
 def read_front(text: str, *, texts: Collection[str] = ()) -> Front:
@@ -161,7 +211,7 @@ def read_front(text: str, *, texts: Collection[str] = ()) -> Front:
         if root is None:
             return Front(values={}, lines={})
         if not isinstance(root, MappingNode):
-            raise Unreadable(root.start_mark.line + 1, "is no map of keys such as `name:`")
+            raise NoMapping(root.start_mark.line + 1, _read(root))
         values = _read_mapping(root, texts)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

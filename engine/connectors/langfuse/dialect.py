@@ -12,7 +12,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from engine.content.digest import canonical
 from engine.content.templates import BRACE, SPACE, TEXT, VARIABLE, joined, literal
+from engine.lossless_json import encode
+from engine.model import Prompt
 from engine.model.dialect import Chat, Construct, Dialect, Grammar, MetadataRule, NameRule, ParameterNames, Token
 
 REFERENCE: Final = "reference to another prompt"
@@ -92,13 +95,26 @@ GRAMMAR: Final = Grammar(
     literal=(("literal {{name}}", "it would become a variable, and there is no escape"),),
 )
 
+LARGEST_BODY: Final = 2**20
+"""Bytes that a server takes."""
+_SPARE: Final = 8192
+"""Of that, for the mark, labels and the names of keys."""
+
+
+def _room(prompt: Prompt, text: str) -> str | None:
+    size = len(canonical(prompt)) + len(encode(text)) + _SPARE
+    if size <= LARGEST_BODY:
+        return None
+    return f"Langfuse takes {LARGEST_BODY:,} bytes of a prompt with all that belongs to it, and there would be {size:,}"
+
+
 LANGFUSE: Final = Dialect(
     name="langfuse",
     registry="Langfuse",
     grammar=GRAMMAR,
     parameters=ParameterNames(open=True, defaults=True),
     chat=Chat(messages=True, keys=frozenset({"role", "content"}), parts=frozenset(), spelled=False),
-    metadata=MetadataRule(says="metadata in the config; a list of words called tags becomes the tags"),
+    metadata=MetadataRule(says="metadata in the config; a list of words called tags becomes the tags", room=_room),
 )
 
 _UNNAMED: Final = re.compile("[\0\n\r\u2028\u2029\ud800-\udfff|]|//")

@@ -40,13 +40,18 @@ class LangfuseEndpoint(Endpoint):
         "public_key": "${LANGFUSE_PUBLIC_KEY}; only the sandbox needs none",
         "secret_key": "${LANGFUSE_SECRET_KEY}; only the sandbox needs none",
     }
+    address_form: ClassVar[str] = "Langfuse's stands without /api"
 
     kind: Literal["langfuse"] = Field(default="langfuse", description="What kind of registry it is.")
     base_url: Url = Field(
         default=CLOUD, description="Address of the server, without /api; `sandbox`: the embedded stand-in."
     )
-    public_key: Secret | None = Field(default=None, description="Public key of the project.")
-    secret_key: Secret | None = Field(default=None, description="Secret key of the project.")
+    public_key: Secret | None = Field(
+        default=None, description="Public key of the project.", examples=["${LANGFUSE_PUBLIC_KEY}"]
+    )
+    secret_key: Secret | None = Field(
+        default=None, description="Secret key of the project.", examples=["${LANGFUSE_SECRET_KEY}"]
+    )
     published_by: Annotated[str, AfterValidator(_published_by)] = Field(
         default="production",
         description="The label that says which version is published; newest: the newest one always is.",

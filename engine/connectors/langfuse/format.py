@@ -15,7 +15,15 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from engine.connectors.langfuse.dialect import GRAMMAR, LANGFUSE, NAMES, PLACEHOLDER, PLACEHOLDER_ROLE, REFERENCE
+from engine.connectors.langfuse.dialect import (
+    GRAMMAR,
+    LANGFUSE,
+    LARGEST_BODY,
+    NAMES,
+    PLACEHOLDER,
+    PLACEHOLDER_ROLE,
+    REFERENCE,
+)
 from engine.connectors.langfuse.endpoint import LATEST, is_label
 from engine.content.chats import messages_of, spelled
 from engine.errors import Rejected, UnknownOutcome
@@ -23,8 +31,6 @@ from engine.lossless_json import encode
 from engine.lossless_json.numbers import Number
 from engine.model import MARK_KEY, Json, Prompt, Replica, Row
 
-LARGEST_BODY: Final = 2**20
-"""Bytes that a server takes."""
 LONGEST_MESSAGE: Final = 500
 """Characters of a commit message, as JavaScript counts them."""
 
@@ -136,6 +142,7 @@ def row_of(item: Item, published_by: str | None) -> Row:
         collection=collection,
         updated_at=updated_at if isinstance(updated_at, str) else None,
         whole=newest and "lastConfig" in item,
+        labels=tuple(labels),
     )
 
 

@@ -33,7 +33,7 @@ from engine.connectors.langfuse.format import (
     texts_in,
 )
 from engine.connectors.langfuse.listing import walk
-from engine.connectors.outcomes import cleared, outcome, tried
+from engine.connectors.outcomes import cleared, outcome, tried, unlabelled
 from engine.errors import Exists, Gone, Rejected, Transient
 from engine.http.responses import Special
 from engine.http.session import Client, KeyAuth
@@ -54,6 +54,7 @@ from engine.model import (
     Sending,
     Updated,
     Version,
+    label_in,
     newer,
     no_intent,
 )
@@ -138,6 +139,11 @@ class Langfuse:
             return self._prompt(newest, note)
         if version in ("published", "latest"):
             return self._prompt(await self._read(prompt_id, label=LATEST))
+        if (label := label_in(version)) is not None:
+            try:
+                return self._prompt(await self._read(prompt_id, label=label))
+            except Gone as error:
+                raise unlabelled(prompt_id, label) from error
         if not re.fullmatch(r"[1-9][0-9]{0,9}", version):  # 0 and the like mean nothing to the server
             raise Gone(f"there is no version {version} of {prompt_id!r}", error="gone", status=404)
         return self._prompt(await self._read(prompt_id, version=version))

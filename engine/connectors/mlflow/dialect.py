@@ -10,10 +10,14 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from engine.content.chats import messages_of
 from engine.content.templates import (
     BRACE,
     BRACKET,
     DIGITS,
+    JINJA_BLOCK,
+    JINJA_COMMENT,
+    JINJA_EXPRESSION,
     SIGN,
     SPACE,
     TEXT,
@@ -21,12 +25,14 @@ from engine.content.templates import (
     VARIABLE,
     literal,
     variables_cut,
+    variables_of,
 )
-from engine.model import Json
+from engine.model import Json, Prompt
 from engine.model.dialect import (
     Chat,
     Construct,
     Dialect,
+    Fitted,
     Grammar,
     MetadataRule,
     NameRule,
@@ -35,14 +41,10 @@ from engine.model.dialect import (
     Token,
 )
 
-BLOCK: Final = "Jinja2 block"
-EXPRESSION: Final = "Jinja2 expression"
-REMARK: Final = "Jinja2 comment"
-
 _NAME: Final = "[a-zA-Z_][a-zA-Z0-9_]*"
 _VARIABLE: Final = re.compile(rf"\{{\{{\s*({_NAME}(?:\.{_NAME})*)\s*\}}\}}")
 _JINJA: Final = re.compile(r"(\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\})", re.DOTALL)
-_SIGNS: Final = {BLOCK: ("{% ", " %}"), REMARK: ("{# ", " #}"), UNCLOSED: ("{%", "")}
+_SIGNS: Final = {JINJA_BLOCK: ("{% ", " %}"), JINJA_COMMENT: ("{# ", " #}"), UNCLOSED: ("{%", "")}
 
 
 # ---- templates -------------------------------------------------------------------------------------------------------
@@ -56,13 +58,13 @@ def _tokens(text: str) -> list[Token]:
 def _jinja(text: str) -> list[Token]:
     pieces = enumerate(_JINJA.split(text))
     tokens = [token for at, piece in pieces for token in (_tag(piece) if at % 2 else literal(piece))]
-    return tokens if any(token.kind == BLOCK for token in tokens) else [Token(UNCLOSED, "")]
+    return tokens if any(token.kind == JINJA_BLOCK for token in tokens) else [Token(UNCLOSED, "")]
 
 
 def _tag(piece: str) -> list[Token]:
     if (variable := _VARIABLE.fullmatch(piece)) is not None:
         return [Token(VARIABLE, variable[1])]
-    kind = {"{%": BLOCK, "{#": REMARK}.get(piece[:2], EXPRESSION)
+    kind = {"{%": JINJA_BLOCK, "{#": JINJA_COMMENT}.get(piece[:2], JINJA_EXPRESSION)
     return [Token(kind, piece[2:-2].strip())]
 
 
@@ -87,7 +89,7 @@ _GRAMMAR: Final = Grammar(
     constructs=(
         Construct(
             name="Jinja2",
-            kinds=frozenset({BLOCK, EXPRESSION, REMARK}),
+            kinds=frozenset({JINJA_BLOCK, JINJA_EXPRESSION, JINJA_COMMENT}),
             words="all of Jinja2, where {% and %} stand in the text",
         ),
     ),
@@ -128,6 +130,35 @@ def _to_schema(value: Json) -> Json:
     return value
 
 
+LONGEST_VALUE: Final = 100_000
+"""Characters of a tag: the server refuses one more (tried on 3.17.2)."""
+
+
+def _room(_: Prompt, text: str) -> str | None:
+    if len(text) <= LONGEST_VALUE:
+        return None
+    return f"MLflow keeps {LONGEST_VALUE:,} characters in a tag, and with it there would be {len(text):,}"
+
+
+# ---- what its own client cannot fill in ------------------------------------------------------------------------------
+
+UNFILLED: Final = ("allow_partial", "prompt", "self", "use_jinja_sandbox")
+"""Variables that nobody can give a value: what its client calls arguments of its own when it fills a prompt in."""
+
+
+def fit(prompt: Prompt) -> Fitted:
+    """All of it is held; what MLflow's own client loads and cannot fill in is said."""
+    return Fitted(prompt=prompt, notes=tuple(_notes(prompt)))
+
+
+def _notes(prompt: Prompt) -> Iterator[str]:
+    unfilled = "MLflow's own client loads that and cannot fill it in"
+    if names := sorted(variables_of(prompt.text, _GRAMMAR).intersection(UNFILLED)):
+        yield f"it has a variable with the name {', '.join(names)}: {unfilled}"
+    if any(not isinstance(one.get("content"), str) for one in messages_of(prompt.text) or ()):
+        yield f"it has a message whose content is no text: {unfilled}"
+
+
 MLFLOW: Final = Dialect(
     name="mlflow",
     registry="MLflow",
@@ -145,7 +176,12 @@ MLFLOW: Final = Dialect(
         open=True,
     ),
     chat=Chat(messages=True, parts=frozenset({"text", "image_url", "input_audio", "reasoning"})),
-    metadata=MetadataRule(says="tags; what is no text as JSON in one of them"),
+    metadata=MetadataRule(says="tags; what is no text as JSON in one of them", room=_room),
+    fit=fit,
+    says={
+        f"variables {', '.join(UNFILLED)}; contents that are no text": "kept; a note, for MLflow's client cannot fill "
+        "them in",
+    },
 )
 
 

@@ -20,12 +20,23 @@ class MlflowEndpoint(Endpoint):
     """A tracking server of MLflow with its prompt registry; without keys when it is open."""
 
     needed: ClassVar[Mapping[str, str]] = {"base_url": "http://127.0.0.1:5000: the address of the tracking server"}
+    address_form: ClassVar[str] = "MLflow's stands without /api"
 
     kind: Literal["mlflow"] = Field(default="mlflow", description="What kind of registry it is.")
-    base_url: Url | None = Field(default=None, description="Address of the tracking server, without /api.")
-    token: Secret | None = Field(default=None, description="Bearer token, where it wants one.")
-    username: Workspace | None = Field(default=None, description="User, where it wants one with a password.")
-    password: Secret | None = Field(default=None, description="Password of that user.")
+    base_url: Url | None = Field(
+        default=None, description="Address of the tracking server, without /api.", examples=["http://127.0.0.1:5000"]
+    )
+    token: Secret | None = Field(
+        default=None, description="Bearer token, where it wants one.", examples=["${MLFLOW_TRACKING_TOKEN}"]
+    )
+    username: Workspace | None = Field(
+        default=None,
+        description="User, where it wants one with a password.",
+        examples=["${MLFLOW_TRACKING_USERNAME}"],
+    )
+    password: Secret | None = Field(
+        default=None, description="Password of that user.", examples=["${MLFLOW_TRACKING_PASSWORD}"]
+    )
     published_by: Text = Field(
         default="production",
         description="The alias of the version that counts as published, or `newest`: always the newest one.",

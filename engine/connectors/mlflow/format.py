@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from posixpath import normpath
 from typing import Any, Final
 
-from engine.connectors.mlflow.dialect import MLFLOW, NAMES
+from engine.connectors.mlflow.dialect import LONGEST_VALUE, MLFLOW, NAMES
 from engine.connectors.mlflow.messages import unloadable
 from engine.content.chats import messages_of
 from engine.content.digest import read_mark
@@ -34,9 +34,8 @@ REST: Final = "promptferry.metadata"
 """The tag that holds, as JSON, what of the metadata is no text, or has a key that no tag can have."""
 SOURCE: Final = "dummy-source"
 """What its own client sends, and one of two words that the server takes."""
-LONGEST_VALUE: Final = 100_000
 LONGEST_KEY: Final = 250
-"""Characters of a tag."""
+"""Characters of the key of a tag."""
 
 _OF_THE_SERVER: Final = frozenset({"mlflow.prompt.associatedRunIds", "_mlflow_experiment_ids"})
 """Tags in which it notes who used a prompt."""
@@ -176,7 +175,7 @@ def row_of(held: Held, published_by: str) -> Row:
         tags = own if MARK_KEY in own else {**held.tags, **own}
         model = _config(own)[0].get("model_name")
         told = {"model": model, "collection": tags.get(COLLECTION) or None, "whole": True}
-    return Row(id=held.name, name=held.name, created_at=held.created_at, **told)
+    return Row(id=held.name, name=held.name, created_at=held.created_at, labels=tuple(held.aliases), **told)
 
 
 def _config(tags: Mapping[str, str]) -> tuple[dict[str, Json], dict[str, Json]]:

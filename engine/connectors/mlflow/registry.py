@@ -29,7 +29,7 @@ from engine.connectors.mlflow.format import (
     row_of,
     version_number,
 )
-from engine.connectors.outcomes import cleared, outcome, tried
+from engine.connectors.outcomes import cleared, outcome, tried, unlabelled
 from engine.content.digest import differences
 from engine.errors import Exists, Gone, Rejected, Stop, Transient, UnknownOutcome
 from engine.http.client import Auth
@@ -54,6 +54,7 @@ from engine.model import (
     Sending,
     Updated,
     Version,
+    label_in,
     newer,
     no_intent,
 )
@@ -149,6 +150,8 @@ class Mlflow:
             raise _without_version(held)
         newest = version_number(held.newest)
         asked = {"published": held.published(self._published_by), "latest": newest}.get(version, version)
+        if (label := label_in(version)) is not None and (asked := held.aliases.get(label)) is None:
+            raise unlabelled(prompt_id, label)
         found = held.newest if asked == newest else await self._version(prompt_id, asked or newest)
         prompt = prompt_of(held, found, self._published_by)
         if version != "published" or not self.can.stages or self._published_by in held.aliases:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from engine.connectors.phoenix.messages import KEYS, complaints
 from engine.connectors.phoenix.parameters import EXTRA_BODY, PROVIDERS, Family, Placed, family_of, place
+from engine.connectors.phoenix.tools import foreign_to_google
 from engine.content.chats import messages_of
 from engine.content.templates import (
     BRACE,
@@ -76,6 +77,8 @@ UNTOLD: Final = "OPENAI"
 CHOICES: Final = {"none": "none", "auto": "zero_or_more", "required": "one_or_more"}
 """Choices of tools in a word."""
 _ANTHROPIC: Final = "ANTHROPIC"
+_GOOGLE: Final = "GOOGLE"
+_WITHOUT_DEVELOPERS: Final = (_ANTHROPIC, _GOOGLE)
 
 
 def fit(prompt: Prompt) -> Fitted:
@@ -124,8 +127,9 @@ def choice_of(choice: Json) -> Json:
 
 
 def _without_developers(prompt: Prompt) -> tuple[Prompt, tuple[str, ...]]:
-    """Anthropic has no such role, and Phoenix's client cannot render it: it becomes `system`, a loss by name."""
-    messages = messages_of(prompt.text) if prompt.provider == _ANTHROPIC and "developer" in prompt.text else None
+    """Some providers have no such role, and Phoenix's client cannot render it: it becomes `system`, a loss by name."""
+    without = prompt.provider in _WITHOUT_DEVELOPERS and "developer" in prompt.text
+    messages = messages_of(prompt.text) if without else None
     if messages is None or all(one["role"] != "developer" for one in messages):
         return prompt, ()
     renewed = [{**one, "role": "system"} if one["role"] == "developer" else one for one in messages]
@@ -135,6 +139,8 @@ def _without_developers(prompt: Prompt) -> tuple[Prompt, tuple[str, ...]]:
 def _refused(prompt: Prompt, family: Family, fields: dict[str, Json]) -> Iterator[str]:
     messages = messages_of(prompt.text)
     yield from complaints(messages or ())
+    if prompt.provider == _GOOGLE:
+        yield from foreign_to_google(prompt.tools)
     if family.needed and family.needed not in fields:
         yield (
             f"parameters.{family.needed} is missing or no whole number, and {prompt.provider} needs it: "
@@ -200,11 +206,24 @@ PHOENIX: Final = Dialect(
         "parameters on AWS": "temperature, top_p, max_tokens, stop; others a loss",
         "parameters on ANTHROPIC": f"all; max_tokens is needed; what has no field goes into {EXTRA_BODY}",
         "parameters on the others": f"all; what has no field goes into {EXTRA_BODY}",
-        "role developer on ANTHROPIC": "system, a loss",
+        "role developer on ANTHROPIC, GOOGLE": "system, a loss",
+        "tools on GOOGLE": "functions, and Google's own; others refused",
         "a tool_choice without tools": "a loss",
         "messages with another role, or without content": "refused",
     },
 )
+
+
+def in_parts(text: str, prompt: Prompt) -> bool:
+    """Whether a system message has to say this as a part of its content: for Anthropic, Phoenix's client fills in parts
+    alone, and leaves the variables of a text by itself as they stand.
+    """
+    if prompt.provider != _ANTHROPIC:
+        return False
+    dialect = next((one for one in PHOENIX.variants if one.name == prompt.dialect), PHOENIX)
+    return list(dialect.grammar.tokens(text)) != literal(text)
+
+
 FORMATS: Final = {"MUSTACHE": PHOENIX.name, "F_STRING": F_STRINGS.name, "NONE": NO_TEMPLATES.name}
 """`template_format` -> the dialect that it stands for."""
 

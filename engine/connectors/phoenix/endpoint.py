@@ -22,10 +22,15 @@ class PhoenixEndpoint(Endpoint):
     """A server of Arize Phoenix."""
 
     needed: ClassVar[Mapping[str, str]] = {"base_url": "http://localhost:6006: the address of the server, without /v1"}
+    address_form: ClassVar[str] = "Phoenix's stands without /v1"
 
     kind: Literal["phoenix"] = Field(default="phoenix", description="What kind of registry it is.")
-    base_url: Url | None = Field(default=None, description="Address of the server, without `/v1`.")
-    api_key: Secret | None = Field(default=None, description="Key, where the server wants one.")
+    base_url: Url | None = Field(
+        default=None, description="Address of the server, without `/v1`.", examples=["http://localhost:6006"]
+    )
+    api_key: Secret | None = Field(
+        default=None, description="Key, where the server wants one.", examples=["${PHOENIX_API_KEY}"]
+    )
     published_by: Text = Field(
         default="production",
         description="Tag that says which version is published; `newest`: always the newest one.",

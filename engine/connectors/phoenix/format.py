@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
-from engine.connectors.phoenix.dialect import CHOICES, FORMATS, NAMES, UNTOLD, choice_of, losses
+from engine.connectors.phoenix.dialect import CHOICES, FORMATS, NAMES, UNTOLD, choice_of, in_parts, losses
 from engine.connectors.phoenix.messages import Unwritable, template_of, text_of
 from engine.connectors.phoenix.parameters import (
     LARGEST,
@@ -26,6 +27,7 @@ from engine.connectors.phoenix.parameters import (
     plain,
     read,
 )
+from engine.connectors.phoenix.tools import is_function
 from engine.errors import Rejected
 from engine.lossless_json import encode
 from engine.lossless_json.numbers import Number
@@ -230,7 +232,7 @@ def _is_own(value: Json) -> bool:
 def _version(prompt: Prompt, metadata: dict[str, Json]) -> Item:
     provider = _provider(prompt)
     try:
-        messages, form = template_of(prompt.text)
+        messages, form = template_of(prompt.text, partial(in_parts, prompt=prompt))
     except Unwritable as error:
         raise Rejected(error.reason, error="untranslatable") from None
     placed = place(prompt.parameters, family_of(provider), tools=bool(prompt.tools))
@@ -278,23 +280,10 @@ def _tools(prompt: Prompt, placed: Placed) -> Item | None:
     choice = choice_of(prompt.tool_choice) if prompt.tool_choice else None
     return {
         "type": "tools",
-        "tools": [one if _is_function(one) else {"type": "raw", "raw": one} for one in prompt.tools],
+        "tools": [one if is_function(one) else {"type": "raw", "raw": one} for one in prompt.tools],
         **({"tool_choice": choice} if choice is not None else {}),
         **({"disable_parallel_tool_calls": not placed.parallel} if placed.parallel is not None else {}),
     }
-
-
-_OF_FUNCTION: Final[Mapping[str, type]] = {"name": str, "description": str, "parameters": dict, "strict": bool}
-
-
-def _is_function(tool: Mapping[str, Any]) -> bool:
-    """Whether it is what the server keeps as a function; any other tool it keeps as it is."""
-    asked = tool.get("function")
-    if tool.keys() != {"type", "function"} or tool["type"] != "function" or not isinstance(asked, dict):
-        return False
-    return "name" in asked and all(
-        key in _OF_FUNCTION and isinstance(value, _OF_FUNCTION[key]) for key, value in asked.items()
-    )
 
 
 def _unkept(value: Json, way: tuple[str, ...] = ()) -> Iterator[str]:

@@ -6,7 +6,7 @@ of the messages; where that is not the text that was sent, what brings it back i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from engine.content.chats import messages_of
@@ -15,6 +15,8 @@ from engine.model import Json
 
 ROLES: Final = ("system", "developer", "user", "assistant", "ai", "model", "tool")
 KEYS: Final = frozenset({"role", "content", "tool_calls", "tool_call_id"})
+IN_PARTS: Final = "parts"
+"""What is remembered where texts of system messages were sent as parts."""
 _ANSWERING: Final = ("assistant", "ai", "model")
 _ADVICE: Final = "leave the prompt out, or change it at the source"
 
@@ -32,17 +34,40 @@ class Unwritable(Exception):
 # ---- what a text is --------------------------------------------------------------------------------------------------
 
 
-def template_of(text: str) -> tuple[list[Message], dict[str, Json]]:
-    """What is sent for this text, and what has to be remembered so that it comes back. Raises Unwritable."""
+def template_of(text: str, in_parts: Callable[[str], bool] = lambda _: False) -> tuple[list[Message], dict[str, Json]]:
+    """What is sent for this text, and what has to be remembered so that it comes back. Raises Unwritable.
+
+    `in_parts`: whether the text of a system message is sent as a part of its content.
+    """
     messages = messages_of(text)
     if messages is None:
         return [{"role": "user", "content": text}], {"text": True}
-    written = [_written(at, one) for at, one in enumerate(messages, 1)]
-    again = [_read(one) for one in written]
+    whole = [_written(at, one) for at, one in enumerate(messages, 1)]
+    written = [_parted(one) if _is_system(one) and in_parts(one["content"]) else one for one in whole]
+    again = [_read(one) for one in (written if written == whole else map(_unparted, written))]
     layout = layout_of(again, text)
     if layout is None:
         return written, {"chat": text}
-    return written, {} if layout == PLAIN else {"layout": layout}
+    return written, {
+        **({} if layout == PLAIN else {"layout": layout}),
+        **({} if written == whole else {"system": IN_PARTS}),
+    }
+
+
+def _is_system(message: Message) -> bool:
+    return message["role"] == "system" and isinstance(message["content"], str)
+
+
+def _parted(message: Message) -> Message:
+    return {**message, "content": [{"type": "text", "text": message["content"]}]}
+
+
+def _unparted(message: Json) -> Json:
+    """A system message of one part that is a text, as that text."""
+    match message:
+        case {"role": "system", "content": [{"type": "text", "text": str(text), **more}], **others} if not more:
+            return {"role": "system", "content": text, **others}
+    return message
 
 
 def text_of(messages: Sequence[Json], form: Mapping[str, Json]) -> str:
@@ -52,7 +77,8 @@ def text_of(messages: Sequence[Json], form: Mapping[str, Json]) -> str:
             return text
         case {"chat": str(text)}, _ if _makes(text, messages):
             return text
-    again = [_read(one) for one in messages]
+    parted = form.get("system") == IN_PARTS
+    again = [_read(_unparted(one) if parted else one) for one in messages]
     layout = form.get("layout")
     try:
         return laid_out(again, layout if isinstance(layout, str) else PLAIN)
@@ -62,7 +88,7 @@ def text_of(messages: Sequence[Json], form: Mapping[str, Json]) -> str:
 
 def _makes(text: str, messages: Sequence[Json]) -> bool:
     try:
-        return template_of(text)[0] == messages
+        return [*map(_unparted, template_of(text)[0])] == [*map(_unparted, messages)]
     except Unwritable:
         return False
 

@@ -18,13 +18,14 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from engine.connectors.endpoint import Opening
-from engine.connectors.outcomes import cleared, made_id, outcome, tried
+from engine.connectors.outcomes import cleared, made_id, outcome, tried, unlabelled
 from engine.connectors.phoenix.dialect import NAMES, PHOENIX
 from engine.connectors.phoenix.endpoint import NEWEST, PhoenixEndpoint
 from engine.connectors.phoenix.format import Head, Item, body_of, head_of, prompt_of, row_of
+from engine.connectors.phoenix.listing import PAGE, PROMPTS, Listing
 from engine.connectors.phoenix.parameters import PROVIDERS
 from engine.content.digest import make_replica, read_mark
-from engine.errors import Gone, Rejected, Stop, Transient, UnknownOutcome
+from engine.errors import Gone, Rejected, Transient, UnknownOutcome
 from engine.http.responses import Special
 from engine.http.session import Client, KeyAuth, NoAuth
 from engine.lossless_json import decode, encode
@@ -42,6 +43,7 @@ from engine.model import (
     Sending,
     Updated,
     Version,
+    label_in,
     no_intent,
 )
 from engine.taskgroup import for_each
@@ -55,14 +57,10 @@ ERRORS: Final = (
     Special(status=422),
 )
 """Most of its errors are plain text, which is its own and no firewall's."""
-PAGE: Final = 100
 VERSIONS_PAGE: Final = 50
 """Versions come whole."""
 AT_ONCE: Final = 8
 """Requests about one prompt."""
-WALKS: Final = 8
-"""Looks at the first page for what was made meanwhile, before a listing counts as one that does not hold still."""
-_PROMPTS: Final = "/v1/prompts"
 _PUBLISHED: Final = "published"
 _LATEST: Final = "latest"
 
@@ -98,15 +96,14 @@ class Phoenix:
         self.can = end.able(type(self).can)
         self._client = client
         self._tag = None if end.published_by == NEWEST else end.published_by
-        self._heads: dict[str, Head] = {}
-        """What prompts have besides versions, by name, as the last listing or our own writes say."""
+        self._listing = Listing(client)
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
     async def pages(self) -> AsyncIterator[Page]:
         """The whole listing as one page."""
-        self._heads = await self._listed()
-        yield Page(rows=[row_of(head) for head in self._heads.values()], total=len(self._heads))
+        heads = await self._listing.whole()
+        yield Page(rows=[row_of(head) for head in heads.values()], total=len(heads))
 
     async def fetch(self, prompt_id: str, version: str = _PUBLISHED) -> Prompt:
         """The tagged version, the newest, or one by its id."""
@@ -117,7 +114,7 @@ class Phoenix:
     async def versions(self, prompt_id: str) -> list[Version]:
         """The history, oldest first, by place."""
         path = f"{_path(_known(prompt_id))}/versions"
-        ids = [_id_of(item) for item in await self._walk("versions", path, VERSIONS_PAGE)][::-1]
+        ids = [_id_of(item) for item in await self._listing.walk("versions", path, VERSIONS_PAGE)][::-1]
         if not ids:
             raise _gone(prompt_id)
         tags: dict[str, list[str]] = {}
@@ -140,11 +137,14 @@ class Phoenix:
         return body_of(replica)
 
     async def named(self, names: Collection[str]) -> dict[str, Prompt | None]:
-        """Those that are there, each asked for by its name."""
+        """Those that are there. A name that no listing has, nor the newest rows, is free; any other is asked for."""
         found: dict[str, Prompt | None] = {}
+        if self._listing.is_whole:
+            await self._listing.look()
+            names = [name for name in names if name in self._listing.heads]
 
         async def one(name: str) -> None:
-            if (await self._page("versions", f"{_path(name)}/versions", 1))[0]:
+            if (await self._listing.page("versions", f"{_path(name)}/versions", 1))[0]:
                 found[name] = await self.fetch(name)
 
         await for_each(list(filter(NAMES.takes, names)), one, limit=AT_ONCE)
@@ -195,7 +195,7 @@ class Phoenix:
     async def delete(self, target_id: str) -> None:
         """DELETE /v1/prompts/{name}, with every version and tag."""
         await self._client.repeatable("delete", "DELETE", _path(_known(target_id)))
-        self._heads.pop(target_id, None)
+        self._listing.heads.pop(target_id, None)
 
     async def write_test(self, collection: str | None) -> AsyncIterator[Finding]:
         """Creates a scratch prompt in two versions, reads it back, moves its tag and deletes it."""
@@ -207,11 +207,11 @@ class Phoenix:
     # ---- creates and updates -----------------------------------------------------------------------------------------
 
     async def _create(self, body: bytes, sending: Sending) -> Created:
-        answer = await self._client.create("create", "POST", _PROMPTS, body, sending)
+        answer = await self._client.create("create", "POST", PROMPTS, body, sending)
         version_id = made_id(_data(answer))
         head = head_of(decode(body)["prompt"])
         await _surely_made(self._published_at_once(version_id))
-        self._heads[head.name] = head
+        self._listing.heads[head.name] = head
         return Created(target_id=head.name, version=version_id, version_id=version_id)
 
     async def _published_at_once(self, version_id: str) -> None:
@@ -256,7 +256,7 @@ class Phoenix:
             return
         body = encode({"description": head.description, "metadata": head.metadata})
         await self._client.create("change", "PATCH", path, body, sending)
-        self._heads[head.name] = head
+        self._listing.heads[head.name] = head
 
     async def _put_tag(self, version_id: str, tag: str) -> None:
         path = f"/v1/prompt_versions/{quote(version_id, safe='')}/tags"
@@ -283,6 +283,8 @@ class Phoenix:
 
     async def _version(self, name: str, version: str) -> tuple[Item, tuple[str, ...]]:
         """A version in the registry's words, and what is to be said of its choice."""
+        if (label := label_in(version)) is not None:
+            return await self._labelled(name, label), ()
         if version not in (_PUBLISHED, _LATEST):
             return await self._item("version", f"/v1/prompt_versions/{quote(version, safe='')}"), ()
         if version == _LATEST or self._tag is None:
@@ -293,6 +295,14 @@ class Phoenix:
             newest = await self._item("latest version", f"{_path(name)}/latest")
             return newest, (f"no version has the tag {self._tag!r}: its newest counts as published",)
 
+    async def _labelled(self, name: str, label: str) -> Item:
+        if not NAMES.takes(label):
+            raise unlabelled(name, label)
+        try:
+            return await self._item("labelled version", f"{_path(name)}/tags/{label}")
+        except Gone as error:
+            raise unlabelled(name, label) from error
+
     async def _item(self, call: str, path: str) -> Item:
         item = _data(await self._client.read(call, path))
         _id_of(item)
@@ -300,57 +310,16 @@ class Phoenix:
 
     async def _tags(self, version_id: str) -> list[str]:
         """Names, sorted. Their pages overlap by a row."""
-        rows = await self._walk("tags", f"/v1/prompt_versions/{quote(version_id, safe='')}/tags", PAGE)
+        rows = await self._listing.walk("tags", f"/v1/prompt_versions/{quote(version_id, safe='')}/tags", PAGE)
         return sorted({row["name"] for row in rows if isinstance(row, dict) and isinstance(row.get("name"), str)})
 
     async def _head(self, name: str) -> Head:
         """What the prompt has besides its versions. Gone when no listing has it."""
-        if name not in self._heads:
-            self._heads |= await self._listed()
-        if name not in self._heads:
+        if name not in self._listing.heads:
+            await self._listing.whole()
+        if name not in self._listing.heads:
             raise _gone(name)
-        return self._heads[name]
-
-    async def _listed(self) -> dict[str, Head]:
-        """Every prompt once by its name, newest first. Stop when the listing does not hold still."""
-        rows, cursor = await self._page("prompts", _PROMPTS, PAGE)
-        if cursor is None:  # all in one answer
-            return _by_name(rows)
-        found = _by_name([*rows, *await self._walk("prompts", _PROMPTS, PAGE, cursor)])
-        for _ in range(WALKS):
-            newer = _by_name((await self._page("prompts", _PROMPTS, PAGE))[0])
-            if newer.keys() <= found.keys():
-                return found
-            if newer.keys().isdisjoint(found):  # more was made meanwhile than a page holds
-                newer = _by_name(await self._walk("prompts", _PROMPTS, PAGE))
-            found = newer | found
-        raise Stop(
-            "registry_down",
-            f"the listing of prompts did not hold still: each of {WALKS} looks found new ones",
-            next="Run it again when nobody else is creating prompts on this server.",
-        )
-
-    async def _walk(self, what: str, path: str, size: int, cursor: str | None = None) -> list[Json]:
-        """Every row from the cursor on, as they come."""
-        rows, cursor = await self._page(what, path, size, cursor)
-        seen: set[str] = set()
-        while cursor is not None:
-            if cursor in seen:
-                raise _no_listing(what, "goes in a ring: a page names one that came before it")
-            seen.add(cursor)
-            more, cursor = await self._page(what, path, size, cursor)
-            rows += more
-        return rows
-
-    async def _page(self, what: str, path: str, size: int, cursor: str | None = None) -> tuple[list[Json], str | None]:
-        """Rows, and where the next page begins; None: nowhere."""
-        asked = {"limit": str(size), **({"cursor": cursor} if cursor is not None else {})}
-        answer = await self._client.read(f"list {what}", path, asked, cap=self._client.limits.listing_cap)
-        fields = answer if isinstance(answer, dict) else {}
-        rows, after = fields.get("data"), fields.get("next_cursor")
-        if not isinstance(rows, list) or not isinstance(after, str | None):
-            raise _no_listing(what, "came without rows, or with a cursor that is none")
-        return rows, after
+        return self._listing.heads[name]
 
 
 async def _surely_made(more: Awaitable[None]) -> None:
@@ -359,10 +328,6 @@ async def _surely_made(more: Awaitable[None]) -> None:
         await more
     except (Rejected, Transient) as error:
         raise UnknownOutcome(f"it was made, but not what follows on that: {error}", error=error.error) from error
-
-
-def _by_name(rows: Sequence[Json]) -> dict[str, Head]:
-    return {head.name: head for head in map(head_of, rows)}
 
 
 def _data(answer: Json) -> Item:
@@ -377,11 +342,6 @@ def _id_of(item: Json) -> str:
     return version_id
 
 
-def _no_listing(what: str, why: str) -> Stop:
-    advice = "Check base_url: it should be the address of a Phoenix server, without /v1."
-    return Stop("check_failed", f"the listing of {what} {why}", next=advice)
-
-
 def _gone(name: str) -> Gone:
     return Gone(f"there is no prompt {name!r}", error="gone", status=404)
 
@@ -394,7 +354,7 @@ def _known(name: str) -> str:
 
 
 def _path(name: str) -> str:
-    return f"{_PROMPTS}/{quote(name, safe='')}"
+    return f"{PROMPTS}/{quote(name, safe='')}"
 
 
 def _scratch(prompt: Prompt) -> Replica:

@@ -17,15 +17,28 @@ class PortkeyEndpoint(Endpoint):
     """A Portkey workspace."""
 
     needed: ClassVar[Mapping[str, str]] = {"api_key": "${PORTKEY_API_KEY}; only the sandbox needs none"}
+    address_form: ClassVar[str] = "Portkey's ends with /v1"
 
     kind: Literal["portkey"] = Field(default="portkey", description="What kind of registry it is.")
     base_url: Url = Field(default=HOSTED, description="Address of the API; `sandbox`: the embedded stand-in.")
-    gateway_url: Url | None = Field(default=None, description="Where render and completions live, when not base_url.")
-    api_key: Secret | None = Field(default=None, description="Key that may read (source) or write (target) prompts.")
-    gateway_key: Secret | None = Field(
-        default=None, description="Key that may render and complete, when api_key may not."
+    gateway_url: Url | None = Field(
+        default=None,
+        description="Where render and completions live, when not base_url.",
+        examples=["https://gateway.example/v1"],
     )
-    workspace: Workspace | None = Field(default=None, description="Id or slug, needed with the key of an organisation.")
+    api_key: Secret | None = Field(
+        default=None,
+        description="Key that may read (source) or write (target) prompts.",
+        examples=["${PORTKEY_API_KEY}"],
+    )
+    gateway_key: Secret | None = Field(
+        default=None,
+        description="Key that may render and complete, when api_key may not.",
+        examples=["${PORTKEY_GATEWAY_KEY}"],
+    )
+    workspace: Workspace | None = Field(
+        default=None, description="Id or slug, needed with the key of an organisation.", examples=["my-workspace"]
+    )
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -42,8 +55,8 @@ class PortkeyEndpoint(Endpoint):
         """The registry's own address and key, where the file says nothing else."""
         key = self.gateway_key.get_secret_value() if self.gateway_key is not None else self.keys[0]
         if self.gateway_url is None:
-            return Address(self.base_url, (key,))
-        return Address(self.gateway_url, (key,), called="gateway_url")
+            return Address(self.base_url, (key,), form=self.address_form)
+        return Address(self.gateway_url, (key,), called="gateway_url", form=self.address_form)
 
     @property
     def gateway_key_name(self) -> str:

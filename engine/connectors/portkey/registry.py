@@ -16,13 +16,15 @@ from types import NoneType
 from typing import Any, Final
 from urllib.parse import quote
 
+import anyio
+
 from engine.connectors.endpoint import Opening
-from engine.connectors.outcomes import made_id, outcome
+from engine.connectors.outcomes import made_id, outcome, unlabelled
 from engine.connectors.portkey.dialect import PORTKEY
 from engine.connectors.portkey.endpoint import PortkeyEndpoint
 from engine.connectors.portkey.probe import Probe
 from engine.connectors.portkey.walk import listing, no_listing, walk, walk_raw
-from engine.errors import Exists, Rejected, UnknownOutcome
+from engine.errors import Exists, Rejected, Transient, UnknownOutcome
 from engine.http.session import Client, KeyAuth
 from engine.lossless_json import encode
 from engine.model import (
@@ -42,6 +44,7 @@ from engine.model import (
     Sending,
     Updated,
     Version,
+    label_in,
     packed_rows,
     stored_version,
     version_ref,
@@ -122,6 +125,9 @@ class Portkey:
     def __init__(self, client: Client, *, workspace: str | None = None) -> None:
         self._client = client
         self._workspace = {"workspace_id": workspace} if workspace else {}
+        self._asking = anyio.Lock()
+        self._labels: dict[str, str] | None = None
+        """Name of a label -> its id, when that was asked for."""
 
     async def pages(self) -> AsyncIterator[Page]:
         """The whole listing as one page."""
@@ -131,10 +137,27 @@ class Portkey:
     async def fetch(self, prompt_id: str, version: str = "published") -> Prompt:
         """One definition; `latest` may be an unpublished draft."""
         parameters = dict(self._workspace)
+        if (label := label_in(version)) is not None:
+            return await self._labelled(prompt_id, label)
         if version != "published":
             parameters["version"] = version
         answer = await self._client.read("retrieve", _path(prompt_id), parameters)
         return _prompt(answer, prompt_id)
+
+    async def _labelled(self, prompt_id: str, label: str) -> Prompt:
+        """By its number: nobody documents that a retrieve takes a label, and it would be the published one else."""
+        async with self._asking:
+            if self._labels is None:
+                self._labels = {one.name: one.id for one in await self._named("labels") or ()}
+        wanted = self._labels.get(label)
+        versions = await self.versions(prompt_id) if wanted is not None else []
+        ref = next((one.ref for one in versions if wanted in one.labels), None)
+        if ref is None:
+            raise unlabelled(prompt_id, label)
+        prompt = await self.fetch(prompt_id, ref)
+        if label not in prompt.labels:
+            raise Transient(f"the label {label!r} was moved while {prompt_id} was read", error="moved")
+        return prompt
 
     async def versions(self, prompt_id: str) -> list[Version]:
         """The history, oldest first."""
@@ -211,6 +234,7 @@ class Portkey:
             answer = await self._client.repeatable("create label", "POST", "/labels", body)
         except Exists:  # somebody was quicker, or the answer to the first try was lost
             answer = {"id": await self._label(name)}
+        self._labels = None
         label_id = answer.get("id") if isinstance(answer, dict) else None
         if not isinstance(label_id, str):
             raise Rejected(f"the registry made no label {name!r}", error="bad_answer")

@@ -32,6 +32,7 @@ from engine.model import (
     Sending,
     Updated,
     Version,
+    label_in,
 )
 from engine.model.dialect import Chat, Dialect, Parameter, ParameterNames
 
@@ -86,6 +87,8 @@ class Toy:
         there = self._there(prompt_id)
         labels = {label: ref for label, ref in there["labels"].items() if label != PUBLISHED}
         ref = {"published": self._published(there), "latest": there["versions"][-1]["ref"]}.get(version, version)
+        if (label := label_in(version)) is not None:
+            ref = there["labels"].get(label)
         for one in there["versions"]:
             if one["ref"] == ref:
                 kept = {name: value for name, value in one.items() if name in HELD}

@@ -43,6 +43,12 @@ def render(uri: str, values: dict[str, Any]) -> Any:
     return mlflow.genai.load_prompt(uri, cache_ttl_seconds=0).format(**values)
 
 
+def render_all(prompts: list[dict[str, Any]], threads: int) -> list[Any]:
+    """`prompts`: the arguments of `render` for each."""
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda one: render(**one), prompts))
+
+
 def set_alias(name: str, alias: str, version: int) -> None:
     mlflow.genai.set_prompt_alias(name, alias, version)
 
@@ -75,7 +81,10 @@ def register_all(prompts: list[dict[str, Any]], threads: int) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - began, "each": each}
 
 
-DO = {one.__name__: one for one in (register, load, render, set_alias, delete_alias, search, versions, register_all)}
+DO = {
+    one.__name__: one
+    for one in (register, load, render, render_all, set_alias, delete_alias, search, versions, register_all)
+}
 
 
 def settled() -> None:
@@ -91,11 +100,11 @@ def main() -> None:
         order = json.loads(line)
         mlflow.set_tracking_uri(order["url"])
         try:
-            answer = {"result": DO[order["do"]](**order["arguments"])}
+            answer = json.dumps({"result": DO[order["do"]](**order["arguments"])})
         except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
+            answer = json.dumps({"error": f"{type(error).__name__}: {error}"})
         settled()
-        print(json.dumps(answer), file=answers, flush=True)
+        print(answer, file=answers, flush=True)
 
 
 if __name__ == "__main__":

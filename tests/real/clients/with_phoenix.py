@@ -36,9 +36,17 @@ def load(client: Client, **which: str) -> dict[str, Any]:
     return {"id": found.id, **found._dumps()}
 
 
-def render(client: Client, values: dict[str, str], **which: str) -> dict[str, Any]:
-    """Arguments of the vendor's own call: messages, model, parameters; Google's are objects of its library."""
-    return dict(client.prompts.get(**which).format(variables=values))
+def render(client: Client, values: dict[str, str], sdk: Any = None, **which: str) -> dict[str, Any]:
+    """Arguments of the vendor's own call: messages, model, parameters; Google's are objects of its library. `sdk`: of
+    another vendor than the version's.
+    """
+    return dict(client.prompts.get(**which).format(variables=values, sdk=sdk))
+
+
+def render_all(client: Client, prompts: list[dict[str, Any]], threads: int) -> list[dict[str, Any]]:
+    """`prompts`: the arguments of `render` for each."""
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda one: render(client, **one), prompts))
 
 
 def set_tag(client: Client, prompt_version_id: str, name: str, description: str | None = None) -> None:
@@ -59,11 +67,14 @@ def delete(client: Client, prompt_identifier: str) -> None:
 
 
 def create_all(client: Client, prompts: list[dict[str, Any]], threads: int) -> dict[str, Any]:
-    """Seconds of the whole and of each, with so many threads."""
+    """Seconds of the whole and of each, with so many threads. `prompts`: as for `create`, with a `tag` to be put on."""
 
     def one(prompt: dict[str, Any]) -> float:
         began = time.perf_counter()
-        create(client, prompt)
+        tag = prompt.pop("tag", None)
+        version = create(client, prompt)
+        if tag is not None:
+            set_tag(client, version, tag)
         return time.perf_counter() - began
 
     began = time.perf_counter()
@@ -72,7 +83,7 @@ def create_all(client: Client, prompts: list[dict[str, Any]], threads: int) -> d
     return {"seconds": time.perf_counter() - began, "each": each}
 
 
-DO = {one.__name__: one for one in (create, load, render, set_tag, tags, update, delete, create_all)}
+DO = {one.__name__: one for one in (create, load, render, render_all, set_tag, tags, update, delete, create_all)}
 
 
 def main() -> None:

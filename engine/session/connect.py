@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
-from engine.config import Migration
+import anyio
+
+from engine.config import Limits, Migration
 from engine.connectors import DIALECTS, REGISTRIES
 from engine.connectors.endpoint import Address, Endpoint, Opening
 from engine.content.rewrite import Ends, kinds_needed
 from engine.errors import ConfigError, Stop
 from engine.http.limiter import Known, RateLimiter
 from engine.http.session import RequestLimits
+from engine.migrate.halt import Halt
 from engine.migrate.job import Job
 from engine.migrate.listing import catalog_of
 from engine.model import Gateway, Target
@@ -53,6 +57,44 @@ class Workspaces:
         return self.source is self.target
 
 
+Recall = Callable[[Migration, str], Known]
+"""The migration and its end, source or target -> what is known of the registry from earlier runs."""
+
+
+class Shared:
+    """What several migrations have in common: one gate for each host and key, one sandbox, one way to end.
+
+    Where they set different `limits`, the strictest hold for all who share a gate. `rate` overrides `limits.rate`.
+    """
+
+    def __init__(
+        self, migrations: Iterable[Migration], sandbox: EmbeddedSandbox, *, recall: Recall, rate: float | None = None
+    ) -> None:
+        self.halt = Halt()
+        """Asked to end, every migration ends."""
+        self.sandbox = sandbox
+        self.recall = recall
+        self._rate = rate
+        self._gates: dict[Address, RateLimiter] = {}
+        self._limits: defaultdict[Address, list[Limits]] = defaultdict(list)
+        for migration in migrations:
+            for address in _addresses(migration):
+                self._limits[address].append(migration.limits)
+
+    @property
+    def gates(self) -> list[RateLimiter]:
+        """Each gate once, in the order in which they were first asked for."""
+        return list(self._gates.values())
+
+    def way(self, address: Address, written: Address, known: Callable[[], Known]) -> RateLimiter:
+        """A migration's own way through the gate of an address. `written`: the same as the migration file has it;
+        `known`: asked when it is the first one.
+        """
+        if address not in self._gates:
+            self._gates[address] = _gate(self._limits[written], self._rate, known())
+        return self._gates[address].another()
+
+
 @asynccontextmanager
 async def open_ends(
     migration: Migration,
@@ -61,23 +103,26 @@ async def open_ends(
     gateways: bool = False,
     writes: bool = False,
     throttle: Mapping[str, Mapping[str, float]] | None = None,
+    shared: Shared | None = None,
 ) -> AsyncIterator[Workspaces]:
     """Both ends of the migration; `rate` overrides `limits.rate`. Nothing is sent yet. `writes`: into the target.
-    `throttle`: what the ledger knows of each end's `limit` and `latency_s`.
+    `throttle`: what the ledger knows of each end's `limit` and `latency_s`. `shared`: with the others of a fleet, which
+    has the last word on rate and on what is known.
     """
     async with AsyncExitStack() as stack:
-        gates: defaultdict[Address, RateLimiter] = defaultdict(lambda: _gate(migration, rate, Known()))
+        if shared is None:
+            sandbox = await stack.enter_async_context(embedded_sandbox(store_beside(migration.ledger)))
+            shared = Shared([migration], sandbox, recall=partial(_of_ledger, throttle or {}), rate=rate)
+        gates = _Gates(migration, shared)
         used: list[RateLimiter] = []
         opened: list[Target] = []
         called: list[Gateway] = []
-        sandbox = _Sandbox(migration.ledger, stack)
         ends = migration.ends[:1] if migration.same_workspace else migration.ends
         for name, written in zip(("source", "target"), ends, strict=False):
-            end = await sandbox.serving(written) if written.is_sandbox else written
-            known = Known(**(throttle or {}).get(name, {}))
+            end = await shared.sandbox.serving(written) if written.is_sandbox else written
             opening = Opening(
                 name=name,
-                gate=gates.setdefault(end.address, _gate(migration, rate, known)),
+                gate=gates.of(end.address, _as_written(written, written.address), name),
                 limits=_limits(migration),
                 writes=writes and written is migration.ends[1],
                 batch=migration.limits.batch,
@@ -87,7 +132,8 @@ async def open_ends(
             opened.append(await stack.enter_async_context(REGISTRIES[end.kind].connect(end, opening)))
             if gateways:
                 whose = f"{name}'s gateway" if migration.target is not None else "gateway"
-                called.append(await stack.enter_async_context(_gateway(end, replace(opening, name=whose), gates)))
+                opening = replace(opening, name=whose)
+                called.append(await stack.enter_async_context(_gateway(written, end, opening, gates)))
         yield Workspaces(
             source=opened[0],
             target=opened[-1],
@@ -98,20 +144,52 @@ async def open_ends(
         )
 
 
-def _gateway(
-    end: Endpoint, opening: Opening, gates: Mapping[Address, RateLimiter]
-) -> AbstractAsyncContextManager[Gateway]:
+@dataclass(frozen=True, slots=True)
+class _Gates:
+    """The ways of one migration: one for each host and key."""
+
+    migration: Migration
+    shared: Shared
+    ways: dict[Address, RateLimiter] = field(default_factory=dict)
+
+    def of(self, address: Address, written: Address, end: str) -> RateLimiter:
+        if address not in self.ways:
+            self.ways[address] = self.shared.way(address, written, partial(self.shared.recall, self.migration, end))
+        return self.ways[address]
+
+
+def _addresses(migration: Migration) -> Iterator[Address]:
+    """What a migration may ask, each once, as its file has them."""
+    found = set[Address]()
+    for end in migration.ends:
+        found.add(_as_written(end, end.address))
+        if end.gateway is not None:
+            found.add(_as_written(end, end.gateway))
+    yield from found
+
+
+def _as_written(end: Endpoint, address: Address) -> Address:
+    """At the sandbox each kind of registry has an address of its own, whatever the word for it."""
+    return replace(address, url=f"{end.kind} {address.url}") if end.is_sandbox else address
+
+
+def _of_ledger(throttle: Mapping[str, Mapping[str, float]], _migration: Migration, end: str) -> Known:
+    return Known(**throttle.get(end, {}))
+
+
+def _gateway(written: Endpoint, end: Endpoint, opening: Opening, gates: _Gates) -> AbstractAsyncContextManager[Gateway]:
     """Of this end; under the registry's own gate where host and key are the same."""
     connect = REGISTRIES[end.kind].gateway
-    if connect is None or end.gateway is None:
+    if connect is None or end.gateway is None or written.gateway is None:
         raise ConfigError(f"kind {end.kind} has no gateway that renders or answers prompts: verify without that")
-    return connect(end, replace(opening, gate=gates[end.gateway]))
+    gate = gates.of(end.gateway, _as_written(written, written.gateway), "gateway")
+    return connect(end, replace(opening, gate=gate))
 
 
 async def open_job(migration: Migration, ends: Workspaces, *, also: Collection[str] = ()) -> Job:
     """Asks both ends for what the rules need to know of them, and for `also`. The first requests are sent here."""
     select, rules = migration.selection(), migration.rules()
-    kinds = kinds_needed(rules, same=ends.same).union(also)
+    kinds = kinds_needed(rules, same=ends.same).union(also, () if select.label is None else ("labels",))
     if ends.same:
         source = target = await catalog_of(ends.source, kinds)
     else:
@@ -126,6 +204,7 @@ async def open_job(migration: Migration, ends: Workspaces, *, also: Collection[s
         select=select,
         rules=rules,
         allow_loss=frozenset(migration.allow_loss),
+        carry=frozenset(migration.carry),
         on_existing=migration.on_existing,
         in_place=migration.in_place,
         on_change=migration.on_change,
@@ -142,30 +221,39 @@ def _limits(migration: Migration) -> RequestLimits:
     return RequestLimits(timeout=migration.limits.timeout, attempts=migration.limits.attempts)
 
 
-def _gate(migration: Migration, rate: float | None, known: Known) -> RateLimiter:
-    limits = migration.limits
+def _gate(limits: Iterable[Limits], rate: float | None, known: Known) -> RateLimiter:
+    """The strictest of these limits."""
+    each = list(limits)
     return RateLimiter(
-        rate=rate if rate is not None else limits.rate,
-        reads=limits.reads,
-        writes=limits.writes,
-        share=limits.share,
-        concurrency=limits.concurrency,
+        rate=rate if rate is not None else _least(one.rate for one in each),
+        reads=_least(one.reads for one in each),
+        writes=_least(one.writes for one in each),
+        share=min(one.share for one in each),
+        concurrency=min(one.concurrency for one in each),
         known=known,
     )
 
 
-class _Sandbox:
-    """The embedded stand-in, started when the first end asks for it; its store lies beside the ledger."""
+def _least(ceilings: Iterable[float | None]) -> float | None:
+    return min((one for one in ceilings if one is not None), default=None)
 
-    def __init__(self, ledger: Path, stack: AsyncExitStack) -> None:
-        self._store = ledger.with_name(f"{ledger.name}.sandbox.sqlite")
+
+class EmbeddedSandbox:
+    """The embedded stand-in, started when the first end asks for it."""
+
+    def __init__(self, store: Path, stack: AsyncExitStack) -> None:
+        self._store = store
         self._stack = stack
         self._served: Sandbox | None = None
+        self._starting = anyio.Lock()
 
     async def serving(self, end: Endpoint) -> Endpoint:
-        """The end as it is served: `sandbox` is the first workspace, `sandbox:NAME` another one in the same store."""
-        if self._served is None:
-            self._served = await self._serve()
+        """The end as it is served: `sandbox` is the first workspace, `sandbox:NAME` another one in the same store.
+        Raises Stop.
+        """
+        async with self._starting:
+            if self._served is None:
+                self._served = await self._serve()
         _, _, workspace = end.url.partition(":")
         key = self._served.credential(end.kind, *filter(None, [workspace]))
         return end.in_sandbox(self._served.urls[end.kind], key)
@@ -183,6 +271,18 @@ class _Sandbox:
                 f"the embedded sandbox cannot be started: {error.strerror or error}",
                 next="Make the folder of the ledger writable, or name another one with --ledger, and run it again.",
             ) from error
+
+
+@asynccontextmanager
+async def embedded_sandbox(store: Path) -> AsyncIterator[EmbeddedSandbox]:
+    """It serves until the end of the block, from this SQLite file."""
+    async with AsyncExitStack() as stack:
+        yield EmbeddedSandbox(store, stack)
+
+
+def store_beside(ledger: Path) -> Path:
+    """Where the sandbox keeps what it serves for a migration of its own."""
+    return ledger.with_name(f"{ledger.name}.sandbox.sqlite")
 
 
 def the_sandbox() -> ModuleType:

@@ -1,4 +1,8 @@
-"""The ledger under its lock, both ends open, and the way to end: what every verb begins with."""
+"""The ledger under its lock, both ends open (`connect`), and the way to end: what every verb begins with.
+
+May import the connectors, the configuration, http, migrate, ledger, content, the model, errors and task groups; the
+sandbox only when a migration asks for it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from engine.config import Migration
-from engine.connect import Workspaces, open_ends, open_job
 from engine.content.filter import Chosen
 from engine.errors import ConfigError, Stop
 from engine.ledger.before_images import BeforeImages
@@ -21,6 +24,7 @@ from engine.migrate.context import Context
 from engine.migrate.halt import Halt
 from engine.migrate.interrupt import interruptible
 from engine.migrate.job import Job
+from engine.session.connect import Shared, Workspaces, open_ends, open_job
 from engine.taskgroup import task_group
 
 
@@ -49,6 +53,8 @@ class VerbOptions:
     rate: float | None = None
     confirm: Callable[[str], Awaitable[bool]] | None = None
     signals: bool = False
+    shared: Shared | None = None
+    """What it has in common with the other migrations of a fleet."""
     halt: Halt = field(default_factory=Halt)
     """Says afterwards whether the end was asked for."""
 
@@ -64,17 +70,19 @@ async def opened(
     seconds: float | None = None,
     gateways: bool = False,
     writes: bool = True,
+    shared: Shared | None = None,
 ) -> AsyncIterator[tuple[Sink, Workspaces]]:
     """The ledger under its lock, and both ends, until `halt` is asked for or `seconds` are over: then nothing that
     still waits for its turn is sent. Raises Stop and ConfigError.
     """
-    async with interruptible(halt, signals=signals, seconds=seconds):
+    async with interruptible(halt, signals=signals, seconds=seconds, within=shared.halt if shared else None):
         sink = Sink.open(migration.ledger, run=run)
+        how: dict[str, Any] = {"rate": rate, "gateways": gateways, "writes": writes, "shared": shared}
         try:
             check_identity(migration, sink.state)
             async with (
                 sink,
-                open_ends(migration, rate=rate, gateways=gateways, writes=writes, throttle=sink.state.throttle) as ends,
+                open_ends(migration, throttle=sink.state.throttle, **how) as ends,
                 task_group() as group,
             ):
                 group.start_soon(_stop_sending, halt, ends)
@@ -93,7 +101,7 @@ async def resumed(
         raise ConfigError(f"{migration.ledger}: there is no ledger: nothing was migrated yet, or it lies elsewhere")
     halt, run = options.halt, new_run_id()
     how: dict[str, Any] = {"rate": options.rate, "signals": options.signals, "gateways": gateways, "writes": writes}
-    async with opened(migration, halt, run=run, **how) as (sink, ends):
+    async with opened(migration, halt, run=run, shared=options.shared, **how) as (sink, ends):
         job = await halt.guard(open_job(migration, ends))
         yield job, Context(sink=sink, halt=halt, clock=time.time, copies=BeforeImages(migration.ledger, run=run)), ends
 

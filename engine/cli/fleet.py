@@ -1,0 +1,217 @@
+"""The commands over a fleet."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Argument, Option
+
+from engine.cli.after import MOST_CALLS, Yes
+from engine.cli.commands import AsJson, Rate, app, show_result
+from engine.cli.common import Common, command, confirmation, on_terminal, run_async, yes_or_no
+from engine.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_USAGE
+
+if TYPE_CHECKING:
+    from engine.config import Fleet
+    from engine.fleet.run import FleetOptions, Preview
+    from engine.fleet.summary import FleetSummary
+
+fleet_app = typer.Typer(
+    help="Many migrations in one go: a file of them, one ledger each, one limit for each host and key.",
+    epilog="Example: promptferry fleet run configs/fleet.yaml",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+app.add_typer(fleet_app, name="fleet")
+
+File = Annotated[Path, Argument(metavar="FLEET", help="The fleet file.", show_default=False)]
+Names = Annotated[
+    list[str] | None, Option("--migration", metavar="GLOB", help="Migrations with this name; repeatable.")
+]
+ENDS_SHOWN = 5
+
+
+@command(fleet_app, "plan")
+def plan(
+    fleet: File,
+    common: Common,
+    migration: Names = None,
+    detailed_exitcode: Annotated[bool, Option("--detailed-exitcode", help="Exit 3 when there is work to do.")] = False,
+    rate: Rate = None,
+    as_json: AsJson = False,
+) -> int:
+    """Shows for each migration what `fleet run` would do. Writes nothing.
+
+    Example: promptferry fleet plan configs/fleet.yaml --migration 'support-*'
+    """
+    from engine.cli import show
+    from engine.fleet.verbs import plan_fleet
+
+    loaded = common.load_fleet(fleet, migration or ())
+    planned = run_async(lambda: plan_fleet(loaded, rate=rate))
+    show_result(planned.to_json(), as_json=as_json, text=show.fleet_result(planned))
+    work = any(one.value is not None and one.value.has_work for one in planned.migrations)
+    return EXIT_DIFFERENT if detailed_exitcode and work and planned.exit_code == EXIT_OK else planned.exit_code
+
+
+@command(fleet_app, "run")
+def run(
+    fleet: File,
+    common: Common,
+    migration: Names = None,
+    retry_failed: Annotated[bool, Option("--retry-failed", help="Take up every failed prompt again.")] = False,
+    max_duration: Annotated[str | None, Option("--max-duration", help="Stop after this time: 90s, 15m, 2h.")] = None,
+    max_failures: Annotated[
+        str | None, Option("--max-failures", help="Stop a migration above so many: 20, or 5%.")
+    ] = None,
+    rate: Rate = None,
+    yes: Annotated[bool, Option("--yes", "-y", help="Do not ask before the first write.")] = False,
+    reason: Annotated[str | None, Option("--reason", help="Why, for the ledgers.")] = None,
+    summary: Annotated[Path | None, Option("--summary", help="Write the summary to this file too.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Does all migrations; the same command again goes on where it stopped.
+
+    Example: promptferry fleet run configs/fleet.yaml --max-duration 2h
+    """
+    from engine.cli import show
+    from engine.cli.fleet_display import watch
+    from engine.cli.run import duration, end_with
+    from engine.cli.run import max_failures as read_max_failures
+    from engine.fleet.run import FleetOptions
+
+    def work() -> FleetSummary:
+        options = FleetOptions(
+            retry_failed=retry_failed,
+            max_duration=duration(max_duration),
+            max_failures=read_max_failures(max_failures),
+            rate=rate,
+            reason=reason,
+            watch=None if common.quiet or common.no_progress else watch(),
+            signals=True,
+        )
+        return _run(common.load_fleet(fleet, migration or ()), options, ask=on_terminal() and not yes)
+
+    refused = partial(no_fleet, "config", exit_code=EXIT_USAGE)
+    return end_with(work, refused, show.fleet_summary, summary_file=summary, as_json=as_json)
+
+
+@command(fleet_app, "status")
+def status(fleet: File, common: Common, migration: Names = None, as_json: AsJson = False) -> int:
+    """Counts of each migration as its ledger has them; works while a run goes on.
+
+    Example: promptferry fleet status configs/fleet.yaml
+    """
+    from engine.cli import show
+    from engine.config import fleet_ledgers
+    from engine.fleet.verbs import fleet_status
+
+    name, ledgers = fleet_ledgers(fleet, ledgers=common.ledger, only=migration or ())
+    found = fleet_status(name, ledgers)
+    show_result(found.to_json(), as_json=as_json, text=show.fleet_result(found))
+    return EXIT_OK
+
+
+@command(fleet_app, "verify")
+def verify(
+    fleet: File,
+    common: Common,
+    migration: Names = None,
+    render: Annotated[bool, Option("--render", help="Also compare what would be sent to the model.")] = False,
+    yes: Yes = False,
+    rate: Rate = None,
+    as_json: AsJson = False,
+) -> int:
+    """Reads the replicas of every migration back and compares them with their sources.
+
+    Example: promptferry fleet verify configs/fleet.yaml
+    """
+    import anyio
+
+    from engine.cli import show
+    from engine.fleet.verbs import verify_fleet
+    from engine.verbs.completions import CALLS_EACH
+
+    loaded = common.load_fleet(fleet, migration or ())
+    calls = sum(one.verify.completions for one in loaded.migrations) * CALLS_EACH
+    confirm = confirmation(yes=yes, needed=calls > MOST_CALLS)
+    work = partial(verify_fleet, loaded, confirm=confirm, render=render, rate=rate, signals=True)
+    found = anyio.run(work)
+    show_result(found.to_json(), as_json=as_json, text=show.fleet_result(found))
+    return found.exit_code
+
+
+@command(fleet_app, "rollback")
+def rollback(
+    fleet: File,
+    common: Common,
+    migration: Names = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
+    yes: Yes = False,
+    rate: Rate = None,
+    as_json: AsJson = False,
+) -> int:
+    """Takes back what the ledgers of the fleet say was done, and only that; what was edited since is kept.
+
+    Example: promptferry fleet rollback configs/fleet.yaml --dry-run
+    """
+    import anyio
+
+    from engine.cli import show
+    from engine.fleet.verbs import rollback_fleet
+
+    loaded = common.load_fleet(fleet, migration or ())
+    confirm = confirmation(yes=yes, needed=not dry_run)
+    work = partial(rollback_fleet, loaded, confirm=confirm, dry_run=dry_run, rate=rate, signals=True)
+    done = anyio.run(work)
+    show_result(done.to_json(), as_json=as_json, text=show.fleet_result(done))
+    return done.exit_code
+
+
+@fleet_app.command("report", hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def report() -> None:
+    """Says that there is none yet."""
+    print("error: fleet report: not available in this version", file=sys.stderr)
+    raise typer.Exit(EXIT_USAGE)
+
+
+def no_fleet(reason: str, message: str, exit_code: int) -> FleetSummary:
+    """The summary of a fleet's run that ended before it began."""
+    from dataclasses import replace
+
+    from engine.cli.run import nothing_done
+    from engine.fleet.summary import summarise
+
+    said = nothing_done(reason, message, exit_code)
+    empty = summarise("", [], not_started=(), duration_s=0.0)
+    return replace(empty, exit_code=exit_code, reason=reason, message=message, next=said.next)
+
+
+def _run(fleet: Fleet, options: FleetOptions, *, ask: bool) -> FleetSummary:
+    from dataclasses import replace
+
+    import anyio
+
+    from engine.fleet.run import run_fleet
+
+    confirm = partial(_confirmed, fleet) if ask else None
+    return anyio.run(run_fleet, fleet, replace(options, confirm=confirm))
+
+
+async def _confirmed(fleet: Fleet, preview: Preview) -> bool:
+    """Shows all ends and the totals and asks once."""
+    busy = sum(tasks > 0 for tasks in preview.tasks.values())
+    print(f"{fleet.name}: {len(fleet.migrations)} migrations, {fleet.parallel} at a time")
+    for word, end in (("from", 0), ("to", 1)):
+        ends = list(dict.fromkeys(one.ends[end].identity for one in fleet.migrations))
+        more = f" and {len(ends) - ENDS_SHOWN} more" if len(ends) > ENDS_SHOWN else ""
+        print(f"{word:<5} {f'{chr(10)}      '.join(ends[:ENDS_SHOWN])}{more}")
+    for name, problem in preview.problems.items():
+        print(f"{name} will not begin: {problem}")
+    total = sum(preview.tasks.values())
+    print(f"{total} prompts of {busy} migrations will be created, or compared and updated where something changed")
+    return await yes_or_no()

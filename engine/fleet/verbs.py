@@ -1,0 +1,216 @@
+"""The other verbs over a fleet: plan, status, verify, rollback; each gives what its migrations gave and a code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
+
+from engine.after_run import rollback_migration, verify_migration
+from engine.config import Fleet, Migration, Planned
+from engine.content.filter import Chosen
+from engine.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_UNFINISHED, ConfigError, Stop
+from engine.fleet.common import Done, each, exit_code_of, shared_by, worst
+from engine.ledger.report import nothing
+from engine.ledger.status import Status, read_status
+from engine.ledger.writes import read_made
+from engine.migrate.interrupt import asked_to_end
+from engine.migrate.plan import Plan
+from engine.run import plan_migration
+from engine.session import VerbOptions
+from engine.session.connect import Shared
+from engine.verbs.completions import CALLS_EACH
+from engine.verbs.rollback import Rollback, undoing
+from engine.verbs.verify import Verification
+
+Confirm = Callable[[str], Awaitable[bool]]
+
+
+class Result(Protocol):
+    """What a verb gives for one migration."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Word -> prompts."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Its object of `--json`."""
+        ...
+
+
+R = TypeVar("R", bound=Result)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetResult(Generic[R]):
+    """What a verb gives for a fleet. `codes`: the exit code of each migration."""
+
+    fleet: str
+    migrations: Sequence[Done[R]]
+    codes: Sequence[int]
+
+    @property
+    def exit_code(self) -> int:
+        """The worst of all."""
+        return worst(self.codes)
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """The totals."""
+        total: Counter[str] = Counter()
+        for one in self.migrations:
+            total.update(one.value.counts if one.value is not None else {})
+        return dict(total)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `--json`: that of each migration, with its name and exit code."""
+        told = [_told(one, code) for one, code in zip(self.migrations, self.codes, strict=True)]
+        return {"fleet": self.fleet, "exit_code": self.exit_code, "counts": dict(self.counts), "migrations": told}
+
+
+def _told(done: Done[Any], code: int) -> dict[str, Any]:
+    value = done.value.to_json() if done.value is not None else {}
+    error: dict[str, Any] = {}
+    if done.error is not None:
+        error = {"reason": "config", "message": str(done.error), "next": ""}
+        if isinstance(done.error, Stop):
+            error |= {"reason": done.error.reason, "next": done.error.next}
+    return {"migration": done.name, "exit_code": code} | value | error
+
+
+# ---- plan and status -------------------------------------------------------------------------------------------------
+
+
+async def plan_fleet(fleet: Fleet, *, rate: float | None = None) -> FleetResult[Plan]:
+    """What `fleet run` would do now."""
+    found: list[Done[Plan]] = []
+    async with shared_by(fleet, rate=rate) as shared:
+        await each(fleet, shared, lambda one: plan_migration(one, chosen=Chosen(), shared=shared), found.append)
+    return _result(fleet, found, lambda _: EXIT_OK)
+
+
+def fleet_status(name: str, ledgers: Iterable[Planned]) -> FleetResult[Status]:
+    """What the ledgers say; a migration without one has not been run. Raises what `read_status` raises."""
+    found = [Done(name=one.name, value=_status(one)) for one in ledgers]
+    return FleetResult(fleet=name, migrations=found, codes=[EXIT_OK] * len(found))
+
+
+def _status(planned: Planned) -> Status:
+    if planned.ledger.exists():
+        return read_status(planned.ledger, Chosen())
+    counts, this_run = nothing()
+    return Status(
+        migration=planned.name,
+        run="",
+        mode="",
+        going_on=False,
+        exit_code=None,
+        reason=None,
+        next="It was not started yet.",
+        counts=counts,
+        this_run=this_run,
+        orphaned=None,
+        verified=None,
+        requests=None,
+        throttle=None,
+        duration_s=0.0,
+        rate=0.0,
+        failed=(),
+        why={},
+        ledger=str(planned.ledger),
+    )
+
+
+# ---- verify and rollback ---------------------------------------------------------------------------------------------
+
+
+async def verify_fleet(
+    fleet: Fleet, *, confirm: Confirm, render: bool = False, rate: float | None = None, signals: bool = False
+) -> FleetResult[Verification]:
+    """Reads the replicas of all back. A migration that was not run proves nothing, and counts as one that differs."""
+    calls = sum(one.verify.completions for one in fleet.migrations) * CALLS_EACH
+
+    async def work(shared: Shared, migration: Migration) -> Verification:
+        return await verify_migration(migration, VerbOptions(shared=shared), render=render)
+
+    sentence = f"up to {calls} completions will be called; models cost money" if calls else ""
+    found = await _asked(fleet, work, sentence, confirm=confirm, rate=rate, signals=signals)
+    return _result(fleet, found, lambda one: EXIT_OK if one.proved else EXIT_DIFFERENT, without_ledger=EXIT_DIFFERENT)
+
+
+async def rollback_fleet(
+    fleet: Fleet, *, confirm: Confirm, dry_run: bool = False, rate: float | None = None, signals: bool = False
+) -> FleetResult[Rollback]:
+    """Takes back what the ledgers of all say was done."""
+    stops: dict[str, Stop] = {}
+
+    async def work(shared: Shared, migration: Migration) -> Rollback:
+        options = VerbOptions(shared=shared)
+        done = await rollback_migration(migration, options, dry_run=dry_run)
+        if options.halt.stop is not None:
+            stops[migration.name] = options.halt.stop
+        return done
+
+    sentence = "" if dry_run else _to_be_undone(fleet)
+    found = await _asked(fleet, work, sentence, confirm=confirm, rate=rate, signals=signals)
+    found = [Done(name=one.name, value=one.value, error=one.error or stops.get(one.name)) for one in found]
+    return _result(fleet, found, lambda one: EXIT_OK if one.whole else EXIT_UNFINISHED)
+
+
+def _to_be_undone(fleet: Fleet) -> str:
+    actions: Counter[str] = Counter()
+    for one in fleet.migrations:
+        actions.update(undo.action for undo in (undoing(read_made(one.ledger, Chosen()), None) if _begun(one) else ()))
+    parts = []
+    if actions["delete"]:
+        parts.append(
+            f"{actions['delete']} replicas are deleted: applications that already call these replicas will break."
+        )
+    if actions["restore"]:
+        parts.append(f"{actions['restore']} prompts get back what was published before, where the registry keeps it.")
+    return " ".join(parts)
+
+
+def _begun(migration: Migration) -> bool:
+    return migration.ledger.exists()
+
+
+async def _asked(
+    fleet: Fleet,
+    work: Callable[[Shared, Migration], Awaitable[R]],
+    sentence: str,
+    *,
+    confirm: Confirm,
+    rate: float | None,
+    signals: bool,
+) -> list[Done[R]]:
+    """Asked once for all, when there is a sentence to ask with. Raises Stop when the answer is no."""
+    found: list[Done[R]] = []
+    async with (
+        shared_by(fleet, rate=rate) as shared,
+        asked_to_end(shared.halt, signals=signals),
+    ):
+        if sentence:
+            await shared.halt.confirm(confirm(sentence))
+        await each(fleet, shared, partial(work, shared), found.append)
+    return found
+
+
+def _result(
+    fleet: Fleet, found: Iterable[Done[R]], code: Callable[[R], int], *, without_ledger: int = EXIT_OK
+) -> FleetResult[R]:
+    """In the order of the file."""
+    by_name = {one.name: one for one in found}
+    done = [by_name[one.name] for one in fleet.migrations]
+    codes = []
+    for migration, one in zip(fleet.migrations, done, strict=True):
+        if one.error is not None:
+            missing = isinstance(one.error, ConfigError) and not _begun(migration)
+            codes.append(without_ledger if missing else exit_code_of(one.error))
+        else:
+            assert one.value is not None  # one of both is there
+            codes.append(code(one.value))
+    return FleetResult(fleet=fleet.name, migrations=done, codes=codes)
