@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from itertools import count
 from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 from engine.content.carry import CARRY_KEY, Cargo, Unpacked, pack, unpack
 from engine.content.digest import CONTENT, changed, changed_inside, filled, short_digest, user_name, without_nulls
@@ -44,8 +44,7 @@ class Ends:
     names: NameRule | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """Name and collection id that a replica gets."""
 
     name: str
@@ -190,7 +189,7 @@ def clashes(placements: Iterable[tuple[Row, Placement]], *, twins: bool = True) 
     first: dict[Placement, Row] = {}
     shared: dict[Placement, list[Row]] = {}  # a list for each of all the others would be most of the memory
     for row, placement in placements:
-        where = placement if twins else replace(placement, collection=None)
+        where = placement if twins else placement._replace(collection=None)
         if (other := first.setdefault(where, row)) is not row:
             shared.setdefault(where, [other]).append(row)
     clashing = [rows for rows in shared.values() if not twins or len({row.name for row in rows}) > 1]

@@ -118,6 +118,11 @@ def rows_tell(select: Select) -> bool:
     return not select.models and not select.collections
 
 
+def takes_all(select: Select) -> bool:
+    """Whether it `selects` every row."""
+    return rows_tell(select) and not select.ids and not select.names
+
+
 def _in_collections(select: Select, row: Row, collections: Sequence[Named] | None) -> bool:
     if row.collection is None:
         return False

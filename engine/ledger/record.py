@@ -161,6 +161,11 @@ class Records(PackedDict[Record]):
         self._numbers: dict[_Said, int] = {}
         super().__init__(Form(self._flat, self._whole), values)
 
+    def is_made(self, source_id: str) -> bool:
+        """Whether this prompt has a replica, see `Record.made`; no record is made for the answer."""
+        value = self._values.get(source_id.encode("utf-8", "surrogatepass"))
+        return value is not None and (loads(value)[1] is not None if isinstance(value, bytes) else value.made)
+
     def made(self) -> Iterator[tuple[str, bool]]:
         """The replica of each prompt that has one, and whether this migration created it; no record is made for it."""
         for value in self._values.values():

@@ -75,7 +75,7 @@ async def with_definitions(
     async def ask(row: Row) -> None:
         prompt = await definition(read(row.id))
         if isinstance(prompt, Prompt):
-            found[row.id] = replace(row, model=prompt.model, collection=prompt.collection, whole=True)
+            found[row.id] = row._replace(model=prompt.model, collection=prompt.collection, whole=True)
         else:
             unread[row.id] = prompt
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Final
 
 from engine.content.rewrite import Placement, place
 from engine.migrate.job import Job
 from engine.migrate.listing import definition
 from engine.model import Failed, Prompt, Row, packed_rows
-from engine.model.packed import Fields, Form, PackedList
+from engine.model.packed import Columns, Fields, PackedList
 from engine.taskgroup import for_each
 
 Placed = tuple[Row, Placement]
@@ -71,14 +72,18 @@ async def find_places(job: Job, rows: Sequence[Row], asked: Callable[[Row], bool
         else:
             unread[row.id] = prompt
 
-    places = PackedList(Form(_flat, _whole), map(told, rows))
+    places = PackedList(_PLACEMENTS, map(told, rows))
     await for_each(silent, ask, limit=job.concurrency)
     return Places(job, rows, places, read, unread)
 
 
-def _flat(placement: Placement | None) -> Fields | None:
-    return None if placement is None else (placement.name, placement.collection)
+def _flat(page: Sequence[Placement | None]) -> Fields:
+    return tuple(zip(*(placement or _NOWHERE for placement in page), strict=True))
 
 
-def _whole(fields: Fields) -> Placement | None:
-    return Placement(*fields)
+def _whole(fields: Fields) -> list[Placement | None]:
+    return [Placement(name, collection) if name is not None else None for name, collection in zip(*fields, strict=True)]
+
+
+_NOWHERE: Final = (None, None)
+_PLACEMENTS: Final = Columns(_flat, _whole)

@@ -7,12 +7,12 @@ is being read, and a name that is taken must be known beforehand.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Final
 
 from engine.content.rewrite import Placement, clashes, free_name, place
-from engine.content.selection import glob_readings, needs_definition, rows_tell, selects
+from engine.content.selection import glob_readings, needs_definition, rows_tell, selects, takes_all
 from engine.ledger.state import Failure, Record, State
 from engine.migrate import moved
 from engine.migrate.adopt import examine, is_unfinished
@@ -85,7 +85,7 @@ async def survey(
         tasks = packed_tasks(_with_unread(state, selected, found.unread, tasks))
     if replicas:  # those of ours that no ledger knows are no sources
         tasks = packed_tasks(task for task in tasks if task.row.id not in replicas)
-    if twins := _several(task.row.name for task in tasks):
+    if twins := _several(row.name for row in selected if row.id not in replicas):
         tasks = packed_tasks(_as_twin(task, twins) for task in tasks)
     return Survey(
         rows=found.rows,
@@ -117,7 +117,7 @@ async def _follow(
         placed = list((await find_places(job, lost)).known())
         lines += await moved.replicas_elsewhere(job, state, placed, target_rows)
     left = moved.left_behind(job, state, moves.sources, target_rows)
-    new = [row for row in selected if not _settled(state.records.get(row.id))] if left else []
+    new = [row for row in selected if not state.records.is_made(row.id)] if left else []
     lines += await moved.heirs(job, (await find_places(job, new)).known(), left, moves)
     for line in lines:
         state.fold({"kind": line.kind, **line.fields})
@@ -160,11 +160,13 @@ async def _select(job: Job, state: State, listed: Sequence[Row], narrowed: Selec
 
 def _is_selected(job: Job, state: State, row: Row) -> bool:
     """What was changed in place stays selected: by its new model it would not be."""
-    return _was_changed(job, state, row) or selects(job.select, row, job.ends.source.collections)
+    return (
+        takes_all(job.select) or _was_changed(job, state, row) or selects(job.select, row, job.ends.source.collections)
+    )
 
 
 def _was_changed(job: Job, state: State, row: Row) -> bool:
-    return job.in_place and _settled(state.records.get(row.id))
+    return job.in_place and state.records.is_made(row.id)
 
 
 def _with_unread(
@@ -205,7 +207,7 @@ async def judge(
     if job.in_place:
         in_place = _Judgement(job=job, state=state, there=_by_id(target_rows), now=now, again=again)
         return packed_tasks(in_place.compared(row, state.records.get(row.id)) for row in rows), set()
-    places = await find_places(job, rows, lambda row: not _settled(state.records.get(row.id)))
+    places = await find_places(job, rows, lambda row: not state.records.is_made(row.id))
     replicas, found = await _look_up(job, state, places, target_rows)
     if moves is not None:
         await moved.inherit(job, found, _new(places, replicas), moves)
@@ -237,8 +239,10 @@ async def _look_up(job: Job, state: State, places: Places, target_rows: Sequence
     names.update(doubtful[row.id] for row in (places.rows if doubtful else ()) if row.id in doubtful)
 
     def keys() -> set[str]:
-        return {job.key(row.id) for row in places.rows if not _settled(state.records.get(row.id))}
+        return {job.key(row.id) for row in places.rows if not state.records.is_made(row.id)}
 
+    if not names:
+        return set(), Found()
     found = await look_up(job, names, keys, target_rows, state.targets)
     return {*job.replicas_among({match.row.id for matches in found.ours.values() for match in matches})}, found
 
@@ -276,10 +280,6 @@ def _taken(target_rows: Iterable[Row], placed: Iterable[Placed]) -> set[str]:
 
 def _by_id(rows: Iterable[Row]) -> Mapping[str, Row]:
     return PackedDict(ROW, ((row.id, row) for row in rows))
-
-
-def _settled(record: Record | None) -> bool:
-    return record is not None and record.made
 
 
 def _made(state: State, rows: Iterable[Row], there: Mapping[str, Row], names: Collection[str]) -> Iterator[Placed]:
@@ -349,9 +349,9 @@ class _Judgement:
 
     def task(self, row: Row, placement: Placement | None) -> Task:
         record = self.state.records.get(row.id)
-        if record is not None and _settled(record):
+        if record is not None and record.made:
             return self.compared(row, record)
-        if matches := self.found.ours.get(self.job.key(row.id)):
+        if self.found.ours and (matches := self.found.ours.get(self.job.key(row.id))):
             return Task(row=row, action="adopt", target_id=matches[0].row.id)
         if record is not None and record.doubtful and not self._refused_name(record):
             if self.now < record.since + 2 * self.job.settle:
@@ -401,8 +401,8 @@ class _Judgement:
         if placement is None:
             return task
         if job.on_existing == "rename" and numbered(there.name) == placement.name:
-            return replace(task, name=there.name)  # it got a number behind its name, because the name was taken
-        return replace(task, failure=renamed(job, there.name, placement.name))
+            return task._replace(name=there.name)  # it got a number behind its name, because the name was taken
+        return task._replace(failure=renamed(job, there.name, placement.name))
 
     def _is_kept(self, row: Row, record: Record) -> bool:
         return record.status == "failed" and not record.retriable and row.id not in self.again
@@ -470,11 +470,11 @@ async def _adopted(judgement: _Judgement, tasks: PackedList[Task], places: Place
             return
         adoption = await examine(job, row, matches[0])
         if adoption is None:
-            examined[row.id] = replace(task, action="conflict", reason="edited")
+            examined[row.id] = task._replace(action="conflict", reason="edited")
             return
         rest = ", ".join(match.row.id for match in matches[1:])
         more = [f"has more than one replica; the oldest was taken, these are left alone: {rest}"] if rest else []
-        examined[row.id] = replace(task, adopt=adoption, note="; ".join([*more, *adoption.notes]) or None)
+        examined[row.id] = task._replace(adopt=adoption, note="; ".join([*more, *adoption.notes]) or None)
 
     await for_each((task for task in tasks if task.action == "adopt"), one, limit=job.concurrency)
     return packed_tasks(examined.get(task.row.id, task) for task in tasks)
@@ -484,9 +484,9 @@ def _as_twin(task: Task, twins: Collection[str]) -> Task:
     """Says of a new prompt that shares its name at the source that each gets its replica."""
     if task.action != "create" or task.note or task.row.name not in twins:
         return task
-    return replace(task, note="shares its name with another prompt; each gets its replica, told apart by its key")
+    return task._replace(note="shares its name with another prompt; each gets its replica, told apart by its key")
 
 
 def _orphaned(state: State, rows: Iterable[Row]) -> int:
     made = sum(1 for _ in state.records.made())
-    return made - sum(_settled(state.records.get(row.id)) for row in rows) if made else 0
+    return made - sum(state.records.is_made(row.id) for row in rows) if made else 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from engine.content.rewrite import Rewritten
 from engine.model import (
-    ROW,
+    ROWS,
     Failed,
     Json,
     Mark,
@@ -17,7 +17,7 @@ from engine.model import (
     Row,
     Target,
 )
-from engine.model.packed import Fields, Form, PackedList, form_of
+from engine.model.packed import Columns, Fields, PackedList, maker
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,7 @@ class Prepared:
         return replace(self, revision=revision, body=target.encode_update(self.replica, revision.fields))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Task(NamedTuple):
     """One selected prompt and what is to be done: create | update | adopt | unchanged | skip | conflict | keep | wait |
     unread.
 
@@ -91,24 +90,21 @@ class Task:
 
 def packed_tasks(tasks: Iterable[Task] = ()) -> PackedList[Task]:
     """Those of a whole library. What is adopted or has failed stays as it is."""
-    return PackedList(_TASK, tasks)
+    return PackedList(_TASKS, tasks)
 
 
-def _flat(task: Task) -> Fields | None:
-    fields = _PARTS.flat(task)
-    if fields is None or task.adopt is not None or task.failure is not None:
-        return None
-    row, *others = fields
-    return ROW.flat(row), *others
+def _flat(page: Sequence[Task]) -> Fields:
+    rows, *others = zip(*page, strict=True)
+    return ROWS.flat(rows), *others
 
 
-def _whole(fields: Fields) -> Task:
-    row, *others = fields
-    return _PARTS.whole((ROW.whole(row), *others))
+def _whole(fields: Fields) -> list[Task]:
+    rows, *others = fields
+    return list(map(_made, zip(ROWS.whole(rows), *others, strict=True)))
 
 
-_PARTS: Final = form_of(Task)
-_TASK: Final = Form(_flat, _whole)
+_made: Final = maker(Task)
+_TASKS: Final = Columns(_flat, _whole)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

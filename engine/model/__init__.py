@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from engine.lossless_json.numbers import Number
 from engine.model.dialect import Dialect, NameRule
-from engine.model.packed import PackedList, form_of
+from engine.model.packed import Form, PackedList, columns_of, maker
 from engine.model.prompt import DEFAULT_DIALECT as DEFAULT_DIALECT
 from engine.model.prompt import Inputs as Inputs
 from engine.model.prompt import Prompt as Prompt
@@ -34,9 +34,10 @@ MARK_KEY: Final = "promptferry"
 # ---- what a registry holds -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One row of a listing: enough to select by, never the template."""
+class Row(NamedTuple):
+    """One row of a listing: enough to select by, never the template. A tuple, because a library has a million of them,
+    and they are packed and made anew.
+    """
 
     id: str
     name: str
@@ -53,12 +54,13 @@ class Row:
     """Names of all labels on its versions, the one that publishes among them; None: not told."""
 
 
-ROW: Final = form_of(Row)
+ROW: Final[Form[Row]] = Form(tuple, maker(Row))
+ROWS: Final = columns_of(Row)
 
 
 def packed_rows(rows: Iterable[Row] = ()) -> PackedList[Row]:
     """A listing: it may have a million rows."""
-    return PackedList(ROW, rows)
+    return PackedList(ROWS, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

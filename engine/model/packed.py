@@ -1,60 +1,71 @@
 """Many small values in a tenth of their memory, for a library may have a million prompts. Pure.
 
-A value is kept as its fields, written by `marshal`: exact for None, numbers and any text, many times faster than JSON,
-and never read by another process. It is made anew each time that it is looked at.
+Values are kept as their fields, written by `marshal`: exact for None, numbers and any text, many times faster than
+JSON, and never read by another process. A value is made anew each time that it is looked at: two looks give equal
+values, not the same one, so `is` tells nothing and a change to one is lost unless it is put back.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
-from dataclasses import dataclass, fields
-from itertools import repeat
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
 from marshal import dumps, loads
-from operator import attrgetter, call
 from typing import Any, Final, Generic, TypeVar, overload
 
 T = TypeVar("T")
+Tuple = TypeVar("Tuple", bound=tuple[Any, ...])
 
 PAGE: Final = 256
 """Values that are packed together."""
 
 Fields = tuple[Any, ...]
-"""None, bool, int, float, str and bytes, and tuples of them."""
+"""None, bool, int, float, str and bytes, and tuples of them; `marshal` refuses what is something else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form(Generic[T]):
-    """How values of a type are packed. `flat` gives None for one that cannot be: it is kept as it is."""
+    """How one value is packed. `flat` gives None for one that cannot be: it is kept as it is."""
 
     flat: Callable[[T], Fields | None]
     whole: Callable[[Fields], T]
 
 
-def form_of(kind: type[T]) -> Form[T]:
-    """The form of a frozen dataclass with slots, all of whose fields can be packed."""
-    names = [part.name for part in fields(kind)]  # type: ignore[arg-type]
-    put = [getattr(kind, name).__set__ for name in names]
+@dataclass(frozen=True, slots=True)
+class Columns(Generic[T]):
+    """How the values of a page are packed: field by field. `flat` and `whole` take and give what is not empty."""
 
-    def whole(values: Fields) -> T:
-        made: T = object.__new__(kind)  # at half the price of its `__init__`, which sets them one by one in Python
-        deque(map(call, put, repeat(made), values), maxlen=0)
-        return made
+    flat: Callable[[Sequence[T]], Fields]
+    whole: Callable[[Fields], list[T]]
 
-    return Form(attrgetter(*names), whole)
+
+def maker(kind: type[Tuple]) -> Callable[[Iterable[Any]], Tuple]:
+    """What makes such a named tuple of all its fields, in their order: faster than its `_make` by a call of Python."""
+    return partial(tuple.__new__, kind)
+
+
+def columns_of(kind: type[Tuple]) -> Columns[Tuple]:
+    """Of a named tuple all of whose fields can be packed."""
+    make = maker(kind)
+
+    def whole(fields: Fields) -> list[Tuple]:
+        return list(map(make, zip(*fields, strict=True)))
+
+    return Columns(lambda page: tuple(zip(*page, strict=True)), whole)
 
 
 class PackedList(Sequence[T]):
     """A list to append to, packed page by page. To walk over it is cheap; one value by its index costs a page."""
 
-    def __init__(self, form: Form[T], values: Iterable[T] = ()) -> None:
-        self._form = form
+    def __init__(self, columns: Columns[T], values: Iterable[T] = ()) -> None:
+        self._columns = columns
         self._data = bytearray()  # one block that grows: many small ones would leave as many holes in the heap
         self._ends = [0]
         """Where each page of PAGE values ends in it."""
-        self._apart: dict[int, T] = {}
-        """Values that cannot be packed, by their index."""
+        self._apart: dict[int, dict[int, T]] = {}
+        """Number of a page -> its values that cannot be packed, by their place in it."""
         self._rest: list[T] = []
         self.extend(values)
 
@@ -66,8 +77,14 @@ class PackedList(Sequence[T]):
 
     def extend(self, values: Iterable[T]) -> None:
         """All of them behind all others."""
-        for value in values:
-            self.append(value)
+        if isinstance(values, PackedList) and values._columns is self._columns and not self._rest:
+            self._join(values)
+            return
+        rest = iter(values)
+        while some := list(islice(rest, PAGE - len(self._rest))):
+            self._rest += some
+            if len(self._rest) == PAGE:
+                self._pack()
 
     def pages(self) -> Iterator[list[T]]:
         """All values, at most PAGE at a time."""
@@ -80,8 +97,7 @@ class PackedList(Sequence[T]):
         return (len(self._ends) - 1) * PAGE + len(self._rest)
 
     def __iter__(self) -> Iterator[T]:
-        for page in self.pages():
-            yield from page
+        return chain.from_iterable(self.pages())
 
     @overload
     def __getitem__(self, index: int) -> T: ...
@@ -93,18 +109,42 @@ class PackedList(Sequence[T]):
         page, place = divmod(range(len(self))[index], PAGE)
         return self._page(page)[place] if page < len(self._ends) - 1 else self._rest[place]
 
+    def _join(self, other: PackedList[T]) -> None:
+        """The other's pages as they are packed."""
+        first, offset = len(self._ends) - 1, self._ends[-1]
+        self._apart.update((first + page, apart) for page, apart in other._apart.items())
+        self._data += other._data
+        self._ends += [offset + end for end in other._ends[1:]]
+        self._rest = list(other._rest)
+
     def _pack(self) -> None:
-        flat = [self._form.flat(value) for value in self._rest]
-        first = len(self) - PAGE
-        self._apart.update((first + place, self._rest[place]) for place, one in enumerate(flat) if one is None)
-        self._data += zlib.compress(dumps(flat), 1)
+        try:
+            packed = dumps(self._columns.flat(self._rest))
+        except ValueError:
+            packed = self._pack_most(len(self._ends) - 1)
+        self._data += zlib.compress(packed, 1)
         self._ends.append(len(self._data))
         self._rest = []
 
+    def _pack_most(self, page: int) -> bytes:
+        """All but those that cannot be."""
+        self._apart[page] = apart = {place: one for place, one in enumerate(self._rest) if not self._packs(one)}
+        packed = [one for place, one in enumerate(self._rest) if place not in apart]
+        return dumps(self._columns.flat(packed) if packed else ())
+
+    def _packs(self, value: T) -> bool:
+        try:
+            dumps(self._columns.flat([value]))
+        except ValueError:
+            return False
+        return True
+
     def _page(self, page: int) -> list[T]:
-        flat = loads(zlib.decompress(self._data[self._ends[page] : self._ends[page + 1]]))
-        whole, first = self._form.whole, page * PAGE
-        return [self._apart[first + place] if one is None else whole(one) for place, one in enumerate(flat)]
+        fields = loads(zlib.decompress(self._data[self._ends[page] : self._ends[page + 1]]))
+        values = self._columns.whole(fields) if fields else []
+        for place, value in self._apart.get(page, {}).items():  # in the order of their places
+            values.insert(place, value)
+        return values
 
 
 class PackedDict(MutableMapping[str, T]):
@@ -133,9 +173,11 @@ class PackedDict(MutableMapping[str, T]):
                 yield key.decode("utf-8", "surrogatepass"), value  # type: ignore[misc]
 
     def __setitem__(self, key: str, value: T) -> None:
-        flat = self._form.flat(value)
-        # copied, because what `dumps` gives is the beginning of a kilobyte that nothing else fits into well
-        self._values[_key(key)] = value if flat is None else bytes(memoryview(dumps(flat)))
+        try:
+            flat = self._form.flat(value)
+            self._values[_key(key)] = value if flat is None else packed(flat)
+        except ValueError:
+            self._values[_key(key)] = value
 
     def __delitem__(self, key: str) -> None:
         del self._values[_key(key)]
@@ -148,6 +190,11 @@ class PackedDict(MutableMapping[str, T]):
 
     def __len__(self) -> int:
         return len(self._values)
+
+
+def packed(flat: Fields) -> bytes:
+    """To be kept. Copied, because what `dumps` gives is the beginning of a block that nothing else fits into well."""
+    return bytes(memoryview(dumps(flat)))
 
 
 def _key(text: str) -> bytes:
