@@ -29,6 +29,7 @@ rows = st.builds(
     updated_at=st.none() | texts,
     archived=st.booleans(),
     whole=st.booleans(),
+    labels=st.none() | st.lists(texts).map(tuple) | st.lists(texts).map(dict.fromkeys),
 )
 tasks = st.builds(
     Task,
@@ -37,6 +38,7 @@ tasks = st.builds(
     reason=st.none() | texts,
     name=st.none() | texts,
     target_id=st.none() | texts,
+    adopt=st.none(),
     note=st.none() | texts,
     look=st.sampled_from(["", "replica"]),
     failure=st.none() | st.just(Failed(error="refused", message="no")),
@@ -91,7 +93,26 @@ def test_a_list_gives_back_what_it_was_given(some: list[Task], pages: int) -> No
 @given(st.lists(rows, max_size=5))
 def test_rows_come_back_as_they_were(some: list[Row]) -> None:
     listed = [*some, *(row(number) for number in range(PAGE))]
-    assert list(packed_rows(listed)) == listed
+    packed = packed_rows(listed)
+    assert list(packed) == listed
+    assert all(isinstance(one, Row) for one in packed)
+    packed.extend(packed_rows(listed))  # the pages of another one, behind values that are not packed yet
+    whole = packed_rows(listed[:PAGE])
+    whole.extend(packed)  # behind whole pages, as they are packed
+    assert list(whole) == [*listed[:PAGE], *listed, *listed]
+
+
+class Odd(str):
+    """No text that can be packed: it would come back as another kind."""
+
+
+def test_a_value_that_cannot_be_packed_is_kept_among_the_others() -> None:
+    listed = [row(number)._replace(name=Odd(number) if number % 3 == 0 else "plain") for number in range(2 * PAGE)]
+    packed = packed_rows(listed)
+    packed.extend(packed_rows(listed))
+    assert list(packed) == [*listed, *listed]
+    assert [type(one.name) for one in packed] == 2 * [type(one.name) for one in listed]
+    assert packed[-2 * PAGE].name is listed[0].name
 
 
 @given(st.dictionaries(texts, records, max_size=8))
