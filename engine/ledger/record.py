@@ -9,7 +9,7 @@ from datetime import datetime
 from marshal import loads
 from typing import Final, Literal, NamedTuple
 
-from engine.model.packed import Fields, Form, PackedDict
+from engine.model.packed import Fields, Form, PackedDict, packed
 
 Status = Literal["intent", "unknown", "created", "updated", "unchanged", "skipped", "conflict", "failed", "rolled_back"]
 _DIGEST: Final = 32
@@ -126,7 +126,7 @@ class Record:
 
     def remember(self, source_digest: str, replica_digest: str) -> None:
         """What it was made from and as."""
-        self.digests = unhexlify(source_digest[:_DIGEST] + replica_digest[:_DIGEST])
+        self.digests = digests_of(source_digest, replica_digest)
 
     def was_made_from(self, source_digest: str | None) -> bool:
         """Whether this is the content that the replica was made from."""
@@ -143,13 +143,18 @@ class Record:
         return self.digests[which * size : (which + 1) * size].hex()
 
 
+def digests_of(source_digest: str, replica_digest: str) -> bytes:
+    """What is remembered of both."""
+    return unhexlify(source_digest[:_DIGEST] + replica_digest[:_DIGEST])
+
+
 def _seconds(ts: str) -> float:
     return datetime.fromisoformat(ts).timestamp()
 
 
 # ---- a million of them -----------------------------------------------------------------------------------------------
 
-_Said = tuple[Status, str, bool, str | None, str | None, str, bool]
+Said = tuple[Status, str, bool, str | None, str | None, str, bool]
 """status, run, retriable, reason, rules, told, ours: a million records share a handful of these."""
 
 
@@ -157,9 +162,19 @@ class Records(PackedDict[Record]):
     """Records by id of the source's prompt. What is settled is packed; what is in doubt, failed or rare stays whole."""
 
     def __init__(self, values: Iterable[tuple[str, Record]] = ()) -> None:
-        self._said: list[_Said] = []
-        self._numbers: dict[_Said, int] = {}
+        self._said: list[Said] = []
+        self._numbers: dict[Said, int] = {}
         super().__init__(Form(self._flat, self._whole), values)
+
+    def settle_first(
+        self, source_id: str, said: Said, target_id: str | None, updated_at: str | None, digests: bytes | None
+    ) -> bool:
+        """Puts a record that has no more than this, without making it; False, and none put, where there is one."""
+        key = source_id.encode("utf-8", "surrogatepass")
+        if key in self._values:
+            return False
+        self._values[key] = packed((self._number(said), target_id, updated_at, digests))
+        return True
 
     def is_made(self, source_id: str) -> bool:
         """Whether this prompt has a replica, see `Record.made`; no record is made for the answer."""
@@ -183,10 +198,13 @@ class Records(PackedDict[Record]):
         said = (
             record.status, record.run, record.retriable, record.reason, record.rules, record.told, record.ours
         )  # fmt: skip
+        return self._number(said), record.target_id, record.updated_at, record.digests
+
+    def _number(self, said: Said) -> int:
         number = self._numbers.setdefault(said, len(self._said))
         if number == len(self._said):
             self._said.append(said)
-        return number, record.target_id, record.updated_at, record.digests
+        return number
 
     def _whole(self, fields: Fields) -> Record:
         number, target_id, updated_at, digests = fields

@@ -6,11 +6,11 @@ A line and what a bad one means stand in `lines`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
-from engine.ledger.record import NOTHING_RARE, Doubt, Rare, Records, Status
+from engine.ledger.record import NOTHING_RARE, Doubt, Rare, Records, Said, Status, digests_of
 from engine.ledger.record import Failure as Failure
 from engine.ledger.record import Original as Original
 from engine.ledger.record import Record as Record
@@ -19,6 +19,8 @@ from engine.model import Json, version_ref
 # ---- the fold --------------------------------------------------------------------------------------------------------
 
 _STATUSES: Final = frozenset(get_args(Status))
+_RARELY: Final = frozenset({"reason", "error", "retriable", "pending", "target_updated_at"})
+"""Fields of few `created` lines, that a record remembers."""
 
 
 @dataclass(slots=True)
@@ -67,6 +69,46 @@ class State:
             elif record is not None:
                 self._add(record, kind, line)
                 self.records[source_id] = record
+
+    def fold_all(self, lines: Iterable[Mapping[str, Json]]) -> None:
+        """Takes the lines of a whole file: the same as to `fold` each, for half the price.
+
+        An intent to create that a `created` follows leaves no trace, and both together are nearly all of a ledger.
+        """
+        intents: dict[str, Mapping[str, Json]] = {}
+        for line in lines:
+            kind, source_id = line.get("kind"), line.get("source_id")
+            if not isinstance(source_id, str):
+                self.fold(line)
+            elif kind == "created":
+                intents.pop(source_id, None)
+                if not self._make_first(source_id, line):
+                    self.fold(line)
+            else:
+                held = intents if kind == "moved" else [source_id] if source_id in intents else ()
+                for one in list(held):
+                    self.fold(intents.pop(one))
+                if kind == "intent" and line.get("op") == "create":
+                    intents[source_id] = line
+                else:
+                    self.fold(line)
+        for line in intents.values():
+            self.fold(line)
+
+    def _make_first(self, source_id: str, line: Mapping[str, Json]) -> bool:
+        """Of an ordinary `created` that is the first thing known of its prompt, what `fold` would make of it; no record
+        is made on the way. False, and nothing done, where it is something else.
+        """
+        target_id, run, get = line.get("target_id"), sys.intern(line["run"]), line.get
+        source, replica = get("source_digest"), get("replica_digest")
+        if not isinstance(target_id, str) or not line.keys().isdisjoint(_RARELY):
+            return False
+        said: Said = ("created", run, False, None, self.rewrites, run, True)
+        digests = digests_of(source, replica) if source and replica else None
+        first = self.records.settle_first(source_id, said, target_id, get("source_updated_at"), digests)
+        if first:
+            self.gone.discard(target_id)
+        return first
 
     def _remember(self, throttle: Json) -> None:
         for end, found in throttle.items() if isinstance(throttle, dict) else ():
