@@ -350,6 +350,27 @@ def test_a_ledger_that_is_read_says_what_its_entries_say(batches: list[list[Entr
         assert read.targets == told.targets  # of records that are the same, one may be ours and the other not
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("pending", True), ("target_updated_at", "2026-01-02"), ("retriable", True), ("reason", "x"), ("error", "x")],
+)
+def test_what_few_created_lines_say_is_read_as_well(name: str, value: Json) -> None:
+    line = {"kind": "created", "source_id": "a", "target_id": "A", "ts": TS, "run": "r1", name: value}
+    read, plain = State(), State()
+    read.fold_all([line])
+    plain.fold_all([{part: line[part] for part in line if part != name}])
+    assert read == folded(Entry("created", {"source_id": "a", "target_id": "A", name: value}))
+    assert read != plain
+
+
+def test_a_replica_that_was_rolled_back_and_is_created_again_is_there() -> None:
+    """Though another prompt had it."""
+    entries = (created("a", "A"), rolled_back("a", "A"), created("b", "A"))
+    read = State()
+    read.fold_all([{**entry.fields, "ts": TS, "run": "r1", "kind": entry.kind} for entry in entries])
+    assert read.targets == folded(*entries).targets == {"A"}
+
+
 @given(st.lists(ENTRIES, max_size=30))
 def test_a_created_prompt_stays_on_the_target_until_it_is_rolled_back(entries: list[Entry]) -> None:
     there: set[str] = set()
