@@ -121,6 +121,8 @@ class _Run:
     replicas: set[str] = field(default_factory=set)
     left: set[str] = field(default_factory=set)
     """Beyond --limit."""
+    books: _Books | None = None
+    """As they were closed, when nothing more is done."""
     started: float = field(default_factory=time.monotonic)
 
     def takes(self, task: Task) -> bool:
@@ -240,6 +242,7 @@ async def _write(run: _Run, job: Job, sink: Sink, writes: Sequence[Task], told: 
             run.halt.request(stop)
         group.cancel_scope.cancel()
     if sink.broken is None:
+        run.books = _books(run)  # a second time over a whole library costs as much again
         summary = _summary(run).to_json()
         await context.record(Entry("end", {name: summary[name] for name in report.END_FIELDS}))
 
@@ -321,7 +324,7 @@ def _counted(run: _Run, tasks: Iterable[Task], due: Collection[str]) -> tuple[di
 
 
 def _summary(run: _Run) -> Summary:
-    books, stop, limited = _books(run), run.halt.stop, bool(run.left)
+    books, stop, limited = run.books or _books(run), run.halt.stop, bool(run.left)
     problem = report.lost_track(books.chosen, books.lost, stop=stop, limited=limited)
     exit_code, reason, next_ = report.verdict(
         books.chosen,

@@ -31,19 +31,20 @@ def survey_notes(
 ) -> list[str]:
     """Sentences with numbers. `twins`: names that several of these prompts have at the source."""
     found: Counter[str] = Counter()
-    replicas: Counter[str] = Counter()
+    replicas: dict[str, int] = {}
     for task in tasks:
         if task.row.name in twins:
             found["twins"] += 1
         if task.action == "create":  # nothing more to say, and most are that
             continue
         record = state.records.get(task.row.id)
-        found.update(_told(task, record))
+        for what in _told(task, record):
+            found[what] += 1
         if task.action == "unchanged" and record is not None and record.target_id is not None:
-            replicas[record.target_id] += 1
+            replicas[record.target_id] = replicas.get(record.target_id, 0) + 1
     for row in target_rows if replicas else ():
         replicas.pop(row.id, None)
-    found["gone"] = replicas.total()
+    found["gone"] = sum(replicas.values())
     if job.select.label is not None:  # that they are read is told already
         del found["timeless"], found["compared"]
     elif found["timeless"]:

@@ -71,10 +71,13 @@ class Watch:
 
     async def __call__(self, live: Live) -> None:
         assert live.context is not None
-        while len(self.seen) <= TENTHS:
-            if live.context.settled * TENTHS >= len(self.seen) * live.context.total:
-                self.look(live.context.settled)
-            await asyncio.sleep(LOOK_S)
+        try:
+            while True:
+                if live.context.settled * TENTHS >= len(self.seen) * live.context.total:
+                    self.look(live.context.settled)
+                await asyncio.sleep(LOOK_S)
+        finally:  # the last prompt is settled: the books of all prompts are no part of the last tenth
+            self.look(live.context.settled)
 
     def look(self, settled: int) -> None:
         """Notes how far it is."""
@@ -86,7 +89,6 @@ def run_here(address: str, folder: str, seconds: str) -> None:
     watch, used = Watch(address), cpu()
     options = RunOptions(watch=watch, max_duration=float(seconds))
     summary = asyncio.run(run_migration(migration(address, Path(folder)), options))
-    watch.look(summary.this_run["created"])
     took = {"counts": summary.counts, "reason": summary.reason, "cpu_s": cpu() - used, "peak_mib": peak_mib()}
     print(json.dumps(took | {"seen": [asdict(one) for one in watch.seen]}))
 
