@@ -120,6 +120,13 @@ def test_records_come_back_as_they_were(some: dict[str, Record]) -> None:
     known = Records(some.items())
     assert dict(known) == some
     assert {one: known[one].ours for one in known} == {one: record.ours for one, record in some.items()}
+    assert known.replicas() == {record.target_id for record in some.values() if record.target_id is not None}
+    assert known.replicas(ours=True) == {
+        one.target_id for one in some.values() if one.ours and one.target_id is not None
+    }
+    assert [one for one in some if known.is_made(one)] == [one for one, record in some.items() if record.made]
+    listed = list(some)[::2]
+    assert known.made_beside([*listed, "of no record"]) == sum(some[one].made for one in some if one not in listed)
     for one in some:
         assert one in known
         del known[one]

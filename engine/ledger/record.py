@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from binascii import unhexlify
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from marshal import loads
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeGuard
 
 from engine.model.packed import Fields, Form, PackedDict, packed
 
@@ -179,18 +179,24 @@ class Records(PackedDict[Record]):
     def is_made(self, source_id: str) -> bool:
         """Whether this prompt has a replica, see `Record.made`; no record is made for the answer."""
         value = self._values.get(source_id.encode("utf-8", "surrogatepass"))
-        return value is not None and (loads(value)[1] is not None if isinstance(value, bytes) else value.made)
+        return value is not None and _is_made(value)
 
-    def made(self) -> Iterator[tuple[str, bool]]:
-        """The replica of each prompt that has one, and whether this migration created it; no record is made for it."""
-        for value in self._values.values():
-            if isinstance(value, bytes):
-                number, target_id, *_ = loads(value)
-                ours = self._said[number][-1]
-            else:
-                target_id, ours = value.target_id, value.ours
-            if target_id is not None:
-                yield target_id, ours
+    def replicas(self, *, ours: bool = False) -> set[str]:
+        """Ids of all that these prompts have, or of those that this migration created; no records are made for it."""
+        wanted = [not ours or said[-1] for said in self._said]
+        found = {
+            target_id
+            for number, target_id, *_ in map(loads, filter(_is_packed, self._values.values()))
+            if wanted[number] and target_id is not None
+        }
+        rest = (record for _, record in self.whole_items() if record.ours or not ours)
+        return found.union(record.target_id for record in rest if record.target_id is not None)
+
+    def made_beside(self, source_ids: Iterable[str]) -> int:
+        """How many prompts that are none of these have a replica."""
+        others = set(self._values)
+        others.difference_update(one.encode("utf-8", "surrogatepass") for one in source_ids)
+        return sum(_is_made(self._values[key]) for key in others)
 
     def _flat(self, record: Record) -> Fields | None:
         if record.doubt is not None or record.failure is not None or record.rare is not NOTHING_RARE or record.doubtful:
@@ -210,3 +216,11 @@ class Records(PackedDict[Record]):
         number, target_id, updated_at, digests = fields
         status, run, retriable, reason, rules, told, ours = self._said[number]
         return Record(status, target_id, run, retriable, reason, updated_at, rules, digests, told=told, ours=ours)
+
+
+def _is_packed(value: bytes | Record) -> TypeGuard[bytes]:
+    return type(value) is bytes
+
+
+def _is_made(value: bytes | Record) -> bool:
+    return loads(value)[1] is not None if isinstance(value, bytes) else value.made

@@ -47,7 +47,7 @@ class State:
     @property
     def targets(self) -> set[str]:
         """Ids of the prompts that this migration created and did not roll back; made anew for each caller."""
-        return self.earlier.union(target_id for target_id, ours in self.records.made() if ours) - self.gone
+        return (self.records.replicas(ours=True) | self.earlier) - self.gone
 
     def fold(self, line: Mapping[str, Json]) -> None:
         """Takes a line, or an entry's fields with `ts`, `run` and `kind`; a kind it does not know changes nothing."""

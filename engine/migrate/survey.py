@@ -91,7 +91,7 @@ async def survey(
         rows=found.rows,
         total=total,
         tasks=tasks,
-        orphaned=_orphaned(state, found.rows),
+        orphaned=state.records.made_beside(row.id for row in found.rows),
         notes=[
             *job.ends.source.notes,
             *moved.moved_notes(lines, moves),
@@ -211,7 +211,7 @@ async def judge(
     replicas, found = await _look_up(job, state, places, target_rows)
     if moves is not None:
         await moved.inherit(job, found, _new(places, replicas), moves)
-    made = {target_id for target_id, _ in state.records.made()}
+    made = state.records.replicas()
     there = _by_id(row for row in target_rows if row.id in made) if made else {}
     del made
     judgement = _Judgement(
@@ -485,8 +485,3 @@ def _as_twin(task: Task, twins: Collection[str]) -> Task:
     if task.action != "create" or task.note or task.row.name not in twins:
         return task
     return task._replace(note="shares its name with another prompt; each gets its replica, told apart by its key")
-
-
-def _orphaned(state: State, rows: Iterable[Row]) -> int:
-    made = sum(1 for _ in state.records.made())
-    return made - sum(state.records.is_made(row.id) for row in rows) if made else 0
