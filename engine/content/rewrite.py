@@ -190,7 +190,7 @@ def clashes(placements: Iterable[tuple[Row, Placement]], *, twins: bool = True) 
     shared: dict[Placement, list[Row]] = {}  # a list for each of all the others would be most of the memory
     for row, placement in placements:
         where = placement if twins else placement._replace(collection=None)
-        if (other := first.setdefault(where, row)) is not row:
+        if (other := first.setdefault(where, row)).id != row.id:
             shared.setdefault(where, [other]).append(row)
     clashing = [rows for rows in shared.values() if not twins or len({row.name for row in rows}) > 1]
     return {row.id for rows in clashing for row in rows}

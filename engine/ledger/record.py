@@ -159,7 +159,9 @@ Said = tuple[Status, str, bool, str | None, str | None, str, bool]
 
 
 class Records(PackedDict[Record]):
-    """Records by id of the source's prompt. What is settled is packed; what is in doubt, failed or rare stays whole."""
+    """Records by id of the source's prompt. What is settled is packed, and given as a copy; what is in doubt, failed or
+    rare stays whole.
+    """
 
     def __init__(self, values: Iterable[tuple[str, Record]] = ()) -> None:
         self._said: list[Said] = []

@@ -28,7 +28,7 @@ class State:
     """The fold of a ledger: the same from its file and from the entries that went into it."""
 
     records: Records = field(default_factory=Records)
-    """By id of the source's prompt."""
+    """By id of the source's prompt. What is settled is given as a copy: `fold` alone changes what is known."""
     earlier: set[str] = field(default_factory=set)
     """Ids of replicas that this migration created and that are no longer the one of their prompt."""
     gone: set[str] = field(default_factory=set)
@@ -71,28 +71,35 @@ class State:
                 self.records[source_id] = record
 
     def fold_all(self, lines: Iterable[Mapping[str, Json]]) -> None:
-        """Takes the lines of a whole file: the same as to `fold` each, for half the price.
+        """Takes the lines of a whole file: the same as to `fold` each, at half the price.
 
         An intent to create that a `created` follows leaves no trace, and both together are nearly all of a ledger.
         """
         intents: dict[str, Mapping[str, Json]] = {}
         for line in lines:
-            kind, source_id = line.get("kind"), line.get("source_id")
-            if not isinstance(source_id, str):
+            source_id = line.get("source_id")
+            if line.get("kind") != "created" or not isinstance(source_id, str):
+                self._hold_or_fold(line, intents)
+                continue
+            intents.pop(source_id, None)
+            if not self._make_first(source_id, line):
                 self.fold(line)
-            elif kind == "created":
-                intents.pop(source_id, None)
-                if not self._make_first(source_id, line):
-                    self.fold(line)
-            else:
-                held = intents if kind == "moved" else [source_id] if source_id in intents else ()
-                for one in list(held):
-                    self.fold(intents.pop(one))
-                if kind == "intent" and line.get("op") == "create":
-                    intents[source_id] = line
-                else:
-                    self.fold(line)
         for line in intents.values():
+            self.fold(line)
+
+    def _hold_or_fold(self, line: Mapping[str, Json], intents: dict[str, Mapping[str, Json]]) -> None:
+        """Puts an intent to create to the others that are held; of anything else the prompt's intent was not settled by
+        a create, and goes before it.
+        """
+        kind, source_id = line.get("kind"), line.get("source_id")
+        if not isinstance(source_id, str):
+            self.fold(line)
+            return
+        for held in [*intents] if kind == "moved" else [source_id] if source_id in intents else ():
+            self.fold(intents.pop(held))
+        if kind == "intent" and line.get("op") == "create":
+            intents[source_id] = line
+        else:
             self.fold(line)
 
     def _make_first(self, source_id: str, line: Mapping[str, Json]) -> bool:
