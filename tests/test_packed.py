@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from engine.ledger.record import Doubt, Failure, Rare, Record, Records
 from engine.migrate.task import Task, packed_tasks
-from engine.model import Failed, Row, packed_rows
-from engine.model.packed import PAGE
+from engine.model import ROW, Failed, Row, packed_rows
+from engine.model.packed import PAGE, PackedDict
 
 MANY = 20_000
 
@@ -113,6 +113,8 @@ def test_a_value_that_cannot_be_packed_is_kept_among_the_others() -> None:
     assert list(packed) == [*listed, *listed]
     assert [type(one.name) for one in packed] == 2 * [type(one.name) for one in listed]
     assert packed[-2 * PAGE].name is listed[0].name
+    by_id = PackedDict(ROW, ((one.id, one) for one in listed[:4]))
+    assert [type(by_id[one.id].name) for one in listed[:4]] == [Odd, str, str, Odd]
 
 
 @given(st.dictionaries(texts, records, max_size=8))
