@@ -92,12 +92,17 @@ class Stop(EngineError):
 
 
 class AnswerError(EngineError):
-    """What a registry answered, or that it did not; `code` is the registry's own error code."""
+    """What a registry answered, or that it did not; `code` is the registry's own error code. `body`: of a call that
+    tries a model, what came as it came; it may quote what was sent, so nobody shows it.
+    """
 
-    def __init__(self, message: str, *, error: str, status: int | None = None, code: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, error: str, status: int | None = None, code: str | None = None, body: bytes = b""
+    ) -> None:
         self.error = error
         self.status = status
         self.code = code
+        self.body = body
         super().__init__(message)
 
 

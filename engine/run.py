@@ -45,6 +45,8 @@ from engine.taskgroup import both, task_group
 from engine.verbs import check
 from engine.verbs.check import examine_ends, named_in_file, stop_on_problems, unknown_ids
 from engine.verbs.inventory import Inventory, count
+from engine.verbs.probe.shapes import Kinds
+from engine.verbs.probe.trying import Confirm, Probed, probe
 from engine.version import __version__
 
 WRITES: Final = ("create", "update")
@@ -401,21 +403,44 @@ async def plan_migration(
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The report of `check`, and what its probe found."""
+
+    findings: Sequence[Finding]
+    probed: Probed | None = None
+
+
 async def check_migration(
-    migration: Migration, *, rate: float | None = None, write_test: bool = False, collection: str | None = None
-) -> list[Finding]:
+    migration: Migration,
+    *,
+    rate: float | None = None,
+    write_test: bool = False,
+    collection: str | None = None,
+    confirm_probe: Confirm | None = None,
+) -> Checked:
     """Everything that can be known before a write, in one report. Raises Stop when an end cannot be asked.
 
-    `write_test`: also finds out what the target really does, on a scratch prompt in this `collection`.
+    `write_test`: also finds out what the target really does, on a scratch prompt in this `collection`. `confirm_probe`:
+    also tries whether its models take the prompts, once that is confirmed.
     """
-    state = _recorded(migration)
-    async with open_ends(migration, rate=rate, writes=write_test, throttle=state.throttle) as ends:
+    state, kinds = _recorded(migration), Kinds()
+    how: dict[str, Any] = {"rate": rate, "writes": write_test, "target_gateway": confirm_probe is not None}
+    async with open_ends(migration, throttle=state.throttle, **how) as ends:
         job = await open_job(migration, ends)
-        findings = await examine_ends(job, job.replicas_among(state.targets), _known_ids(migration))
+        each = kinds.add if confirm_probe is not None else None
+        findings = await examine_ends(job, job.replicas_among(state.targets), _known_ids(migration), each=each)
         if write_test:
-            return findings + await check.write_test(job, collection)
-        text = "creating was not tried; --write-test does, on a scratch prompt"
-        return [*findings, Finding(level="note", where="target", text=text)]
+            findings += await check.write_test(job, collection)
+        else:
+            text = "creating was not tried; --write-test does, on a scratch prompt"
+            findings.append(Finding(level="note", where="target", text=text))
+        if confirm_probe is None or ends.target_gateway is None:
+            return Checked(findings)
+        target = migration.ends[1]
+        gateway, may_call, key = ends.target_gateway, target.may_call, target.gateway_key_name
+        found = await probe(job, kinds, gateway, may_call=may_call, key=key, confirm=confirm_probe)
+        return Checked([*findings, *found.findings()], found)
 
 
 async def take_inventory(migration: Migration, *, rate: float | None = None) -> Inventory:

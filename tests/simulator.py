@@ -213,6 +213,10 @@ class Seen:
     throttle: Throttle | None = None
     rates: dict[int, float] = field(default_factory=dict)
     """Second -> the rate that was allowed then."""
+    beside: list[int] = field(default_factory=list)
+    """Requests that were on their way, each time one left, itself included."""
+    took: list[float] = field(default_factory=list)
+    """Seconds of each, until its answer."""
 
     def used(self, seconds: float, start: float = 0.0) -> float:
         """The accepted part of what was allowed."""
@@ -255,6 +259,7 @@ class Wire:
             return Answer(held=True)
         left = now()
         self._seen.left.append(left)
+        self._seen.beside.append(len(self._seen.left) - len(self._seen.took))
         there, back = self._world.latency.draw(self._draw)
         await asyncio.sleep(there)
         asked = self._seen.limit.takes(now())
@@ -266,6 +271,7 @@ class Wire:
         else:
             await asyncio.sleep(back)
         self._kept.append(now())
+        self._seen.took.append(now() - left)
         if asked is not None and self._world.retry_after:
             self._seen.pauses.append((now() + 1e-4, now() + max(1.0, math.ceil(asked)) - 1e-3))
         return answer

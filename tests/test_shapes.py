@@ -206,6 +206,8 @@ async def test_a_gateway(shape: Any) -> None:
             gateway = PortkeyGateway(client)
             await no_bug(gateway.render("p1", {}))
             await no_bug(gateway.complete("p1", {}, stream=False, overrides={}))
+            await no_bug(gateway.models())
+            await no_bug(gateway.attempt("p", {"model": "m"}))
 
 
 @pytest.mark.parametrize("shape", [[], {"message": "ok"}, None, "ok", {"data": [{"id": "gpt-4o"}]}, [1], [[]]], ids=str)

@@ -8,16 +8,24 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from engine.cli.commands import AsJson, Collection, File, IdsFile, Only, Rate, app, chosen_by, show_result
-from engine.cli.common import Common, command, confirmation, run_async, say, write_file
+from engine.cli.commands import (
+    AsJson,
+    Collection,
+    File,
+    IdsFile,
+    Only,
+    Rate,
+    app,
+    chosen_by,
+    show_result,
+)
+from engine.cli.common import MOST_CALLS, Common, command, confirmation, run_async, say, write_file
 from engine.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_UNFINISHED
 
 if TYPE_CHECKING:
     from engine.config import Migration
 
 Yes = Annotated[bool, Option("--yes", "-y", help="Do not ask.")]
-MOST_CALLS = 50
-"""Completions above this number are asked for first."""
 
 
 @command(app, "verify")

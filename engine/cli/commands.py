@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
 
-from engine.cli.common import Common, Version, command, run_async, say, write_file
-from engine.errors import EXIT_ACT, EXIT_DIFFERENT, EXIT_OK, ConfigError
+from engine.cli.common import MOST_CALLS, Common, Version, command, confirmation, run_async, say, write_file
+from engine.errors import EXIT_ACT, EXIT_DIFFERENT, EXIT_OK, EXIT_RETRY, ConfigError
 
 if TYPE_CHECKING:
+    from engine.config import Migration
     from engine.content.filter import Chosen
+    from engine.model import Finding
 
 app = typer.Typer(
     name="promptferry",
@@ -157,24 +161,70 @@ def check(
     into: Annotated[
         str | None, Option("--collection", metavar="SLUG", help="Collection of the scratch prompt.")
     ] = None,
+    probe: Annotated[
+        bool, Option("--probe", help="Try whether the target's models take what prompts hold; costs a token a call.")
+    ] = False,
+    write_rules: Annotated[
+        Path | None, Option("--write-rules", help="Write what mends the refusals of --probe to this file, as rules.")
+    ] = None,
+    yes: Annotated[bool, Option("--yes", "-y", help="Do not ask before the calls of --probe.")] = False,
     rate: Rate = None,
     as_json: AsJson = False,
 ) -> int:
     """Asks both ends whether all is there that the migration needs; writes nothing, unless asked for a write test.
 
     Example: promptferry check migration.yaml --write-test --collection scratch
+
+    Example: promptferry check migration.yaml --probe --write-rules rules.yaml
     """
     from engine.cli import show
     from engine.run import check_migration
 
     if into is not None and not write_test:
         raise ConfigError("--collection: says where --write-test puts its scratch prompt; give both")
+    if write_rules is not None and not probe:
+        raise ConfigError("--write-rules: writes what mends the refusals that --probe finds; give both")
+    if write_rules is not None and os.path.lexists(write_rules):
+        raise ConfigError(f"--write-rules {write_rules}: is there already; name another file, or remove it first")
     loaded = common.load(migration)
-    findings = run_async(lambda: check_migration(loaded, rate=rate, write_test=write_test, collection=into))
+    confirm = _confirm_calls(loaded, yes=yes) if probe else None
+    how: dict[str, Any] = {"rate": rate, "write_test": write_test, "collection": into, "confirm_probe": confirm}
+    checked = run_async(lambda: check_migration(loaded, **how))
+    findings, probed = checked.findings, checked.probed
     problems = [finding for finding in findings if finding.level == "problem"]
-    value = {"findings": [{"level": f.level, "where": f.where, "text": f.text} for f in findings], "ok": not problems}
-    show_result(value, as_json=as_json, text=show.findings(findings))
-    return EXIT_ACT if problems else EXIT_OK
+    unjudged = len(probed.unjudged) if probed is not None else 0
+    code = EXIT_ACT if problems else EXIT_RETRY if unjudged else EXIT_OK
+    value: dict[str, Any] = {"findings": [_finding(finding) for finding in findings], "ok": code == EXIT_OK}
+    if probed is not None:
+        value["probe"] = probed.to_json()
+    show_result(value, as_json=as_json, text=show.findings(findings, unjudged=unjudged))
+    if write_rules is not None and probed is not None:
+        _write_rules(write_rules, probed.rules)
+    return code
+
+
+def _finding(found: Finding) -> dict[str, str]:
+    advice = {"advice": found.advice} if found.advice else {}
+    return {"level": found.level, "where": found.where, "text": found.text, **advice}
+
+
+def _confirm_calls(migration: Migration, *, yes: bool) -> Callable[[str, int], Awaitable[bool]]:
+    target = f"target {migration.ends[1].identity}\n"
+
+    async def confirm(what: str, calls: int) -> bool:
+        return await confirmation(yes=yes, needed=calls > MOST_CALLS, ends=target)(what)
+
+    return confirm
+
+
+def _write_rules(file: Path, rules: str) -> None:
+    """Says on stderr what was written, or that there was nothing to write."""
+    if rules:
+        write_file(file, rules.encode(), f"--write-rules {file}", over=False)
+        said = f"wrote {file}: rules for the migration file, behind its own rewrite.rules"
+    else:
+        said = f"{file}: not written, for there is no rule to write"
+    print(said, file=sys.stderr)
 
 
 @command(app, "plan")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MOST_CALLS: Final = 50
+"""Calls of models above this number are asked for first."""
 _FORMATS: Final = ("auto", "console", "json")
 _LEVELS: Final = ("debug", "info", "warning", "error")
 

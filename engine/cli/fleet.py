@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from engine.cli.after import MOST_CALLS, Yes
+from engine.cli.after import Yes
 from engine.cli.commands import AsJson, Rate, app, show_result
-from engine.cli.common import Common, command, confirmation, on_terminal, run_async, yes_or_no
+from engine.cli.common import MOST_CALLS, Common, command, confirmation, on_terminal, run_async, yes_or_no
 from engine.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_USAGE
 
 if TYPE_CHECKING:

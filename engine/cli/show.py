@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from engine.verbs.repoint.rewriting import Repointed  # with a library that no other command needs
 
 _LEVELS: Final = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
+_BESIDE: Final = " " * len(f"{_LEVELS['ok']} ")
 _NAMES_SHOWN: Final = 3
 _RESULTS: Final = {"differs": "DIFFERS", "missing": "MISSING", "source_changed": "source changed"}
 
@@ -57,11 +58,18 @@ def _groups(title: str, groups: Iterable[Group]) -> list[str]:
     ]
 
 
-def findings(found: Sequence[Finding]) -> str:
-    """The report of `check`."""
-    lines = [f"{_LEVELS[one.level]} {one.where}: {one.text}" for one in found]
+def findings(found: Sequence[Finding], *, unjudged: int = 0) -> str:
+    """The report of `check`. `unjudged`: calls of its probe that say nothing."""
+    lines = [
+        line
+        for one in found
+        for line in (f"{_LEVELS[one.level]} {one.where}: {one.text}", f"{_BESIDE}{one.advice}" if one.advice else "")
+        if line
+    ]
     problems = sum(one.level == "problem" for one in found)
-    lines.append(f"{problems} problem{'s' if problems != 1 else ''}" if problems else "all is there")
+    left = f"{unjudged} call{'s' if unjudged != 1 else ''} could not be judged: run it again later"
+    end = left if unjudged else "all is there"
+    lines.append(f"{problems} problem{'s' if problems != 1 else ''}" if problems else end)
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ from engine.http.client import Auth, Client, RequestLimits
 from engine.http.limiter import RateLimiter
 from engine.http.responses import Special
 from engine.http.session import open_client
-from engine.model import Abilities, Gateway, Json, Target
+from engine.model import Abilities, Json, ModelGateway, Target
 from engine.model.dialect import Dialect
 
 
@@ -106,6 +106,11 @@ class Endpoint(Part):
         """What the file calls the key that is used there."""
         return ""
 
+    @property
+    def may_call(self) -> bool:
+        """Whether the file gives a key for calls that nobody asked for one by one."""
+        return self.is_sandbox
+
     def able(self, can: Abilities) -> Abilities:
         """What the registry can do as this end has it, of what its kind `can`."""
         return can
@@ -153,7 +158,7 @@ class Registry:
     endpoint: type[Endpoint]
     can: Abilities
     connect: Callable[[Any, Opening], AbstractAsyncContextManager[Target]]
-    gateway: Callable[[Any, Opening], AbstractAsyncContextManager[Gateway]] | None = None
+    gateway: Callable[[Any, Opening], AbstractAsyncContextManager[ModelGateway]] | None = None
     dialects: Sequence[Dialect] = ()
     """What its prompts may be written in besides, as an end says: the formats of files."""
 

@@ -19,10 +19,12 @@ from engine.content.selection import find, meant, takes
 from engine.content.templates import MUSTACHE
 from engine.content.translate import brought_back, left_by, translate
 from engine.content.way import Left
+from engine.lossless_json.numbers import dumps
 from engine.model import Catalog, Choice, Json, Named, ParameterRules, Prompt, Row, Rule, When, altered
 from engine.model.dialect import Dialect, Fitted, MetadataRule, NameRule
 
 ALWAYS: Final = Rule().when
+TOOLS: Final = ("functions", "tools", "tool_choice")
 NO_CHANGE: Final = ParameterRules()
 _BLANK: Final = Prompt(id="", name="", text="")
 _PLACEHOLDER: Final = re.compile(r"\{(name|id|slug|model|collection)(\|slug)?\}")
@@ -128,6 +130,7 @@ def _rewritten(
         parameters=parameters,
         description=_last(rule.description for rule in applied) or prompt.description,
         integrations=_integrations(prompt, applied),
+        **_dropped(prompt, applied),
     )
     references = [one for one, where in ((collection, "collection"), (provider, "provider")) if where in fields]
     references += partials
@@ -368,6 +371,12 @@ def _parameters(prompt: Prompt, applied: Sequence[Rule]) -> tuple[Mapping[str, J
     return parameters, notes
 
 
+def _dropped(prompt: Prompt, applied: Sequence[Rule]) -> dict[str, None]:
+    """Tools are no parameters of a prompt, but at a model they are: what drops those drops these too."""
+    named = {path for rule in applied for path in rule.parameters.drop}
+    return {name: None for name in TOOLS if name in named and name not in prompt.parameters}
+
+
 # ---- what a prompt refers to -----------------------------------------------------------------------------------------
 
 
@@ -489,6 +498,9 @@ def _changes(before: Prompt, after: Prompt) -> Iterator[Change]:
         yield Change(user_name("text"), short_digest(before.text), short_digest(after.text))
     for path, old, new in changed_inside("parameters", *map(without_nulls, (before.parameters, after.parameters))):
         yield Change(path, old, new)
+    for name in TOOLS:
+        if getattr(before, name) is not None and getattr(after, name) is None:
+            yield Change(name, short_digest(dumps(getattr(before, name))), None)
     if changed(before.description, after.description):
         yield Change(user_name("description"), before.description, after.description)
 

@@ -211,9 +211,10 @@ class Client:
         )
         return await self._settle(request, _Progress())
 
-    async def complete(self, call: str, path: str, body: bytes) -> Whole:
+    async def complete(self, call: str, path: str, body: bytes, *, hushed: bool = True) -> Whole:
         """POST that makes a model answer, in JSON or in an event stream. It costs money: repeated like a create, after
-        429 until it was sent `limits.attempts` times. Hushed. Also raises UnknownOutcome: it may have been paid for.
+        429 until it was sent `limits.attempts` times. Not `hushed` only where the answer can quote nothing but `body`.
+        Also raises UnknownOutcome: it may have been paid for.
         """
         request = Request(
             end=self._end,
@@ -224,7 +225,7 @@ class Client:
             content_type="application/json",
             repeatable=False,
             cap=self.limits.body_cap,
-            hushed=True,
+            hushed=hushed,
             completion=True,
         )
         whole: Whole = await self._settle(request, _Progress())

@@ -7,6 +7,8 @@ apart, against that of the limit before it. Requests that nobody waited behind s
 
 Where the registry is known to take a rate, as many as that rate and the latency need (Little's law) may always be in
 flight: the latency is that with few in flight, so that a registry which is only made slow by more does not get more.
+A rate that is only hoped for makes the next step bolder, and is judged like any other: a registry that one or two
+requests keep busy has no refusals by which its rate could be known, and would be given all the places there are.
 """
 
 from __future__ import annotations
@@ -32,32 +34,59 @@ LEAST_SECONDS: Final = 0.03
 """Fewer requests, or less time, tell more of the machine's other work than of the registry."""
 LONGER: Final = 4
 """Rounds are so many times as long once doubling is in doubt: a smaller gain is then to be told from noise."""
-FIRST_REST: Final = 4
-LONGEST_REST: Final = 8
-"""Rounds between two trials: a limit that was judged badly must not stand for long."""
+FIRST_REST: Final = 2
+LONGEST_REST: Final = 32
+"""Rounds between two trials."""
+ROUNDS: Final = 4
+"""So many rounds at one limit count fully; older ones fade. One round alone would be told from noise too badly."""
+FEW: Final = 4
+"""Fewer requests of a kind are not compared."""
+BOLD: Final = 8
+AT_EASE: Final = 1.5
+"""A step is so many times at most, where requests take no longer than so many times those with few in flight."""
+FULL: Final = 0.75
+"""Nobody waits for a place at the ceiling, for there are no more workers: there, so full is crowded."""
 HEAD_ROOM: Final = 2.0
 SPARE: Final = 4
 """Times and beyond what rate and latency need on average: latencies differ, and some are very long."""
+FAR_AWAY: Final = 4
+"""A registry that needs so many times the first limit even for the first rate gets them at once."""
+ALIKE: Final = 1.25
+"""So many times as many in flight are no more."""
 SAMPLE: Final = 8
 """Requests of one kind whose mean is a latency."""
-ALIKE: Final = 1.25
-"""Latencies that differ by no more are the same."""
 
 
 @dataclass(slots=True)
 class _Means:
-    """Sums of latencies by kind."""
+    """Sums of latencies by kind, and of the requests that were in flight beside them."""
 
     seconds: dict[str, float] = field(default_factory=dict)
-    count: dict[str, int] = field(default_factory=dict)
+    count: dict[str, float] = field(default_factory=dict)
+    flights: float = 0.0
 
-    def add(self, kind: str, seconds: float) -> None:
+    def add(self, kind: str, seconds: float, in_flight: float) -> None:
         self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
         self.count[kind] = self.count.get(kind, 0) + 1
+        self.flights += in_flight
+
+    @property
+    def in_flight(self) -> float:
+        """On the mean."""
+        return self.flights / sum(self.count.values())
+
+    def joined(self, newer: _Means) -> _Means:
+        """Both; the older one counts half once it is of many rounds."""
+        part = 0.5 if sum(self.count.values()) > ROUNDS * sum(newer.count.values()) else 1.0
+        both = _Means(dict(newer.seconds), dict(newer.count), newer.flights + part * self.flights)
+        for kind, count in self.count.items():
+            both.seconds[kind] = both.seconds.get(kind, 0.0) + part * self.seconds[kind]
+            both.count[kind] = both.count.get(kind, 0) + part * count
+        return both
 
     def slower_than(self, other: _Means) -> float | None:
-        """How many times as long requests take as there, weighed by their kinds; None: no kind in common."""
-        kinds = self.count.keys() & other.count.keys()
+        """How many times as long requests take as there, weighed by their kinds; None: of none are enough in both."""
+        kinds = [kind for kind, count in self.count.items() if count >= FEW <= other.count.get(kind, 0)]
         if not kinds:
             return None
         took = sum(self.seconds[kind] for kind in kinds)
@@ -70,7 +99,7 @@ class _Base:
 
     def __init__(self, seconds: float, in_flight: float) -> None:
         self.seconds = seconds
-        self._in_flight = in_flight
+        self.in_flight = in_flight
         self._sum = self._flights = 0.0
         self._count = 0
 
@@ -84,12 +113,10 @@ class _Base:
             self._sum, self._flights, self._count = 0.0, 0.0, 0
 
     def _see(self, seconds: float, in_flight: float) -> None:
-        if in_flight <= self._in_flight + 1 or seconds <= self.seconds:
+        if in_flight <= ALIKE * self.in_flight or seconds <= self.seconds:
             # no more in flight, so it is the way that has become longer
             self.seconds += (seconds - self.seconds) / 2
-            self._in_flight = max(in_flight, min(self._in_flight, in_flight + 1))
-        elif seconds <= ALIKE * self.seconds:
-            self._in_flight = in_flight
+            self.in_flight = min(self.in_flight, in_flight)
 
 
 class ConcurrencySearch:
@@ -99,6 +126,8 @@ class ConcurrencySearch:
         self.limit = min(FIRST_LIMIT, ceiling)
         self._ceiling = ceiling
         self._least = 1
+        self._hoped: int | None = None
+        """What the rate and the latency need, whether the registry takes that rate or not."""
         self._bases: dict[str, _Base] = {}
         self._remembered = latency
         self._doubling = True
@@ -124,10 +153,14 @@ class ConcurrencySearch:
         if (latency := self.latency) is None:
             return
         needed = min(math.ceil(HEAD_ROOM * rate * latency) + SPARE * firm, self._ceiling)
-        self._least = needed if firm else 1
-        if needed > self.limit:
-            self._move(needed)
-            self._begin()
+        far_away = not firm and self._hoped is None and needed >= FAR_AWAY * self.limit
+        self._least, self._hoped = needed if firm else 1, needed
+        if far_away:
+            self._kept = self.limit, self._few
+        elif self._least <= self.limit:
+            return
+        self._move(needed)
+        self._begin()
 
     def finished(self, kind: str, seconds: float, *, in_flight: int, crowded: bool) -> None:
         """A request was answered, and had its place for `seconds`, beside others: `in_flight` with it. `crowded`:
@@ -136,40 +169,53 @@ class ConcurrencySearch:
         if kind not in self._bases:
             self._bases[kind] = _Base(seconds, in_flight)
         self._bases[kind].add(seconds, in_flight)
-        if not crowded:
+        if not (crowded or (self.limit == self._ceiling and in_flight >= FULL * self.limit)):
             return
         if self._skip > 0:
             self._skip -= 1
             return
-        self._round.add(kind, seconds)
+        self._round.add(kind, seconds, in_flight)
         self._left -= 1
         self._needed_s -= seconds
-        if self._left <= 0 and self._needed_s <= 0:
+        if self._needed_s <= 0 and (self._left <= 0 or self._is_clear):
             self._judge(self._round)
-            self._begin()
 
     def _begin(self) -> None:
         self._round = _Means()
+        self._extended = 0
         # what the round still needs: requests, and seconds of all of them together
-        longer = 1 if self._doubling and not self._doubts else LONGER
-        self._left = longer * max(self.limit, LEAST_ROUND)
+        if self._bold:
+            self._left, longer = max(self.limit // 2, LEAST_ROUND), 1
+        else:
+            self._left, longer = LONGER * max(self.limit, LEAST_ROUND), LONGER
         self._needed_s = longer * self.limit * LEAST_SECONDS
 
     def _judge(self, found: _Means) -> None:
         kept, before = self._kept or (self.limit, found)
         slower = found.slower_than(before)
         if kept == self.limit:
-            if slower is not None and not 1 / CHANGED < slower < CHANGED:
-                self._start_over()
-            self._keep(found)
+            self._look_again(before, found, slower)
         elif slower is None:
+            if self._extended < LONGER:  # until there are some of one kind
+                self._extended += 1
+                self._left = max(self.limit, LEAST_ROUND)
+                return
             self._move(kept)
-        elif self._was_worth_it(self.limit / kept, slower):
+        elif self._was_worth_it(found.in_flight / before.in_flight, slower):
             self._doubts = 0
             self._rest, self._resting = FIRST_REST, 0
             self._keep(found)
         else:
             self._go_back(kept)
+        self._begin()
+
+    def _look_again(self, before: _Means, found: _Means, slower: float | None) -> None:
+        """One round more at the limit that is kept."""
+        if slower is not None and not 1 / CHANGED < slower < CHANGED:
+            self._start_over()
+            self._keep(found)
+        else:
+            self._keep(found if found is before else before.joined(found))
 
     def _was_worth_it(self, step: float, slower: float) -> bool:
         return step / slower >= (step**FAIR if step > 1 else NO_LOSS)
@@ -208,7 +254,36 @@ class ConcurrencySearch:
         if self._direction == "down":
             return max(self._least, min(self.limit - 1, int(self.limit / STEP)))
         factor = DOUBLING if self._doubling else STEP
-        return min(self._ceiling, max(self.limit + 1, int(self.limit * factor)))
+        tried = max(self.limit + 1, int(self.limit * factor))
+        if self._bold and self._kept is not None and self._at_ease(self._kept[1]):
+            tried = max(tried, min(self._hoped or 0, BOLD * self.limit))
+        return min(self._ceiling, tried)
+
+    @property
+    def _bold(self) -> bool:
+        """More in flight have always been of use so far."""
+        return self._doubling and not self._doubts
+
+    @property
+    def _is_clear(self) -> bool:
+        """A few say as much as a round would."""
+        if not self._bold or not self._at_ease(self._round):
+            return False
+        return self._kept is None or self._round.slower_than(self._kept[1]) is not None
+
+    def _at_ease(self, means: _Means) -> bool:
+        """These took hardly longer than with few in flight."""
+        slower = means.slower_than(self._few)
+        return slower is not None and slower < AT_EASE
+
+    @property
+    def _few(self) -> _Means:
+        """What requests take with few in flight."""
+        few = _Means()
+        for kind, base in self._bases.items():
+            for _ in range(FEW):
+                few.add(kind, base.seconds, base.in_flight)
+        return few
 
     def _move(self, limit: int) -> None:
         self._skip = max(self.limit, limit)

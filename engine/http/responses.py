@@ -336,6 +336,7 @@ def error_of(verdict: Verdict, secrets: Collection[str]) -> AnswerError:
         error=verdict.error,
         status=verdict.answer.status,
         code=clean(said.code, secrets, sent)[:CODE_LENGTH] if said and said.code else None,
+        body=b"" if verdict.request.hushed or not verdict.request.completion else verdict.answer.body,
     )
 
 

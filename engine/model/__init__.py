@@ -284,6 +284,8 @@ class Finding:
     where: str
     """source, target, or the key of the migration file."""
     text: str
+    advice: str = ""
+    """What mends it, where that is worth a line of its own."""
 
 
 # ---- the ledger ------------------------------------------------------------------------------------------------------
@@ -493,6 +495,36 @@ class Completion:
     """Why it was not answered: one sentence."""
 
 
+Why = Literal["unknown", "unsupported", "value", "too_large", "too_small", "model"]
+"""Of what is refused: the name; the name with this model; this value, or with what else is there; a number; the model
+itself.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """One part of a call that the model's vendor does not take. `path`: as the call has it, dotted, never inside of
+    tools; `bound`: the largest or smallest number that is taken; `instead`: the name that is.
+    """
+
+    path: str
+    why: Why
+    bound: Number | float | None = None
+    instead: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """What became of a call that was made to see whether a model takes it. `answered`: None: nobody can tell. `error`:
+    one sentence where it is not True, without any text of the call. Without `refused` it does not say what is refused,
+    or nobody could read it.
+    """
+
+    answered: bool | None
+    refused: Sequence[Refused] = ()
+    error: str | None = None
+
+
 class Gateway(Protocol):
     """Where prompts are rendered and called. `ref`: id or slug, with `@n`, `@latest`, or nothing: as published."""
 
@@ -504,4 +536,18 @@ class Gateway(Protocol):
         self, ref: str, variables: Mapping[str, Json], *, stream: bool, overrides: Mapping[str, Json]
     ) -> Completion:
         """Calls the model; costs money. A refusal of the key raises Stop; any other failure is in the completion."""
+        ...
+
+
+class ModelGateway(Gateway, Protocol):
+    """The same, where models can be called without a prompt too."""
+
+    async def models(self) -> Collection[str] | None:
+        """The catalogue: `@provider/model` for each that may be called; None: the key may not list it."""
+        ...
+
+    async def attempt(self, provider: str | None, request: Mapping[str, Json]) -> Tried:
+        """Calls a model with a message of ours; `request`: all that goes along, its `model` too. Costs money. A refusal
+        of the key raises Stop.
+        """
         ...

@@ -44,6 +44,8 @@ _TASKS: Final = {
     "legal": ("clause summary", "NDA check", "plain language rewrite"),
 }
 _AUDIENCES: Final = ("formal", "short", "de", "enterprise", "beta", "v2", "internal", "old")
+_MOST_TOKENS: Final = {"claude-3-opus": 4096}
+"""What these models write at most; the others write more than any of these prompts asks for."""
 _FIRST_DAY: Final = 1_709_280_000
 _DAYS: Final = 80_000_000
 
@@ -94,9 +96,20 @@ def _fields(shaped: Fields, model: str, provider: str, rng: random.Random) -> Fi
     return shaped | {
         "model": model,
         "virtual_key": provider,
-        "parameters": parameters | shaped.get("parameters", {}),
+        "parameters": _taken(parameters | shaped.get("parameters", {}), model),
         "version_description": rng.choice((None, "first version", 'says "please" now')),
     }
+
+
+def _taken(parameters: Fields, model: str) -> Fields:
+    """Those that the model takes: a library that is in use is answered."""
+    unknown = {"thinking"} if "claude-3-7-" not in model else set[str]()
+    unknown |= {"logit_bias"} if "claude" in model else set()
+    taken = {name: value for name, value in parameters.items() if name not in unknown}
+    taken["max_tokens"] = min(taken["max_tokens"], _MOST_TOKENS.get(model, taken["max_tokens"]))
+    if "thinking" in taken:
+        taken["temperature"] = 1.0
+    return taken
 
 
 def _text_of(fields: Fields) -> str:

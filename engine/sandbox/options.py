@@ -44,6 +44,8 @@ class Quirks:
     prompt_quota: int | None = None
     """Prompts a workspace may hold; one more is refused: 402 AB09."""
     error_shape: ErrorShape = "data"
+    vendor_errors: Literal["own", "wrapped"] = "own"
+    """What a model's vendor refuses comes in its own body, or as the gateway wraps it."""
     echo_key: bool = False
     """Error messages repeat the key that was sent."""
     knows_patch: bool = True

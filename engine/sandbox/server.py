@@ -74,6 +74,7 @@ ROUTES: Final = (
     Route("PUT", "/prompts/{ref}/versions/{version}", "prompts.update", prompts.label_version),
     Route("POST", "/prompts/{ref}/render", "prompts.render", inference.render_prompt),
     Route("POST", "/prompts/{ref}/completions", "completions.write", inference.complete_prompt),
+    Route("POST", "/chat/completions", "completions.write", inference.complete_chat),
     Route("POST", "/collections", "", catalog.create_collection),
     Route("GET", "/collections", "", catalog.list_collections),
     Route("GET", "/collections/{ref}", "", catalog.retrieve_collection),
@@ -214,6 +215,7 @@ class Server:
             path=request.match_info,
             query=request.query,
             body=decode(raw) if raw or request.method in ("POST", "PUT") else {},
+            headers=request.headers,
             late=request.get(_LATE, 0.0),
         )
         answer = route.endpoint(call)

@@ -24,6 +24,7 @@ from engine.sandbox.langfuse.library import plant_langfuse_library
 from engine.sandbox.langfuse.project import Langfuse, Project
 from engine.sandbox.options import SandboxOptions
 from engine.sandbox.portkey.call import Registry
+from engine.sandbox.portkey.catalog import plant_integration, plant_provider
 from engine.sandbox.portkey.content import check_prompt, first_content, flat, next_content
 from engine.sandbox.portkey.planting import default_collection, plant_library, plant_organisation, plant_workspace
 from engine.sandbox.portkey.prompts import add_version, plant_prompt, published
@@ -143,6 +144,15 @@ class Sandbox:
                 head, _ = self._prompt(prompt_id)
                 store.change_template(published(head, version, at=registry.now()))
         return version.number
+
+    def add_provider(self, slug: str, integration: str, *models: str, workspace: str = FIRST_WORKSPACE) -> None:
+        """A provider of the workspace; an integration that is new has these models, any other keeps its own."""
+        home = self.workspace_id(workspace)
+        store, at = self._registry.store, self._registry.now()
+        with store.writing():
+            if store.thing("integration", None, integration) is None:
+                plant_integration(store, integration, list(models), at=at)
+            plant_provider(store, home, slug, integration, at=at)
 
     def prompts(self, workspace: str = FIRST_WORKSPACE) -> list[dict[str, Json]]:
         """Every prompt as it is retrieved (published version), oldest first, whatever listings and reads still hide."""

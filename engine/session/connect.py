@@ -24,7 +24,7 @@ from engine.http.session import RequestLimits
 from engine.migrate.halt import Halt
 from engine.migrate.job import Job
 from engine.migrate.listing import catalog_of
-from engine.model import Gateway, Target
+from engine.model import ModelGateway, Target
 from engine.taskgroup import both
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class Workspaces:
     source_gate: RateLimiter
     target_gate: RateLimiter
     """The same object as `source_gate` where host and key are the same."""
-    source_gateway: Gateway | None = None
-    target_gateway: Gateway | None = None
+    source_gateway: ModelGateway | None = None
+    target_gateway: ModelGateway | None = None
     """Where prompts are rendered and called, when that was asked for."""
 
     @property
@@ -101,11 +101,13 @@ async def open_ends(
     *,
     rate: float | None = None,
     gateways: bool = False,
+    target_gateway: bool = False,
     writes: bool = False,
     throttle: Mapping[str, Mapping[str, float]] | None = None,
     shared: Shared | None = None,
 ) -> AsyncIterator[Workspaces]:
-    """Both ends of the migration; `rate` overrides `limits.rate`. Nothing is sent yet. `writes`: into the target.
+    """Both ends of the migration; `rate` overrides `limits.rate`. Nothing is sent yet. `gateways`: those of both ends;
+    `target_gateway`: the target's alone. `writes`: into the target.
     `throttle`: what the ledger knows of each end's `limit` and `latency_s`. `shared`: with the others of a fleet, which
     has the last word on rate and on what is known.
     """
@@ -116,7 +118,7 @@ async def open_ends(
         gates = _Gates(migration, shared)
         used: list[RateLimiter] = []
         opened: list[Target] = []
-        called: list[Gateway] = []
+        called: list[ModelGateway] = []
         ends = migration.ends[:1] if migration.same_workspace else migration.ends
         for name, written in zip(("source", "target"), ends, strict=False):
             end = await shared.sandbox.serving(written) if written.is_sandbox else written
@@ -130,7 +132,7 @@ async def open_ends(
             )
             used.append(opening.gate)
             opened.append(await stack.enter_async_context(REGISTRIES[end.kind].connect(end, opening)))
-            if gateways:
+            if gateways or (target_gateway and written is ends[-1]):
                 whose = f"{name}'s gateway" if migration.target is not None else "gateway"
                 opening = replace(opening, name=whose)
                 called.append(await stack.enter_async_context(_gateway(written, end, opening, gates)))
@@ -139,7 +141,7 @@ async def open_ends(
             target=opened[-1],
             source_gate=used[0],
             target_gate=used[-1],
-            source_gateway=called[0] if called else None,
+            source_gateway=called[0] if gateways else None,
             target_gateway=called[-1] if called else None,
         )
 
@@ -177,11 +179,13 @@ def _of_ledger(throttle: Mapping[str, Mapping[str, float]], _migration: Migratio
     return Known(**throttle.get(end, {}))
 
 
-def _gateway(written: Endpoint, end: Endpoint, opening: Opening, gates: _Gates) -> AbstractAsyncContextManager[Gateway]:
+def _gateway(
+    written: Endpoint, end: Endpoint, opening: Opening, gates: _Gates
+) -> AbstractAsyncContextManager[ModelGateway]:
     """Of this end; under the registry's own gate where host and key are the same."""
     connect = REGISTRIES[end.kind].gateway
     if connect is None or end.gateway is None or written.gateway is None:
-        raise ConfigError(f"kind {end.kind} has no gateway that renders or answers prompts: verify without that")
+        raise ConfigError(f"kind {end.kind} has no gateway that renders or answers prompts: go without that")
     gate = gates.of(end.gateway, _as_written(written, written.gateway), "gateway")
     return connect(end, replace(opening, gate=gate))
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 
+from engine.content.rewrite import Rewritten
 from engine.content.selection import find, glob_readings, meant, needs_definition, selects, unknown_collections
 from engine.errors import Rejected, Stop, Transient
 from engine.migrate.job import Job
@@ -41,10 +42,13 @@ def unknown_ids(job: Job, rows: Iterable[Row], known: Collection[str]) -> Iterat
             yield Finding(level="problem", where="select.ids", text=f"there is no prompt {prompt_id!r} at the source")
 
 
-async def examine_ends(job: Job, replicas: Collection[str], known: Collection[str]) -> list[Finding]:
+async def examine_ends(
+    job: Job, replicas: Collection[str], known: Collection[str], *, each: Callable[[Rewritten], None] | None = None
+) -> list[Finding]:
     """Everything that can be known before a write, each problem once.
 
-    `replicas`: ids of this migration's own; `known`: ids and slugs of sources that its ledger knows.
+    `replicas`: ids of this migration's own; `known`: ids and slugs of sources that its ledger knows; `each`: gets every
+    selected prompt as it would arrive, which are all read for that.
 
     Raises Stop when an end cannot be asked.
     """
@@ -94,7 +98,7 @@ async def examine_ends(job: Job, replicas: Collection[str], known: Collection[st
         findings += [Finding(level="note", where="target", text=note) for note in job.ends.target.notes]
     findings += [Finding(level="note", where="source", text=note) for note in job.ends.source.notes]
     findings += [*named_in_file(job), *unknown_ids(job, rows, known), *_unlisted(job)]
-    return findings + await _read(job, selected if not job.ends.same else selected[:1])
+    return findings + await _read(job, selected if each is not None or not job.ends.same else selected[:1], each)
 
 
 def _unlisted(job: Job) -> Iterator[Finding]:
@@ -116,7 +120,7 @@ async def write_test(job: Job, collection: str | None) -> list[Finding]:
     return [finding async for finding in job.target.write_test(known.id if known is not None else collection)]
 
 
-async def _read(job: Job, rows: Sequence[Row]) -> list[Finding]:
+async def _read(job: Job, rows: Sequence[Row], each: Callable[[Rewritten], None] | None = None) -> list[Finding]:
     """Reads definitions; says whether that is allowed, and all that they refer to and is missing at the target."""
     missing: Counter[str] = Counter()
     refused: Counter[str] = Counter()
@@ -127,7 +131,14 @@ async def _read(job: Job, rows: Sequence[Row]) -> list[Finding]:
         except (Rejected, Transient) as error:
             refused[str(error)] += 1
             return
-        missing.update(job.rewritten(prompt).missing)
+        try:
+            rewritten = job.rewritten(prompt)
+        except RecursionError:  # JSON can be nested deeper than Python goes; such a prompt fails alone
+            refused[f"the parameters or tools of {prompt.name} are nested too deep to be copied without loss"] += 1
+            return
+        missing.update(rewritten.missing)
+        if each is not None:
+            each(rewritten)
 
     await for_each(rows, one, limit=job.concurrency)
     read = len(rows) - refused.total()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import repeat
-from statistics import median
+from statistics import median, quantiles
 from typing import Any, Final
 
 from engine.http.limiter import Known
@@ -39,6 +39,7 @@ LATE: Final = 0.02
 """Timers come up to so many seconds late."""
 KNOWN: Final = Latency(0.05, 0.1)
 BESIDE: Final = Latency(0.005, 0.02)
+SLOW: Final = Latency(0.05, 0.07)
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,19 @@ def times_faster(found: Sequence[Sequence[Seen]]) -> str:
     return f"{times:.1f} times as fast as one by one"
 
 
+def saturated(workers: int) -> Callable[[Sequence[Sequence[Seen]]], str]:
+    """How near to the most that so many can do, and what it costs whoever asks besides."""
+
+    def told(found: Sequence[Sequence[Seen]]) -> str:
+        work = (SLOW.least + SLOW.most) / 2 - SLOW.least / 4
+        part = median(len(seen.accepted) * work / workers / seen.ended for (seen,) in found)
+        p95 = median(quantiles(seen.took, n=20)[-1] for (seen,) in found)
+        beside = median(median(seen.beside) for (seen,) in found)
+        return f"{part:.0%} of all it can do, {beside:.0f} in flight, p95 {p95 / SLOW.most:.1f} times that of one"
+
+    return told
+
+
 def rows() -> Iterator[Row]:
     """All of them, in the order of the table."""
     for name, latency in (("0 ms", Latency()), ("50-150 ms", NEAR), ("300-600 ms", FAR), ("1 % takes 5 s", TAIL)):
@@ -100,6 +114,9 @@ def rows() -> Iterator[Row]:
     yield from _shared()
     far = World(limit=Unlimited, latency=Latency(0.15, 0.15))
     yield Row("no limit, 150 ms, 1,000 prompts", far, Run(prompts=1000, seconds=None), times_faster)
+    for workers in (1, 2, 8):
+        slow = World(limit=Unlimited, latency=SLOW, workers=workers)
+        yield Row(f"no limit, {workers} at a time, 50-70 ms", slow, Run(prompts=2000, seconds=None), saturated(workers))
 
 
 def _by_the_minute() -> Iterator[Row]:

@@ -16,7 +16,7 @@ from engine.connectors.portkey.registry import KEY_HEADER
 from engine.errors import EngineError, Gone, Rejected, Stop, Transient
 from engine.http.limiter import RateLimiter
 from engine.http.session import KeyAuth, RequestLimits, Timing, open_client
-from engine.model import Completion, Gateway, Prompt
+from engine.model import Completion, Gateway, Prompt, Refused, Tried
 from engine.sandbox import Sandbox, SandboxOptions, serve
 from engine.verbs.cases import made_up
 from engine.verbs.completions import call, differs
@@ -46,7 +46,7 @@ async def opened(base_url: str, key: str = KEY) -> AsyncIterator[PortkeyGateway]
 
 
 @asynccontextmanager
-async def answering(*steps: Step, attempts: int = 3) -> AsyncIterator[tuple[Gateway, RawServer]]:
+async def answering(*steps: Step, attempts: int = 3) -> AsyncIterator[tuple[PortkeyGateway, RawServer]]:
     async def sleep(_seconds: float) -> None:
         """Waiting is the client's affair, and tested there."""
 
@@ -423,3 +423,85 @@ async def test_a_page_after_a_completion_is_told_of_that_completion() -> None:
     async with answering(says(COMPLETED), PAGE) as (gateway, _):
         assert (await gateway.complete("p1", {}, stream=False, overrides={})).answered
         assert not (await gateway.complete("p1", {}, stream=False, overrides={})).answered
+
+
+# ---- what models take ------------------------------------------------------------------------------------------------
+
+TOOL = {"type": "function", "function": {"name": "f", "description": CANARY, "parameters": {}}}
+CALL = {"model": "m", "top_k": 5, "max_tokens": 1, "tools": [TOOL], "stream": True}
+
+
+async def attempted(*steps: Step) -> Tried:
+    async with answering(*steps) as (gateway, _):
+        return await gateway.attempt("p", CALL)
+
+
+async def test_what_is_sent_to_try_a_model() -> None:
+    async with answering(says(COMPLETED)) as (gateway, server):
+        assert await gateway.attempt("prod", CALL) == Tried(answered=True)
+        assert await gateway.attempt(None, {"model": "m"}) == Tried(answered=True)
+        first, second = (json.loads(request.body) for request in server.received)
+        assert {request.target for request in server.received} == {"/v1/chat/completions"}
+    assert first["model"] == "@prod/m"
+    assert first.items() >= {**CALL, "model": "@prod/m"}.items()
+    assert (second["model"], second["stream"]) == ("m", False)
+    # OpenAI wants the word where the format is JSON
+    assert all("JSON" in call["messages"][0]["content"] for call in (first, second))
+
+
+async def test_a_refusal_of_the_vendor_is_read_and_not_quoted() -> None:
+    error = {"message": f"Unknown parameter: 'top_k' in {CANARY}", "param": "top_k", "code": "unknown_parameter"}
+    found = await attempted(says({"error": error}, 400))
+    assert (found.answered, found.refused) == (False, [Refused(path="top_k", why="unknown")])
+    async with answering(says({"error": error}, 400)) as (gateway, _):
+        with pytest.raises(EngineError) as caught:  # of a prompt's template we have no copy to look for
+            await gateway._client.complete("completions", "/prompts/p/completions", b"{}")
+    assert "Canary" not in f"{vars(caught.value)}"
+    nobody_reads = await attempted(says({"error": {"message": f"No: {CANARY} and {KEY}", "param": None}}, 400))
+    assert (nobody_reads.answered, nobody_reads.refused) == (False, [])
+    assert "answered completions with 400: No: *** and ***" in str(nobody_reads.error)
+    assert "Canary" not in repr((found, nobody_reads))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [says({"message": "slow down"}, 429), says({}, 500), says({}, 503), says({}, 408), says({}, 412), says({}, 446)],
+)
+async def test_what_says_nothing_of_the_call_is_no_refusal(step: Step) -> None:
+    found = await attempted(step)
+    assert (found.answered, found.refused) == (None, [])
+    assert found.error
+
+
+async def test_neither_is_an_answer_that_is_none() -> None:
+    for step in (says({"no": "choices"}), reset, truncated(), streams('data: {"error": {"message": "x"}}')):
+        assert (await attempted(step)).answered is None
+
+
+async def test_thinking_longer_than_the_limit_allows_is_an_answer() -> None:
+    message = "Could not finish the message because max_tokens or model output limit was reached."
+    assert (await attempted(says({"error": {"message": message, "param": None}}, 400))).answered
+
+
+async def test_a_key_that_may_not_complete_stops_and_a_model_that_it_may_not_use_does_not() -> None:
+    with pytest.raises(Stop, match="403") as stopped:
+        await attempted(says({"data": {"errorCode": "AB03"}}, 403))
+    assert "completions.write" in stopped.value.next
+    found = await attempted(says({"message": "You don't have access to the model with the specified model ID."}, 403))
+    assert found.refused == [Refused(path="model", why="model")]
+
+
+async def test_the_catalogue_is_had_whole_or_not_at_all() -> None:
+    def page(total: Any, *ids: Any) -> Step:
+        return says({"object": "list", "total": total, "data": [{"id": one} for one in ids]})
+
+    async def listed(*steps: Step) -> Any:
+        async with answering(*steps) as (gateway, server):
+            found = await gateway.models()
+            return found, [request.target for request in server.received]
+
+    assert await listed(page(3, "a", "b"), page(3, "c")) == ({"a", "b", "c"}, ["/v1/models", "/v1/models?offset=2"])
+    assert (await listed(says({"data": [{"id": "a"}]})))[0] == {"a"}
+    assert (await listed(page(3, "a", "b"), page(3, "a")))[0] is None
+    for step in (says({"data": {"errorCode": "AB03"}}, 403), says([]), says({"data": 5}), page("3", "a"), page(9, [])):
+        assert (await listed(step))[0] is None

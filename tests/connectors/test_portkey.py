@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -18,7 +19,7 @@ from ruamel.yaml import YAML
 from engine.connectors.portkey.registry import connect
 from engine.content.digest import digest, make_replica, read_mark
 from engine.errors import Rejected, Stop
-from engine.model import Created, Failed, Outcome, Prompt, Target, Unknown
+from engine.model import Created, Failed, Outcome, Prompt, Target, Unknown, Updated, no_intent
 from engine.sandbox import Sandbox, SandboxOptions, serve
 from tests import ends
 from tests.raw_server import RawServer, Step, answer
@@ -434,6 +435,19 @@ async def _created_at(target: Target, source: Prompt) -> Outcome:
     replica = make_replica(source, source, migration="m", registry=REGISTRY)
     (outcome,) = await target.create([target.encode(replica)], sending)
     return outcome
+
+
+async def test_an_update_takes_away_what_the_prompt_is_not_to_have_any_more() -> None:
+    """A patch cannot say so: what it leaves out the registry takes from the latest version."""
+    async with serve(SandboxOptions(prompts=0)) as sandbox, opened(sandbox.base_url, sandbox.api_key) as target:
+        prompt_id = sandbox.add_prompt("a", tools=[{"type": "function"}], tool_choice="auto", parameters={"top_p": 1})
+        source = await target.fetch(prompt_id)
+        wanted = replace(source, tools=None, tool_choice=None)
+        replica = make_replica(source, wanted, migration="m", registry=REGISTRY, mark_in="nowhere")
+        assert isinstance(await target.update(prompt_id, target.encode_update(replica, {"tools"}), no_intent), Updated)
+        found = await target.fetch(prompt_id, "latest")
+    assert (found.tools, found.tool_choice, found.parameters) == (None, None, {"top_p": 1})
+    assert (found.text, found.provider) == (source.text, source.provider)
 
 
 async def test_an_archived_prompt_is_listed_as_archived() -> None:

@@ -404,6 +404,19 @@ def test_where_a_row_does_not_tell_what_a_rule_asks_the_definition_is_needed(
     assert (place(as_row(PROMPT)._replace(**{"whole": False, **row}), [GENERAL, rule], SAME) is not None) is known
 
 
+def test_tools_are_dropped_as_parameters_are_and_told_without_their_texts() -> None:
+    tools: dict[str, Any] = {"tools": [{"name": "secret"}], "tool_choice": "auto", "functions": [{"name": "f"}]}
+    rule = Rule(parameters=ParameterRules(drop=("tools", "tool_choice")))
+    done = run(rule, **tools)
+    assert (done.prompt.tools, done.prompt.tool_choice, done.prompt.functions) == (None, None, [{"name": "f"}])
+    assert [(change.field, change.after) for change in done.changes[1:]] == [("tools", None), ("tool_choice", None)]
+    assert "secret" not in repr(done.changes)
+    # a parameter of that name is what is meant, where there is one
+    own = run(rule, parameters={"tools": 1}, **tools)
+    assert (own.prompt.tools, "tools" in own.prompt.parameters) == ([{"name": "secret"}], False)
+    assert run(Rule(parameters=ParameterRules(drop=("tools.name",))), **tools).prompt.tools == [{"name": "secret"}]
+
+
 def test_losses_are_what_has_a_value_and_no_place() -> None:
     fields = FIELDS - {"tools", "functions", "raw", "description", "metadata", "extra", "notes", "slug", "version"}
     full: dict[str, Any] = {

@@ -13,6 +13,7 @@ from typing import Protocol
 import pytest
 
 from engine.http.concurrency_search import FIRST_LIMIT, ConcurrencySearch
+from tests.simulator import Latency, Run, Unlimited, World, migrated
 
 SEEDS = 20
 CEILING = 64
@@ -328,3 +329,17 @@ def test_a_way_that_becomes_longer_gets_the_places_it_needs() -> None:
         of(0.4, search=search)
     search.expect(100.0, firm=True)
     assert search.limit >= 0.4 * 100 * 1.3
+
+
+# ---- whole runs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("workers", "most"), [(1, 4), (2, 6), (8, 32)])
+def test_a_registry_that_a_few_keep_busy_is_not_asked_by_dozens(workers: int, most: int) -> None:
+    """It refuses nothing, so that its rate is never known; the more are in flight the longer all wait."""
+    work = 0.06
+    for seed in range(3):
+        world = World(limit=Unlimited, latency=Latency(work, work), workers=workers)
+        (seen,) = migrated(world, Run(prompts=1000, seconds=None), seed)
+        assert median(seen.beside) <= most
+        assert seen.ended <= 1.15 * len(seen.left) * work / workers

@@ -63,6 +63,11 @@ class PortkeyEndpoint(Endpoint):
         """The special one, where the file has it."""
         return "gateway_key" if self.gateway_key is not None else "api_key"
 
+    @property
+    def may_call(self) -> bool:
+        """With a `gateway_key`."""
+        return self.is_sandbox or self.gateway_key is not None
+
     def sandbox_keys(self, key: str) -> Mapping[str, str]:
         """The key of its workspace."""
         return {"api_key": key}

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from engine.connectors.endpoint import Opening
 from engine.connectors.portkey.endpoint import PortkeyEndpoint
+from engine.connectors.portkey.refusals import refusals, took_all
 from engine.connectors.portkey.registry import KEY_HEADER
 from engine.errors import AnswerError, Rejected, Stop, UnknownOutcome
 from engine.http.redact import clean
 from engine.http.responses import Whole
 from engine.http.session import Client, KeyAuth
 from engine.lossless_json import encode
-from engine.model import Completion, Json
+from engine.model import Completion, Json, Tried
 
 Clock = Callable[[], float]
 
@@ -30,6 +31,10 @@ _TEXTS: Final = ("messages", "prompt")
 _PAGE: Final = "text/html"
 _DATA: Final = b"data:"
 _DONE: Final = b"[DONE]"
+_ASKED: Final = ({"role": "user", "content": 'Answer with this JSON and nothing else: {"ok": true}'},)
+"""Of a call that only tries what a model takes. With a JSON format OpenAI wants the word JSON in the messages."""
+_UNJUDGED: Final = frozenset({408, 412, 429, 446})
+"""Of the statuses below 500: no word on what was sent. 412: a budget is spent; 446: a guardrail of the gateway."""
 
 
 @asynccontextmanager
@@ -89,6 +94,53 @@ class PortkeyGateway:
             tokens=told.tokens,
             error=error,
         )
+
+    async def models(self) -> Collection[str] | None:
+        """GET /models of the data plane, by `offset`; whole or not at all."""
+        found: set[str] = set()
+        while True:
+            try:
+                answer = await self._client.read(
+                    "list models", "/models", {"offset": f"{len(found)}"} if found else None
+                )
+            except Rejected:  # no scope, or a gateway without a catalogue
+                return None
+            page = answer if isinstance(answer, dict) else {}
+            rows, total = page.get("data"), page.get("total", 0)
+            if not isinstance(rows, list) or not isinstance(total, int):
+                return None
+            fresh = {one for row in rows if isinstance(row, dict) and isinstance(one := row.get("id"), str)} - found
+            found |= fresh
+            if len(found) >= total:
+                return found
+            if not fresh:
+                return None
+
+    async def attempt(self, provider: str | None, request: Mapping[str, Json]) -> Tried:
+        """POST /chat/completions, the model as `@provider/model`."""
+        model = request["model"] if provider is None else f"@{provider}/{request['model']}"
+        body = encode({**request, "model": model, "messages": _ASKED, "stream": request.get("stream") is True})
+        try:
+            answer = await self._client.complete("completions", "/chat/completions", body, hushed=False)
+            if answer.media_type == _PAGE and answer.body.lstrip().startswith(b"<") and not self._may_complete:
+                raise self._no_gateway()
+            _told(answer)
+            self._may_complete = True
+        except AnswerError as exc:
+            return self._refusal(exc, request)
+        return Tried(answered=True)
+
+    def _refusal(self, error: AnswerError, request: Mapping[str, Json]) -> Tried:
+        """Stop when the key was refused before it was ever taken."""
+        refused = refusals(error.body, request)
+        if not refused:
+            self._see(error)
+        self._may_complete |= bool(refused)
+        if took_all(error.body):
+            return Tried(answered=True)
+        judged = error.status is not None and 400 <= error.status < 500 and error.status not in _UNJUDGED
+        judged = judged and error.error not in ("firewall", "forbidden")
+        return Tried(answered=False if judged or refused else None, refused=refused, error=str(error))
 
     def _no_gateway(self) -> Stop:
         message = f"The {self._name} answered completions with a page: {self._address} is not the address of a gateway."

@@ -205,7 +205,8 @@ class Portkey:
         fields = _fields(replica.prompt, self._workspace)
         fields["prompt_metadata"] = fields["template_metadata"]
         wanted = {name for field in changed or () for name in _WIRE[field]}
-        if changed is None or wanted >= _STRICT:
+        # what is taken away cannot be said to a back end that takes the rest from the latest version
+        if changed is None or wanted >= _STRICT or any(fields[name] is None for name in wanted):
             return _encoded(fields)
         return _encoded({name: fields[name] for name in fields if name in wanted} | self._workspace | {"patch": True})
 

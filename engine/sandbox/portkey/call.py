@@ -46,6 +46,7 @@ class Call:
     path: Mapping[str, str]
     query: Mapping[str, str]
     body: dict[str, Json]
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     late: float = 0.0
 
     @property

@@ -1,4 +1,7 @@
-"""The endpoints that use a prompt: render, and completions by a model that knows one sentence."""
+"""The endpoints that use a model, which knows one sentence: render and completions of a prompt, and chat completions.
+
+What the model does not take, its vendor refuses: `vendors` has the tables.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,78 @@ from typing import Final
 
 from aiohttp import web
 
-from engine.sandbox.answers import Json, check, encode, invalid
+from engine.sandbox.answers import Json, Refusal, check, encode, invalid
 from engine.sandbox.numbers import loads
 from engine.sandbox.portkey.call import Call, pick
 from engine.sandbox.portkey.template import PartialText, fill, fill_all
-from engine.sandbox.store import Version
+from engine.sandbox.portkey.vendors import VENDORS, Vendor, wrapped
+from engine.sandbox.store import Template, Version
 
 _OWN_FIELDS: Final = ("variables", "workspace_id")
+_PROVIDER_HEADERS: Final = ("x-portkey-provider", "x-portkey-virtual-key")
 
 
 def render_prompt(call: Call) -> Json:
-    return {"success": True, "data": _request(call)}
+    return {"success": True, "data": _request(call, *call.picked("prompt"))}
 
 
 def complete_prompt(call: Call) -> Json | web.Response:
     """A completion, or (`stream`, sent or stored) server-sent events. The same request has the same answer."""
-    request = _request(call)
+    template, version = call.picked("prompt")
+    request = _request(call, template, version)
+    vendor, _ = _vendor(call, template.workspace, version.content["virtual_key"])
+    return _refused(call, vendor, request) or _answer(call, request)
+
+
+def complete_chat(call: Call) -> Json | web.Response:
+    """The same for messages that come along, as `@provider/model` or with a header that names the provider."""
+    check(call.body, {"model": str, "messages": list}, ("model", "messages"))
+    provider, model = _called(call)
+    vendor, models = _vendor(call, call.workspace(), provider)
+    if models is None:
+        raise Refusal(400, "AB01", "the provider does not exist in this workspace")
+    request = call.body | {"model": model}
+    if vendor is not None and model not in models:
+        return _refusal(call, vendor, *vendor.absent(model))
+    return _refused(call, vendor, request) or _answer(call, request)
+
+
+# ---- who is asked ----------------------------------------------------------------------------------------------------
+
+
+def _called(call: Call) -> tuple[str, str]:
+    """Provider and model of a chat."""
+    model: str = call.body["model"]
+    if model.startswith("@") and "/" in model:
+        provider, _, model = model[1:].partition("/")
+        return provider, model
+    named = next((call.headers[name] for name in _PROVIDER_HEADERS if name in call.headers), "")
+    return named.removeprefix("@"), model
+
+
+def _vendor(call: Call, workspace: str, provider: str) -> tuple[Vendor | None, list[str] | None]:
+    """Who answers for a provider, where there is a table of it, and the models that it has; None: no such provider."""
+    found = call.store.thing("provider", workspace, provider)
+    integration = found and call.store.thing("integration", None, found["integration_id"])
+    return (VENDORS.get(integration["slug"]), integration["models"]) if integration else (None, None)
+
+
+def _refused(call: Call, vendor: Vendor | None, request: Mapping[str, Json]) -> web.Response | None:
+    """What the vendor answers to a request that its model does not take."""
+    refused = None if vendor is None else vendor.refuses(request["model"], request)
+    return None if vendor is None or refused is None else _refusal(call, vendor, 400, vendor.body(refused))
+
+
+def _refusal(call: Call, vendor: Vendor, status: int, body: Json) -> web.Response:
+    headers = {"x-amzn-ErrorType": vendor.error_type} if vendor.error_type else None
+    body = wrapped(vendor, body) if call.registry.quirks.vendor_errors == "wrapped" else body
+    return web.Response(status=status, text=encode(body), content_type="application/json", headers=headers)
+
+
+# ---- what is asked, and answered -------------------------------------------------------------------------------------
+
+
+def _answer(call: Call, request: dict[str, Json]) -> Json | web.Response:
     streamed = request.pop("stream", False) is True
     asked = encode(request.get("messages", request.get("prompt")))
     digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
@@ -40,10 +99,9 @@ def complete_prompt(call: Call) -> Json | web.Response:
     }
 
 
-def _request(call: Call) -> dict[str, Json]:
+def _request(call: Call, template: Template, version: Version) -> dict[str, Json]:
     """What would go to the model: the filled template, the stored parameters, and what this call overrides."""
     check(call.body, {"variables": dict}, ("variables",))
-    template, version = call.picked("prompt")
     content = version.content
     names = {*content["components"]["variables"], *content["components"]["sections"]} - {"model"}
     parameters = content["parameters"]
