@@ -49,11 +49,14 @@ lint: $(READY)  ## Style and import order
 types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
 
-test: lint types  ## Lint, types, and every test with branch coverage
+PYTEST := -m pytest -q -rs --numprocesses 2 --dist worksteal
+
+test: lint types  ## Lint, types, and every test; branch coverage of all but campaigns and simulations
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q -rs --numprocesses 2 --dist worksteal
+	$(BIN)/coverage run $(PYTEST) -m 'not real and not unmeasured'
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+	$(BIN)/python $(PYTEST) -m unmeasured
 
 test-real: $(READY)  ## The tests on real MLflow and Phoenix servers and on promptfoo, which this installs (node 20.20) and starts
 	$(MAKE) --jobs 2 servers

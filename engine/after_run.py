@@ -1,10 +1,12 @@
-"""What is done with a ledger after its runs: verify, publish, rollback. Each holds its lock, and may be interrupted."""
+"""What is done with a ledger after its runs: verify, compare, publish, rollback. Each holds its lock, and may be
+interrupted.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.config import Migration
@@ -16,16 +18,22 @@ from engine.migrate import entries
 from engine.migrate.context import Context
 from engine.migrate.job import Job
 from engine.migrate.listing import listings
+from engine.migrate.making import settle_parts
+from engine.migrate.needs import counted as counted_parts
 from engine.migrate.reconcile import settle
 from engine.migrate.survey import judge
-from engine.model import Row
+from engine.model import Gateway, PartKey, Row
 from engine.session import VerbOptions, resumed
 from engine.session.connect import open_ends, open_job
 from engine.taskgroup import for_each
 from engine.verbs.cases import Case, read_cases, skeleton
+from engine.verbs.compare.answers import Recorded, answers_file, open_answers, read_answers
+from engine.verbs.compare.asking import Asking, Call, Made, Originals, calls_of, cost, make_calls, read_all
+from engine.verbs.compare.result import Comparison, Recording, Replicas, put_together
 from engine.verbs.completions import CALLS_EACH
 from engine.verbs.publish import CutOver, publish, staged
 from engine.verbs.rollback import Rollback, Undo, rollback, undoing
+from engine.verbs.unmake import Unmade, left, made_parts, unmake
 from engine.verbs.verify import Checks, Verification, verify
 
 
@@ -39,7 +47,7 @@ async def verify_migration(
     """Reads every replica back; `render` and `completions` go beyond it. Raises Stop and ConfigError."""
     wanted = migration.verify
     render, completions = render or wanted.render, completions or wanted.completions
-    cases: Sequence[Case] = read_cases(wanted.cases) if wanted.cases is not None else ()
+    cases = _cases(migration)
     async with resumed(migration, options, gateways=render or completions > 0, writes=False) as (job, context, ends):
         pairs = read_made(migration.ledger, options.chosen)
         if completions:
@@ -53,6 +61,10 @@ async def verify_migration(
             variables=wanted.variables,
         )
         return await context.halt.guard(verify(job, context, pairs, checks, clock=time.time))
+
+
+def _cases(migration: Migration) -> Sequence[Case]:
+    return read_cases(migration.verify.cases) if migration.verify.cases is not None else ()
 
 
 def _calls(migration: Migration, prompts: int) -> str:
@@ -89,6 +101,130 @@ def _made(migration: Migration, options: VerbOptions) -> list[Writes]:
     return pairs
 
 
+# ---- answers ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskOptions:
+    """`repeat`: calls of each case. `confirm`: asked once with what is to be done and how many calls that is."""
+
+    repeat: int = 1
+    confirm: Callable[[str, int], Awaitable[bool]] | None = None
+
+
+def has_answers(migration: Migration) -> bool:
+    """Whether answers of originals are recorded. Raises Stop and ConfigError."""
+    return any(asked.side == "original" for asked in read_answers(answers_file(migration.ledger)).replies)
+
+
+async def record_answers(migration: Migration, options: VerbOptions, how: AskOptions) -> Recording:
+    """Asks the originals, before a run or after it, and keeps what they answer. Raises Stop and ConfigError."""
+    _need_gateways(migration)
+    async with resumed(migration, options, gateways=True, writes=False, begun=False) as (job, context, ends):
+        known = read_answers(answers_file(migration.ledger))
+        asking = _asking(migration, options, job)
+        found = await options.halt.guard(asking.selected(context.state.targets))
+        _need_questions(migration, found)
+        questions = [(one, one.prompt, one.asked) for one in found.questions]
+        calls = calls_of(questions, known, how.repeat)
+        wanted = len({asked for _, _, asked in questions}) * how.repeat
+        made = await _answers(migration, options, how, context, ends.source_gateway, calls, known)
+        return Recording(
+            file=str(answers_file(migration.ledger)),
+            prompts=len(found.prompts),
+            cases=len(found.questions),
+            already=wanted - len(calls),
+            made=made,
+            notes=found.notes,
+        )
+
+
+async def compare_migration(migration: Migration, options: VerbOptions, how: AskOptions) -> Comparison:
+    """Asks the replicas the same, keeps what they answer, and puts both side by side. Raises Stop and ConfigError."""
+    _need_gateways(migration)
+    async with resumed(migration, options, gateways=True, writes=False) as (job, context, ends):
+        known = read_answers(answers_file(migration.ledger))
+        asking = _asking(migration, options, job)
+        if not asking.made:
+            raise ConfigError(f"{migration.ledger}: nothing was migrated yet; run the migration first")
+        found = await options.halt.guard(asking.migrated())
+        _need_questions(migration, found)
+        replicas = await options.halt.guard(_replicas(job, asking.made, found))
+        questions = [
+            (one, replica, one.asked_of(replica))
+            for one in found.questions
+            if (replica := replicas.prompts.get(one.prompt.id)) is not None and known.of(one.asked)
+        ]
+        calls = calls_of(questions, known, how.repeat)
+        made = await _answers(migration, options, how, context, ends.target_gateway, calls, known)
+        cases = put_together(
+            found.questions, replicas, known, made, repeat=how.repeat, ended=options.halt.stop is not None
+        )
+        return Comparison(cases=list(cases), made=made, notes=[*found.notes, *asking.notes(known)])
+
+
+def _need_gateways(migration: Migration) -> None:
+    if without := [end.kind for end in migration.ends if end.gateway is None]:
+        raise ConfigError(f"compare asks models through the gateway of each end, and kind {without[0]} has none")
+
+
+def _need_questions(migration: Migration, found: Originals) -> None:
+    if not found.questions:
+        of_cases = " that verify.cases has cases of" if migration.verify.cases is not None else ""
+        why = "".join(f"; {note}" for note in found.notes)
+        raise ConfigError(f"there is nothing to ask: no prompt is selected{of_cases}{why}")
+
+
+def _asking(migration: Migration, options: VerbOptions, job: Job) -> Asking:
+    return Asking(
+        job=job,
+        made=read_made(migration.ledger, options.chosen),
+        chosen=options.chosen,
+        cases=_cases(migration),
+        shared=migration.verify.variables,
+    )
+
+
+async def _replicas(job: Job, made: Iterable[Writes], found: Originals) -> Replicas:
+    """The definitions of the replicas that are asked: in the version that was written, where it is not published."""
+    asked = {prompt.id for prompt in found.prompts}
+    ours = [one for one in made if one.source_id in asked]
+    versions = {
+        one.target_id: ((one.version if job.in_place or one.staged is not None else None) or "published")
+        for one in ours
+    }
+    prompts, why = await read_all(job.target.fetch, versions, limit=job.concurrency)
+    return Replicas(
+        ids={one.source_id: one.target_id for one in ours},
+        prompts={one.source_id: prompts[one.target_id] for one in ours if one.target_id in prompts},
+        why={one.source_id: why[one.target_id] for one in ours if one.target_id in why},
+    )
+
+
+async def _answers(
+    migration: Migration,
+    options: VerbOptions,
+    how: AskOptions,
+    context: Context,
+    gateway: Gateway | None,
+    calls: Sequence[Call],
+    known: Recorded,
+) -> Made:
+    """Says what it will cost, asks, and makes the calls; what was answered is in `known` too."""
+    assert gateway is not None  # both ends have one
+    if not calls:
+        return Made()
+    if how.confirm is not None:
+        end = migration.ends[calls[0].asked.side == "replica"]
+        await options.halt.confirm(how.confirm(cost(end.gateway_key_name, calls, known), len(calls)))
+    path = answers_file(migration.ledger)
+    with open_answers(path, known, run=context.sink.run, secrets=migration.secrets) as file:
+        return await make_calls(context, gateway, calls, file, limit=migration.limits.concurrency)
+
+
+# ---- cut-over and going back -----------------------------------------------------------------------------------------
+
+
 async def publish_migration(migration: Migration, options: VerbOptions, *, verified_only: bool = False) -> CutOver:
     """Makes what was staged the published versions. Raises Stop and ConfigError."""
     async with resumed(migration, options) as (job, context, _):
@@ -101,32 +237,58 @@ async def publish_migration(migration: Migration, options: VerbOptions, *, verif
 
 
 async def rollback_migration(
-    migration: Migration, options: VerbOptions, *, run: str | None = None, dry_run: bool = False
+    migration: Migration, options: VerbOptions, *, run: str | None = None, dry_run: bool = False, alone: bool = True
 ) -> Rollback:
-    """Takes back what was done, or what one run did (`last`: the newest). Raises Stop and ConfigError."""
+    """Takes back what was done, or what one run did (`last`: the newest). Raises Stop and ConfigError.
+
+    `alone`: nobody else is rolled back with it; else what was made for the prompts is left to `unmake_migration`.
+    """
     async with resumed(migration, options, writes=not dry_run) as (job, context, _):
         which = _run_named(migration.ledger, run)
-        left = (
+        doubtful = (
             len(_doubtful(context))
             if dry_run
             else await context.halt.guard(_settle_doubts(job, context, options.chosen))
         )
         undos = undoing(read_made(migration.ledger, options.chosen), which)
-        if undos and not dry_run:
-            await _ask(options, undo_sentence(undos, history=job.target.can.history))
-        return replace(await rollback(job, context, undos, dry_run=dry_run), in_doubt=left)
+        parts = made_parts(context.state, which)
+        if (undos or parts) and not dry_run:
+            await _ask(options, undo_sentence(undos, parts, history=job.target.can.history))
+        done = await rollback(job, context, undos, dry_run=dry_run)
+        if not options.chosen.everything and context.state.targets - done.gone:
+            parts = []  # the replicas that stay need them
+        if not alone:
+            return replace(done, in_doubt=doubtful, made=left(context.state, parts))
+        return replace(done, in_doubt=doubtful, made=await unmake(job, context, parts, done.gone, dry_run=dry_run))
 
 
-def undo_sentence(undos: Sequence[Undo], *, history: bool) -> str:
+async def unmake_migration(
+    migration: Migration, options: VerbOptions, gone: Collection[str], *, dry_run: bool = False
+) -> list[Unmade]:
+    """Takes back what was made for the prompts. `gone`: see `unmake`. Raises Stop and ConfigError."""
+    async with resumed(migration, options, writes=not dry_run) as (job, context, _):
+        state = context.state
+        parts = [key for key in made_parts(state, None) if state.parts[key].target_id not in gone]
+        return await unmake(job, context, parts, gone, dry_run=dry_run)
+
+
+def undo_sentence(undos: Sequence[Undo], parts: Sequence[PartKey] = (), *, history: bool) -> str:
     """What a rollback will do, in one or two sentences."""
     deletes = sum(undo.action == "delete" for undo in undos)
-    parts = []
+    sentences = []
     if deletes:
-        parts.append(f"{deletes} replicas are deleted: applications that already call these replicas will break.")
+        sentences.append(f"{deletes} replicas are deleted: applications that already call these replicas will break.")
     if restores := len(undos) - deletes:
         back = "get back the version that was published before" if history else "stay: they have no earlier version"
-        parts.append(f"{restores} prompts {back}.")
-    return " ".join(parts)
+        sentences.append(f"{restores} prompts {back}.")
+    if parts:
+        sentences.append(parts_sentence(parts))
+    return " ".join(sentences)
+
+
+def parts_sentence(parts: Sequence[PartKey]) -> str:
+    """What a rollback will do with what was made for prompts."""
+    return f"{counted_parts(parts)} that were made for them are deleted where nothing else uses them."
 
 
 def _run_named(ledger: Path, run: str | None) -> str | None:
@@ -153,6 +315,7 @@ async def _settle_doubts(job: Job, context: Context, chosen: Chosen) -> int:
     """Looks up the creates whose answer was lost: what is there is taken over, what is not was never made. Returns how
     many are left, because nobody can tell whether what is there is what was made.
     """
+    await settle_parts(job, context)
     doubtful = _doubtful(context)
     if not doubtful:
         return 0

@@ -10,7 +10,7 @@ import hashlib
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -32,13 +32,15 @@ from engine.migrate.context import Context, MaxFailures
 from engine.migrate.halt import Halt
 from engine.migrate.job import Job, replicas_among
 from engine.migrate.listing import catalog_of, inventoried, label_notes, listings, rows_of, told_by_definitions
+from engine.migrate.making import made_notes, make
+from engine.migrate.needs import Need, needs, promised, rehearsed, with_made
 from engine.migrate.pipeline import migrate
 from engine.migrate.plan import Plan, plan
 from engine.migrate.plan_file import PlanFile
 from engine.migrate.reconcile import reconcile, settle
 from engine.migrate.survey import EVERYTHING, Survey, survey
 from engine.migrate.task import Task, packed_tasks
-from engine.model import Entry, Finding, Named
+from engine.model import Entry, Finding, Named, Row, packed_rows
 from engine.session import VerbOptions, check_identity, new_run_id, opened
 from engine.session.connect import Shared, Workspaces, open_ends, open_job
 from engine.taskgroup import both, task_group
@@ -52,6 +54,8 @@ from engine.version import __version__
 WRITES: Final = ("create", "update")
 TOLD: Final = ("adopt", "conflict", "skip", "wait", "unread")
 """What a run has to do besides creating."""
+WRITTEN: Final = (*WRITES, "wait")
+"""What may come to a write."""
 
 
 @dataclass(slots=True)
@@ -95,8 +99,8 @@ class RunOptions:
     max_failures: MaxFailures | None = None
     rate: float | None = None
     reason: str | None = None
-    confirm: Callable[[Survey, int], Awaitable[bool]] | None = None
-    """Asked once before the first write, with the survey and the number of creates."""
+    confirm: Callable[[Survey, int, Sequence[Need]], Awaitable[bool]] | None = None
+    """Asked once before the first write, with the survey, the number of creates, and what is made before them."""
     watch: Callable[[Live], Coroutine[Any, Any, None]] | None = None
     """Shows progress until it is cancelled."""
     signals: bool = False
@@ -118,6 +122,10 @@ class _Run:
     halt: Halt = field(default_factory=Halt)
     state: State = field(default_factory=State)
     survey: Survey | None = None
+    needs: Sequence[Need] = ()
+    """What is made at the target before the first prompt."""
+    writing: Sequence[Row] = ()
+    """Whatever comes to a write, or may; only where something is to be made for it."""
     chosen: set[str] | None = None
     """Ids of the prompts that it is about; None: all that are selected."""
     replicas: set[str] = field(default_factory=set)
@@ -175,7 +183,7 @@ async def _run(run: _Run, sink: Sink, ends: Workspaces) -> None:
     confirm = run.options.confirm
     job, writes, told = await run.halt.guard(_survey(run, ends))
     if writes and confirm is not None:
-        await run.halt.confirm(confirm(_surveyed(run), len(writes)))
+        await run.halt.confirm(confirm(_surveyed(run), len(writes), run.needs))
     await _write(run, job, sink, writes, told)
 
 
@@ -184,6 +192,7 @@ async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, Sequence[Task], Seq
     run.live.stage = "listing"
     job, listed = await both(open_job(run.migration, ends), listings(ends.source, ends.target, same=ends.same))
     stop_on_problems(list(named_in_file(job)))
+    job = await with_made(job, run.state)
     chosen = run.options.chosen
     retry = run.options.retry_failed
     found = await survey(job, run.state, now=time.time(), retry_failed=retry, narrowed=chosen.parts, listed=listed)
@@ -203,6 +212,11 @@ async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, Sequence[Task], Seq
             writes.append(task)
         if task.note or task.action in TOLD:
             told.append(task)
+    if job.ends.create:
+        run.writing = packed_rows(_written(writes, told))
+    run.needs = await _needs(run, job)
+    if run.options.plan is not None:
+        job = replace(job, rehearsed=rehearsed(job.ends, run.needs))
     return job, writes, told
 
 
@@ -212,6 +226,32 @@ def _chosen(options: RunOptions, found: Survey, collections: Sequence[Named] | N
         return None
     taken = {task.row.id for task in found.tasks if options.chosen.takes_row(task.row, collections)}
     return taken if options.plan is None else taken & options.plan.steps.keys()
+
+
+def _written(writes: Iterable[Task], told: Iterable[Task]) -> Iterator[Row]:
+    """Whatever comes to a write, or is in doubt and may."""
+    return (task.row for task in chain((one for one in told if one.action == "wait"), writes))
+
+
+async def _needs(run: _Run, job: Job) -> list[Need]:
+    """Of a plan, only what stands in it."""
+    found, plan = await needs(job, run.writing), run.options.plan
+    return [need for need in found if plan is None or need.key in plan.made]
+
+
+async def _make(run: _Run, job: Job, context: Context) -> Job:
+    """What is missing, and of a fleet what none of the others has made meanwhile. Raises Stop."""
+    shared = run.options.shared
+    if shared is None or not job.ends.create:
+        return await make(job, context, run.needs)
+    parts = shared.parts_of(run.migration)
+    async with parts.taking_turns(job, context):
+        if run.needs:
+            job = await parts.known(job, context)
+            run.needs = await context.halt.guard(_needs(run, job))
+        job = await make(job, context, run.needs)
+        parts.learn(job)
+    return job
 
 
 async def _write(run: _Run, job: Job, sink: Sink, writes: Sequence[Task], told: Sequence[Task]) -> None:
@@ -236,10 +276,11 @@ async def _write(run: _Run, job: Job, sink: Sink, writes: Sequence[Task], told: 
         if run.options.watch is not None and context.total:
             group.start_soon(run.options.watch, run.live)
         try:
+            job = await _make(run, job, context)
+            found.notes.extend(made_notes(job, run.needs))
             await settle(job, context, told)
             await migrate(job, context, writes, canary=run.options.canary)
-            waiting = (task for task in told if task.action == "wait")
-            await reconcile(job, context, (task.row for task in chain(waiting, writes)))
+            await reconcile(job, context, _written(writes, told))
         except Stop as stop:
             run.halt.request(stop)
         group.cancel_scope.cancel()
@@ -371,13 +412,15 @@ def _outcome_of(migration: Migration) -> str:
 # ---- verbs that write nothing ----------------------------------------------------------------------------------------
 
 
-async def preview_migration(migration: Migration, options: RunOptions) -> int:
-    """How many prompts `run` would create or update, as it asks before its first write. Raises Stop and ConfigError."""
+async def preview_migration(migration: Migration, options: RunOptions) -> tuple[int, Sequence[Need]]:
+    """How many prompts `run` would create or update, as it asks before its first write, and what it would make before
+    them. Raises Stop and ConfigError.
+    """
     state = _recorded(migration)
     run = _Run(migration=migration, options=options, id="", live=Live(migration.name), state=state)
     async with open_ends(migration, rate=options.rate, throttle=state.throttle, shared=options.shared) as ends:
         _, writes, _ = await _survey(run, ends)
-    return len(writes)
+    return len(writes), [need for need in run.needs if not need.problem]
 
 
 async def plan_migration(
@@ -386,21 +429,17 @@ async def plan_migration(
     """What `run` would do now. Raises Stop."""
     state = _recorded(migration)
     async with open_ends(migration, rate=rate, throttle=state.throttle, shared=shared) as ends:
-        job = await open_job(migration, ends, also={"labels"})
+        job = await with_made(await open_job(migration, ends, also={"labels"}), state)
         stop_on_problems(list(named_in_file(job)))
         found = await survey(job, state, now=time.time(), narrowed=chosen.parts)
         found.notes.extend(chosen.readings(task.row for task in found.tasks))
         stop_on_problems(list(unknown_ids(job, found.rows, _known_ids(migration))))
         taken = {task.row.id for task in found.tasks if chosen.takes_row(task.row, job.ends.source.collections)}
-        return await plan(
-            job,
-            found,
-            state,
-            taken,
-            now=time.time(),
-            rate=ends.gates[0].rate,
-            asked=lambda: sum(gate.requests.total for gate in ends.gates),
-        )
+        asked = sum(gate.requests.total for gate in ends.gates)
+        due = (task.row for task in found.tasks if task.action in WRITTEN and task.row.id in taken)
+        made = await needs(job, due)
+        job = replace(job, ends=promised(job.ends, made))
+        return await plan(job, found, state, taken, made=made, now=time.time(), rate=ends.gates[0].rate, asked=asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,9 +466,11 @@ async def check_migration(
     state, kinds = _recorded(migration), Kinds()
     how: dict[str, Any] = {"rate": rate, "writes": write_test, "target_gateway": confirm_probe is not None}
     async with open_ends(migration, throttle=state.throttle, **how) as ends:
-        job = await open_job(migration, ends)
+        job = await with_made(await open_job(migration, ends), state)
         each = kinds.add if confirm_probe is not None else None
-        findings = await examine_ends(job, job.replicas_among(state.targets), _known_ids(migration), each=each)
+        known = _known_ids(migration)
+        examined = await examine_ends(job, job.replicas_among(state.targets), known, each=each)
+        findings, job = examined.findings, replace(job, ends=examined.ends)
         if write_test:
             findings += await check.write_test(job, collection)
         else:
@@ -479,7 +520,11 @@ def _known_ids(migration: Migration) -> set[str]:
     if not migration.select.ids or not Path(migration.ledger).exists():
         return set()
     return {
-        str(line[name]) for line in entries(migration.ledger) for name in ("source_id", "source_slug") if line.get(name)
+        str(line[name])
+        for line in entries(migration.ledger)
+        if "what" not in line
+        for name in ("source_id", "source_slug")
+        if line.get(name)
     }
 
 

@@ -11,7 +11,8 @@ from engine.connectors.files.fileformat import FileFormat
 from engine.connectors.files.format import Document
 from engine.connectors.files.formats.table import FORMATS
 from engine.content.chats import messages_of
-from engine.content.rewrite import Ends, Rewritten, rewrite
+from engine.content.references import Ends
+from engine.content.rewrite import Rewritten, rewrite
 from engine.content.templates import ASKING, TEXT
 from engine.model import Catalog, Prompt
 from engine.model.dialect import Dialect

@@ -20,7 +20,8 @@ from engine.connectors.endpoint import Endpoint
 from engine.connectors.files.endpoint import FilesPath
 from engine.content.chats import messages_of
 from engine.content.digest import make_replica
-from engine.content.rewrite import Ends, Rewritten, rewrite
+from engine.content.references import Ends
+from engine.content.rewrite import Rewritten, rewrite
 from engine.content.templates import TEXT, VARIABLE, literal
 from engine.content.translate import own_name
 from engine.content.way import KIND_WORDS

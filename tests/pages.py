@@ -34,6 +34,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "rewrite": "{model: anthropic.claude-3-5-sonnet}",
     "allow_loss": "[tools, metadata.owner]",
     "carry": "[raw, messages.name, parameters.top_k]",
+    "create_missing": "[collections, partials, labels]",
     "on_existing": "rename",
     "on_change": "skip",
     "on_edited": "keep",
@@ -245,8 +246,8 @@ def _model() -> Mapping[str, ast.ClassDef]:
 
 
 def promises() -> Iterator[str]:
-    """The methods of Source and Target and what their docstrings promise."""
-    for name in ("Source", "Target", "Gateway"):
+    """The methods of Source, Target and their kin, and what their docstrings promise."""
+    for name in ("Source", "Target", "Parts", "Gateway"):
         yield from ("", f"| of a `{name}` | promises |", "|---|---|")
         for node, after in _members(_model()[name]):
             if isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef):

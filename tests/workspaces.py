@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.connectors.memory import Memory
-from engine.content.rewrite import Ends
+from engine.content.references import Ends
 from engine.errors import Stop
 from engine.ledger.before_images import BeforeImages
 from engine.ledger.sink import Sink
@@ -28,6 +28,7 @@ from engine.model import (
     Named,
     Outcome,
     Page,
+    Parts,
     Prompt,
     Replica,
     Rule,
@@ -72,6 +73,7 @@ class Wrapped:
     `put` it there; ids in `late` are left out of listings until that time."""
 
     can = Memory.can
+    parts: Parts | None = None
     batch = 1
     fields: Collection[str] = Memory.fields
 

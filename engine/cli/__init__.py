@@ -6,6 +6,7 @@ common     what every command takes and how it ends
 commands   the commands up to a run, and those about its ledger
 after      verify, publish, rollback
 approve    approve, and whose signatures count
+compare    compare
 repoint    repoint
 run        the flags of `run`, its live display and its summary
 fleet      the commands over a fleet, and their display

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import stat
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -171,17 +172,17 @@ def _say(error: EngineError) -> int:
     return EXIT_RETRY if isinstance(error, AnswerError) and error.status is None else EXIT_ACT
 
 
-def write_file(file: Path, data: bytes, what: str, *, over: bool) -> None:
+def write_file(file: Path, data: bytes, what: str, *, over: bool, mode: int = PUBLIC) -> None:
     """So that nobody ever reads half of it. `over`: also over a file that is there. Raises ConfigError, with `what`."""
     try:
         if not over:
-            with new_file(file, mode=PUBLIC) as opened:
+            with new_file(file, mode=mode) as opened:
                 opened.write(data)
         elif os.path.lexists(file) and not _may_be_replaced(file):
             file.write_bytes(data)
         else:
             beside = file.with_name(f".promptferry-{os.getpid()}.tmp")
-            with new_file(beside, mode=PUBLIC, over=True) as opened:
+            with new_file(beside, mode=mode, over=True) as opened:
                 opened.write(data)
             put_in_place(beside, file)
     except FileExistsError:
@@ -193,6 +194,14 @@ def write_file(file: Path, data: bytes, what: str, *, over: bool) -> None:
 def _may_be_replaced(file: Path) -> bool:
     """A link, a pipe or a device stays what it is, and a file in a folder where nobody may make another one."""
     return stat.S_ISREG(file.lstat().st_mode) and os.access(file.parent, os.W_OK | os.X_OK)
+
+
+def amount(flag: str, text: str, things: str) -> tuple[float, bool]:
+    """A number of things, or with True a share of them in percent. Raises ConfigError."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(%?)", text)
+    if match is None or (not match[2] and "." in match[1]) or (match[2] and float(match[1]) > 100):
+        raise ConfigError(f"{flag} {text!r}: must be a number of {things} such as 20, or a share such as 5%")
+    return float(match[1]), bool(match[2])
 
 
 def on_terminal() -> bool:

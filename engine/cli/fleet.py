@@ -53,7 +53,7 @@ def plan(
 
     loaded = common.load_fleet(fleet, migration or ())
     planned = run_async(lambda: plan_fleet(loaded, rate=rate))
-    show_result(planned.to_json(), as_json=as_json, text=show.fleet_result(planned))
+    show_result(planned.to_json(), as_json=as_json, text=show.fleet_planned(planned))
     work = any(one.value is not None and one.value.has_work for one in planned.migrations)
     return EXIT_DIFFERENT if detailed_exitcode and work and planned.exit_code == EXIT_OK else planned.exit_code
 
@@ -168,7 +168,7 @@ def rollback(
     confirm = confirmation(yes=yes, needed=not dry_run)
     work = partial(rollback_fleet, loaded, confirm=confirm, dry_run=dry_run, rate=rate, signals=True)
     done = anyio.run(work)
-    show_result(done.to_json(), as_json=as_json, text=show.fleet_result(done))
+    show_result(done.to_json(), as_json=as_json, text=show.fleet_rolled_back(done))
     return done.exit_code
 
 
@@ -204,6 +204,8 @@ def _run(fleet: Fleet, options: FleetOptions, *, ask: bool) -> FleetSummary:
 
 async def _confirmed(fleet: Fleet, preview: Preview) -> bool:
     """Shows all ends and the totals and asks once."""
+    from engine.migrate.needs import counted
+
     busy = sum(tasks > 0 for tasks in preview.tasks.values())
     print(f"{fleet.name}: {len(fleet.migrations)} migrations, {fleet.parallel} at a time")
     for word, end in (("from", 0), ("to", 1)):
@@ -212,6 +214,8 @@ async def _confirmed(fleet: Fleet, preview: Preview) -> bool:
         print(f"{word:<5} {f'{chr(10)}      '.join(ends[:ENDS_SHOWN])}{more}")
     for name, problem in preview.problems.items():
         print(f"{name} will not begin: {problem}")
+    if preview.made:
+        print(f"made at the target first: {counted([need.key for need in preview.made])}")
     total = sum(preview.tasks.values())
     print(f"{total} prompts of {busy} migrations will be created, or compared and updated where something changed")
     return await yes_or_no()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,9 @@ from typing import Any, Final, Protocol, TypeVar
 import anyio
 import orjson
 
-from engine.cli import early
+from engine.cli import early, show
 from engine.cli.approve import trusted
-from engine.cli.common import Common, on_terminal, say, write_file, yes_or_no
+from engine.cli.common import Common, amount, on_terminal, say, write_file, yes_or_no
 from engine.cli.display import watch
 from engine.config import Migration, seconds
 from engine.content.filter import Chosen
@@ -26,6 +26,7 @@ from engine.ledger.report import Summary
 from engine.migrate import plan_file as planfile
 from engine.migrate.context import MaxFailures
 from engine.migrate.halt import AGAIN
+from engine.migrate.needs import Need
 from engine.migrate.survey import Survey
 from engine.run import RunOptions, run_migration
 from engine.verbs.approve import required
@@ -170,10 +171,8 @@ def max_failures(text: str | None) -> MaxFailures | None:
     """What --max-failures says. Raises ConfigError."""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", text)
-    if match is None or (not match[2] and "." in match[1]):
-        raise ConfigError(f"--max-failures {text!r}: must be a number of prompts such as 20, or a share such as 5%")
-    return MaxFailures(float(match[1]), percent=bool(match[2]))
+    limit, percent = amount("--max-failures", text, "prompts")
+    return MaxFailures(limit, percent=percent)
 
 
 # ---- the end ---------------------------------------------------------------------------------------------------------
@@ -228,10 +227,12 @@ def _write(path: Path, summary: Told) -> None:
 # ---- before the first write ------------------------------------------------------------------------------------------
 
 
-async def _confirmed(migration: Migration, survey: Survey, tasks: int) -> bool:
+async def _confirmed(migration: Migration, survey: Survey, tasks: int, needs: Sequence[Need]) -> bool:
     """Shows both ends and the totals and asks once."""
     source, target = migration.ends
     print(f"from  {source.identity}\nto    {target.identity}{' (the same workspace)' if source is target else ''}")
+    if made := show.needs(needs):
+        print("\n".join(show.the_first(made, "`plan`")))
     creates = sum(task.action == "create" for task in survey.tasks)
     compared = f" and {tasks - creates} compared, and updated where something changed" if tasks > creates else ""
     print(f"{min(creates, tasks)} replicas will be created{compared}; ", end="")

@@ -14,11 +14,14 @@ from engine.ledger.repair import Mended
 from engine.ledger.report import OUTCOMES, counted
 from engine.ledger.status import ID_FIELDS, Health, Status
 from engine.lossless_json.numbers import dumps
+from engine.migrate.needs import Need
 from engine.migrate.plan import Plan, Planned
 from engine.model import Completion, Finding
+from engine.verbs.compare.result import MEASURES, Comparison, MaxChanged, Recording, calls_json
 from engine.verbs.inventory import Group, Inventory
 from engine.verbs.publish import CutOver
 from engine.verbs.rollback import Rollback
+from engine.verbs.unmake import TAKEN_BACK, Unmade
 from engine.verbs.verify import Verification
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 _LEVELS: Final = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 _BESIDE: Final = " " * len(f"{_LEVELS['ok']} ")
 _NAMES_SHOWN: Final = 3
+_MADE_SHOWN: Final = 30
 _RESULTS: Final = {"differs": "DIFFERS", "missing": "MISSING", "source_changed": "source changed"}
 
 
@@ -75,7 +79,7 @@ def findings(found: Sequence[Finding], *, unjudged: int = 0) -> str:
 
 def plan(planned: Plan) -> str:
     """What would be done; prompts with the same changes together."""
-    lines: list[str] = []
+    lines = needs(planned.made)
     for prompts in _alike(planned.prompts):
         lines += _together(prompts)
     counts = planned.counts
@@ -91,6 +95,28 @@ def plan(planned: Plan) -> str:
     lines.append(f"the run takes about {planned.requests:,} requests and {planned.seconds:,.0f} s")
     lines += [f"note: {note}" for note in planned.notes]
     return "\n".join([*_translation(planned), *lines])
+
+
+def needs(found: Sequence[Need]) -> list[str]:
+    """What is made at the target before the first prompt, and what cannot be."""
+    lines = [
+        f"make {need.key[0]} {need.part.name}{_within(need)}, which {need.prompts} "
+        f"{'prompt needs' if need.prompts == 1 else 'prompts need'}"
+        for need in found
+        if not need.problem
+    ]
+    return lines + [f"{need.key[0]} {need.part.name} CANNOT BE MADE: {need.problem}" for need in found if need.problem]
+
+
+def the_first(lines: Sequence[str], rest: str) -> list[str]:
+    """Not more than a person reads. `rest`: where all of them are."""
+    more = [f"and {len(lines) - _MADE_SHOWN} more, see {rest}"] if len(lines) > _MADE_SHOWN else []
+    return [*lines[:_MADE_SHOWN], *more]
+
+
+def _within(need: Need) -> str:
+    first = ", ".join(slug for _, slug in need.after)
+    return f" ({need.key[1]}, after {first})" if first else f" ({need.key[1]})"
 
 
 def _translation(planned: Plan) -> list[str]:
@@ -189,6 +215,53 @@ def _completion(call: Completion) -> str:
     return f"{call.how}: {call.model} answered in {call.seconds:.2f} s ({call.finish_reason}{tokens})"
 
 
+def recorded(done: Recording) -> str:
+    """What was asked, and what came of it."""
+    there = f", {done.already:,} answers were there" if done.already else ""
+    asked = f"{done.cases:,} cases of {done.prompts:,} originals{there}"
+    lost = [f"LOST {why}" for why in dict.fromkeys(done.made.lost.values())]
+    return "\n".join(
+        [*lost, *_noted(done.notes), f"{asked}; calls: {counted(calls_json(done.made), 'none')}", done.file]
+    )
+
+
+def comparison(found: Comparison, threshold: MaxChanged | None) -> str:
+    """What changed, case by case; then how long, fast and alike answers are, and the counts."""
+    lines = []
+    for one in found.cases:
+        if one.result != "same":
+            why = "; ".join(one.judgement.details) if one.judgement is not None else one.message
+            lines.append(f"{one.result.replace('_', ' ').upper()} {one.name} ({one.target_id}): {why}")
+    lines += [*_noted(found.notes), *_measured(found)]
+    flaky = f"; {found.flaky} where the original itself answers now so, now otherwise" if found.flaky else ""
+    lines.append(f"calls: {counted(calls_json(found.made), 'none, all was answered before')}")
+    lines.append(f"{len(found.cases):,} cases: {counted(found.counts)}{flaky}")
+    share = f"{found.changed_percent:g} % of {found.compared:,} compared cases changed"
+    if threshold is not None:
+        over = threshold.exceeded(found.counts["changed"], found.compared)
+        share += f", {'MORE than' if over else 'within'} --max-changed {threshold}"
+    return "\n".join([*lines, share])
+
+
+def _measured(found: Comparison) -> Iterator[str]:
+    for name in MEASURES:
+        both = found.measure(name)
+        if both.original is not None or both.replica is not None:
+            yield f"{name:<10}  {_number(both.original):>10} -> {_number(both.replica)}"
+    if found.similarity is not None:
+        yield f"{'words':<10}  {found.similarity:>10.2f} alike"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2g}" if 0 < value < 1 else f"{value:,.2f}".rstrip("0").rstrip(".")
+
+
+def _noted(notes: Iterable[str]) -> Iterator[str]:
+    return (f"note: {note}" for note in notes)
+
+
 def cut_over(done: CutOver) -> str:
     """What was not published and why; then the counts."""
     lines = [
@@ -211,6 +284,7 @@ def rolled_back(done: Rollback) -> str:
             lines.append(f"{result} {one.name} ({one.target_id}); in its history stays version {numbers}")
         elif done.dry_run:
             lines.append(f"{result} {one.name} ({one.target_id})")
+    lines += [_unmade(part, dry_run=done.dry_run) for part in done.made]
     if done.in_doubt:
         first = "without --dry-run they are looked up first"
         left = "prompts of their names are there, and nobody can tell whether they are what was made: look at them"
@@ -282,6 +356,31 @@ def fleet_summary(found: FleetSummary) -> str:
         found.next,
     ]
     return "\n".join(lines if found.migrations else lines[-1:])
+
+
+def _unmade(part: Unmade, *, dry_run: bool) -> str:
+    result = f"would be {part.result}" if dry_run else part.result
+    why = f": {part.message}" if part.message else ""
+    return f"{result} {part.what} {part.name} ({part.source_slug}){why}"
+
+
+def fleet_rolled_back(found: FleetResult[Rollback]) -> str:
+    """The same as of any verb, and what was made for prompts and is still there."""
+    values = [(one.name, one.value) for one in found.migrations if one.value is not None]
+    lines = [
+        f"{name}: {_unmade(part, dry_run=value.dry_run)}"
+        for name, value in values
+        for part in value.made
+        if part.result not in TAKEN_BACK
+    ]
+    return "\n".join([fleet_result(found), *lines])
+
+
+def fleet_planned(found: FleetResult[Plan]) -> str:
+    """The same, and what would be made before the prompts."""
+    values = [(one.name, one.value) for one in found.migrations if one.value is not None]
+    lines = [f"{name}: {line}" for name, value in values for line in needs(value.made)]
+    return "\n".join([*the_first(lines, "`--json`"), fleet_result(found)])
 
 
 def fleet_result(found: FleetResult[Any]) -> str:

@@ -37,7 +37,7 @@ def start() -> None:
 def _command() -> None:
     import typer
 
-    from engine.cli import after, approve, fleet, repoint  # noqa: F401 - they register their commands
+    from engine.cli import after, approve, compare, fleet, repoint  # noqa: F401 - they register their commands
     from engine.cli.commands import app
 
     try:

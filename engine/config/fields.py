@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -29,6 +30,8 @@ _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 PLACEHOLDERS: Final = ("name", "id", "slug", "model", "collection")
 """What a name of a replica may be made of."""
 _FILTERS: Final = ("slug",)
+_MAKEABLE: Final = ("collections", "partials", "labels")
+_NEVER_MADE: Final = ("providers", "integrations")
 
 
 # ---- names, times and paths ------------------------------------------------------------------------------------------
@@ -185,6 +188,20 @@ LossName = Annotated[str, AfterValidator(_loss_name)]
 """What `plan` may print as a loss: a field, `parameters.NAME`, `metadata.KEY`, `messages.KEY`, or a field that is not
 known here.
 """
+
+
+def _makeable(kind: str) -> str:
+    if kind in _MAKEABLE:
+        return kind
+    nearest = get_close_matches(kind.lower(), [*_MAKEABLE, *_NEVER_MADE], n=1)
+    if nearest and nearest[0] in _NEVER_MADE:
+        raise ValueError(f"{nearest[0]} hold keys and are never made: make them at the target, or map them in rewrite")
+    meant = f"; did you mean `{nearest[0]}`?" if nearest else ""
+    raise ValueError(f"must be `collections`, `partials` or `labels`{meant}")
+
+
+Makeable = Annotated[str, AfterValidator(_makeable), WithJsonSchema({"enum": [*_MAKEABLE]})]
+"""What can be made at a target, where its kind of registry has it."""
 
 
 def _for_all(value: Json) -> Json:

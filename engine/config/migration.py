@@ -31,6 +31,7 @@ from engine.config.fields import (
     IdsFile,
     LedgerPath,
     LossName,
+    Makeable,
     NameTemplate,
     ParameterPath,
     Seconds,
@@ -53,6 +54,7 @@ _DECIDES_RESULT: Final = {
     "rewrite",
     "allow_loss",
     "carry",
+    "create_missing",
     "on_existing",
     "on_change",
     "on_edited",
@@ -289,6 +291,12 @@ class Migration(Part):
         description="Losses that travel as JSON in the target's metadata, under `promptferry.carry`, by the names that "
         "`plan` prints; on the way to a registry that has a place for them they get it.",
     )
+    create_missing: tuple[Makeable, ...] = Field(
+        default=(),
+        description="What selected prompts need and the target lacks is made there before the first of them: "
+        "collections, with those that they lie in; partials, with their text, as they are published, and the partials "
+        "that they name; labels, with description and color. Providers hold keys and are never made.",
+    )
     on_existing: Literal["fail", "skip", "rename"] = Field(
         default="fail",
         description="The target has that name and it is not ours. fail: a conflict; rename: the first free of -2, -3.",
@@ -345,6 +353,16 @@ class Migration(Part):
         ):
             raise ValueError(f"kind {source.kind} has no labels: take `label` out")
         return select
+
+    @field_validator("create_missing")
+    @classmethod
+    def _where_it_can_be_made(cls, kinds: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        target = info.data.get("target") or info.data.get("source")
+        if target is not None:
+            makes = target.able(REGISTRIES[target.kind].can).makes
+            if without := [kind for kind in kinds if kind not in makes]:
+                raise ValueError(f"{' and '.join(without)} cannot be made in kind {target.kind}: take it out")
+        return tuple(dict.fromkeys(kinds))
 
     @field_validator("publish")
     @classmethod
@@ -433,8 +451,9 @@ class Migration(Part):
         deciding.get("select", {}).pop("label", None)
         if label is not None:
             deciding["label"] = label
-        if not self.carry:  # as it was before there were such keys
-            del deciding["carry"]
+        for key in ("carry", "create_missing"):  # as it was before there were such keys
+            if not getattr(self, key):
+                deciding.pop(key, None)
         return hashlib.sha256(dumps_plainly(deciding).encode()).hexdigest()
 
 

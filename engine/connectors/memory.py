@@ -15,6 +15,7 @@ from engine.model import (
     Finding,
     Outcome,
     Page,
+    Parts,
     Prompt,
     Replica,
     Row,
@@ -33,6 +34,7 @@ class Memory:
     """
 
     can = Abilities(marks=("metadata", "description"))
+    parts: Parts | None = None
     batch = 1
     fields: Collection[str] = frozenset(
         "name text collection model provider parameters functions tools tool_choice raw metadata description".split()

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from engine.lossless_json.numbers import Number, dumps_plainly, fragment
-from engine.model import MARK_KEY, Json, Mark, Prompt, Replica, altered
+from engine.model import MARK_KEY, Json, Mark, Part, Prompt, Replica, altered
 
 CONTENT: Final = (
     "name",
@@ -194,7 +194,7 @@ def make_replica(
     metadata = {key: value for key, value in rewritten.metadata.items() if key != MARK_KEY}
     description = _unmarked(rewritten.description)
     if mark_in == "description":
-        description = f"{description} [{MARK_KEY}:{mark.key}]" if description else f"[{MARK_KEY}:{mark.key}]"
+        description = marked(description, mark.key)
     else:
         metadata[MARK_KEY] = {name: getattr(mark, name) for name in _MARK_FIELDS}
     return Replica(source=source, prompt=altered(rewritten, metadata=metadata, description=description), mark=mark)
@@ -219,6 +219,17 @@ def _mark_in(value: Json) -> Mark | None:
         case str(key) if _KEY.fullmatch(key):  # where metadata are plain words
             return Mark(migration="", key=key, source_id="")
     return None
+
+
+def marked(description: str | None, key: str) -> str:
+    """A description with this key at its end, in place of another one."""
+    return f"{_unmarked(description) or ''} [{MARK_KEY}:{key}]".lstrip()
+
+
+def part_digest(part: Part) -> str:
+    """SHA-256, in hex, of what a person wrote of a collection, partial or label, and where it lies; not of its mark."""
+    said = [part.what, part.name, part.parent, part.text, _unmarked(part.description) or None, part.color]
+    return sha256(_encode(said)).hexdigest()
 
 
 def _unmarked(description: str | None) -> str | None:

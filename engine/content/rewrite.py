@@ -9,18 +9,17 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from operator import attrgetter
 from typing import Final, NamedTuple
 
 from engine.content.carry import CARRY_KEY, Cargo, Unpacked, pack, unpack
 from engine.content.digest import CONTENT, changed, changed_inside, filled, short_digest, user_name, without_nulls
 from engine.content.parameters import change_parameters, copied
-from engine.content.selection import find, meant, takes
-from engine.content.templates import MUSTACHE
+from engine.content.references import COLLECTION, PROVIDER, Ends, Reference, map_partials, partial_tag, refer
+from engine.content.selection import find, takes
 from engine.content.translate import brought_back, left_by, translate
 from engine.content.way import Left
 from engine.lossless_json.numbers import dumps
-from engine.model import Catalog, Choice, Json, Named, ParameterRules, Prompt, Row, Rule, When, altered
+from engine.model import Choice, Json, ParameterRules, PartKey, Prompt, Row, Rule, When, altered
 from engine.model.dialect import Dialect, Fitted, MetadataRule, NameRule
 
 ALWAYS: Final = Rule().when
@@ -29,21 +28,6 @@ NO_CHANGE: Final = ParameterRules()
 _BLANK: Final = Prompt(id="", name="", text="")
 _PLACEHOLDER: Final = re.compile(r"\{(name|id|slug|model|collection)(\|slug)?\}")
 _ANY_NAME: Final = NameRule(says="every name is taken", takes=lambda name: True)
-
-
-@dataclass(frozen=True, slots=True)
-class Ends:
-    """Both workspaces and what is in them. `same`: they are one, so what is kept needs no mapping. `dialects`: those
-    that prompts of the source may be written in, by name; `dialect`: the target's, None: they go as they come; `names`:
-    which it takes, None: any.
-    """
-
-    same: bool
-    source: Catalog
-    target: Catalog
-    dialects: Mapping[str, Dialect] = field(default_factory=dict)
-    dialect: Dialect | None = None
-    names: NameRule | None = None
 
 
 class Placement(NamedTuple):
@@ -70,7 +54,7 @@ class Rewritten:
     not there; such a prompt must not be written, and the reference is as it was at the source. `notes`: sentences
     that fail nothing, those of the source prompt first. `refused`: sentences on what cannot be said or
     called so there; such a prompt must not be written either. `carried`: names of what would be losses, and travels in
-    the metadata; `uncarried`: sentences on what should, and cannot.
+    the metadata; `uncarried`: sentences on what should, and cannot. `lacks`: what is missing and is to be made.
     """
 
     source: Prompt = field(repr=False)
@@ -81,6 +65,7 @@ class Rewritten:
     refused: tuple[str, ...] = ()
     carried: tuple[str, ...] = ()
     uncarried: tuple[str, ...] = ()
+    lacks: tuple[PartKey, ...] = ()
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -118,14 +103,14 @@ def _rewritten(
     applied = [rule for rule in rules if _fits(rule.when, prompt, ends) and _has(rule.when, prompt, ends)]
     name, collection = _placed(prompt, applied, ends)
     provider = _provider(prompt.provider, applied, ends)
-    text, partials, pinned = _map_partials(prompt, applied, ends)
+    mapped = map_partials(prompt.text, partial_tag(ends.dialects.get(prompt.dialect)), applied, ends)
     parameters, notes = _parameters(prompt, applied)
     after = altered(
         prompt,
         name=name,
         collection=collection.value,
         provider=provider.value,
-        text=text,
+        text=mapped.text,
         model=_chosen([rule.model for rule in applied], prompt.model) or prompt.model,
         parameters=parameters,
         description=_last(rule.description for rule in applied) or prompt.description,
@@ -133,14 +118,18 @@ def _rewritten(
         **_dropped(prompt, applied),
     )
     references = [one for one, where in ((collection, "collection"), (provider, "provider")) if where in fields]
-    references += partials
-    said = (*prompt.notes, *unpacked.notes, *(one.note for one in references if one.note), *pinned, *notes)
+    said = (*prompt.notes, *unpacked.notes, *(one.note for one in references if one.note), *mapped.notes, *notes)
     done = Rewritten(
         source=source,
         prompt=after,
         losses=unpacked.losses,
         notes=tuple(dict.fromkeys(said)),
-        missing=(*(one.missing for one in references if one.missing), *_absent_integrations(after, ends)),
+        missing=(
+            *(one.missing for one in references if one.missing),
+            *mapped.missing,
+            *_absent_integrations(after, ends),
+        ),
+        lacks=(*(one.lacks for one in references if one.lacks), *mapped.lacks),
     )
     left: list[Left] = []
     if dialect is not None and not (dialect.takes(prompt.dialect) and dialect.chat.spelled):
@@ -297,7 +286,7 @@ def _has(when: When, prompt: Prompt, ends: Ends) -> bool:
 
 
 def _has_partials(prompt: Prompt, ends: Ends) -> bool:
-    tag = _partial_tag(prompt, ends)
+    tag = partial_tag(ends.dialects.get(prompt.dialect))
     return tag is not None and tag.search(prompt.text) is not None
 
 
@@ -377,114 +366,14 @@ def _dropped(prompt: Prompt, applied: Sequence[Rule]) -> dict[str, None]:
     return {name: None for name in TOOLS if name in named and name not in prompt.parameters}
 
 
-# ---- what a prompt refers to -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """`key` is its place in the file, `of` finds them in a catalog, `held` is what a prompt holds of one."""
-
-    word: str
-    key: str
-    of: Callable[[Catalog], Sequence[Named] | None]
-    held: Callable[[Named], str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Reference:
-    """What a reference becomes; left as it is when something is missing."""
-
-    value: str | None
-    missing: str = ""
-    note: str = ""
-
-
-_COLLECTION: Final = _Kind("collection", "rewrite.collection", attrgetter("collections"), attrgetter("id"))
-_PROVIDER: Final = _Kind("provider", "rewrite.provider", attrgetter("providers"), attrgetter("slug"))
-_PARTIAL: Final = _Kind("partial", "rewrite.partials", attrgetter("partials"), attrgetter("slug"))
-
-
-def _placed(prompt: Prompt | Row, applied: Sequence[Rule], ends: Ends) -> tuple[str, _Reference]:
+def _placed(prompt: Prompt | Row, applied: Sequence[Rule], ends: Ends) -> tuple[str, Reference]:
     template = _last(rule.name for rule in applied) or "{name}"
     chosen = _chosen([rule.collection for rule in applied], *_collection_texts(prompt, ends))
-    return _filled(template, prompt, ends), _refer(_COLLECTION, prompt.collection, chosen, ends)
+    return _filled(template, prompt, ends), refer(COLLECTION, prompt.collection, chosen, ends)
 
 
-def _provider(kept: str | None, applied: Sequence[Rule], ends: Ends) -> _Reference:
-    return _refer(_PROVIDER, kept, _chosen([rule.provider for rule in applied], kept), ends)
-
-
-def _partial(slug: str, mapped: str | None, ends: Ends) -> _Reference:
-    if mapped or ends.same or ends.target.partials is not None or "partials" in ends.target.words:
-        return _refer(_PARTIAL, slug, mapped, ends)
-    advice = "map it in rewrite.partials, or use a key that may list partials"
-    # unlike a collection or a provider it would not be refused: it would render as nothing
-    return _Reference(slug, missing=f"partial '{slug}' cannot be looked up in the target workspace: {advice}")
-
-
-def _refer(kind: _Kind, kept: str | None, chosen: str | None, ends: Ends) -> _Reference:
-    if f"{kind.word}s" in ends.target.words:
-        own = find(kind.of(ends.source), kept) if kept is not None else None
-        return _Reference(chosen or (own.slug if own is not None else kept))
-    target = kind.of(ends.target)
-    if chosen is not None:
-        return _Reference(chosen) if target is None else _named_in_file(kind, kept, chosen, target)
-    if kept is None or ends.same:
-        return _Reference(kept)
-    if target is None:
-        return _Reference(kept, note=f"{kind.word} '{kept}' is kept unchecked: the target's {kind.word}s are not known")
-    return _same_in(kind, kept, find(kind.of(ends.source), kept), target)
-
-
-def _named_in_file(kind: _Kind, kept: str | None, chosen: str, target: Sequence[Named]) -> _Reference:
-    if len(found := meant(target, chosen)) == 1:
-        return _Reference(kind.held(found[0]))
-    return _Reference(kept, missing=_absent(kind, chosen, found, f"mend {kind.key}"))
-
-
-def _same_in(kind: _Kind, kept: str, own: Named | None, target: Sequence[Named]) -> _Reference:
-    """Of the same slug at the target, else of the same name; what the source does not list, by id or slug alone."""
-    found = _alike(own, target) if own else [one for one in (find(target, kept),) if one]
-    if len(found) == 1:
-        return _Reference(kind.held(found[0]))
-    return _Reference(kept, missing=_absent(kind, own.slug if own else kept, found, f"map it in {kind.key}"))
-
-
-def _alike(own: Named, target: Sequence[Named]) -> list[Named]:
-    same_slug = [one for one in target if one.slug == own.slug]
-    return same_slug or [one for one in target if one.name == own.name]
-
-
-def _absent(kind: _Kind, label: str, found: Sequence[Named], advice: str) -> str:
-    if found:
-        several = f"{len(found)} {kind.word}s of that name are in the target workspace"
-        return f"{kind.word} '{label}' is ambiguous, {several}: give the slug of one in {kind.key}"
-    return f"{kind.word} '{label}' is not in the target workspace: create it there, or {advice}"
-
-
-def _partial_tag(prompt: Prompt, ends: Ends) -> re.Pattern[str] | None:
-    """As the dialect of the prompt writes it; where nobody knows that one, as mustache does. None: there is none."""
-    known = ends.dialects.get(prompt.dialect)
-    return (MUSTACHE if known is None else known.grammar).partials
-
-
-def _map_partials(prompt: Prompt, applied: Sequence[Rule], ends: Ends) -> tuple[str, list[_Reference], list[str]]:
-    """The text with the partials' slugs at the target, every other byte as it was; and notes on pinned versions."""
-    text = prompt.text
-    # no tag of a partial, which is sooner told so by its sign
-    if ">" not in text or (partial_tag := _partial_tag(prompt, ends)) is None:
-        return text, [], []
-    mapped = {old: new for rule in applied for old, new in rule.partials}
-    tags = list(partial_tag.finditer(text))
-    references = {slug: _partial(slug, mapped.get(slug), ends) for slug in dict.fromkeys(tag[2] for tag in tags)}
-    pinned = [(tag[2], tag[3].removesuffix("}}").strip()) for tag in tags if "@" in tag[3]]
-    notes = [
-        f"partial '{slug}' is pinned to {version}: the versions of '{references[slug].value}' may be numbered otherwise"
-        for slug, version in pinned
-        if not (references[slug].missing or (ends.same and references[slug].value == slug))
-    ]
-    renewed = partial_tag.sub(lambda tag: f"{tag[1]}{references[tag[2]].value}{tag[3]}", text)
-    return renewed, list(references.values()), notes
+def _provider(kept: str | None, applied: Sequence[Rule], ends: Ends) -> Reference:
+    return refer(PROVIDER, kept, _chosen([rule.provider for rule in applied], kept), ends)
 
 
 # ---- what there is to say --------------------------------------------------------------------------------------------
@@ -508,14 +397,3 @@ def _changes(before: Prompt, after: Prompt) -> Iterator[Change]:
 def _losses(done: Rewritten, lost: Collection[str], fields: Collection[str]) -> tuple[str, ...]:
     unknown = () if "extra" in fields else done.prompt.extra
     return tuple(sorted({*done.losses, *unknown, *map(user_name, lost)}))
-
-
-def kinds_needed(rules: Sequence[Rule], *, same: bool) -> frozenset[str]:
-    """Which catalogs these rules need to be judged; collections always, because results are told apart by them."""
-    kinds = {"providers", "partials"} if not same else set()
-    for rule in rules:
-        if rule.provider:
-            kinds.add("providers")
-        if rule.partials:
-            kinds.add("partials")
-    return frozenset(kinds | {"collections"})

@@ -13,6 +13,7 @@ from engine.errors import EXIT_ACT, EXIT_DIFFERENT, EXIT_OK, EXIT_RETRY, EXIT_UN
 from engine.http.limiter import Known
 from engine.ledger.file import read_ledger
 from engine.log import log_within
+from engine.migrate.shared_parts import settled_by
 from engine.session.connect import Shared, embedded_sandbox
 from engine.taskgroup import for_each
 
@@ -39,7 +40,8 @@ class Done(Generic[T]):
 async def shared_by(fleet: Fleet, *, rate: float | None) -> AsyncIterator[Shared]:
     """What its migrations have in common; the sandbox's store lies among their ledgers."""
     async with embedded_sandbox(fleet.folder / "sandbox.sqlite") as sandbox:
-        yield Shared(fleet.migrations, sandbox, recall=_Remembered(fleet.migrations).recall, rate=rate)
+        recall = _Remembered(fleet.migrations).recall
+        yield Shared(fleet.migrations, sandbox, recall=recall, unsettled=_unsettled, rate=rate)
 
 
 async def each(
@@ -85,6 +87,15 @@ class _Remembered:
             if _changed(ledger) and (known := _known(ledger, name)) is not None:
                 return known
         return Known()
+
+
+def _unsettled(migration: Migration) -> float:
+    """See `Unsettled`."""
+    try:
+        parts = read_ledger(migration.ledger).state.parts.values() if migration.ledger.exists() else ()
+    except EngineError:  # whoever is to write it says what is wrong with it
+        return 0.0
+    return settled_by((one for one in parts if one.doubtful), migration.limits.settle_seconds)
 
 
 def _ends_at(migration: Migration, address: object) -> list[str]:

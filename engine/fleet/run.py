@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from engine.ledger.report import Summary
 from engine.ledger.status import read_status
 from engine.migrate.context import MaxFailures
 from engine.migrate.interrupt import asked_to_end
+from engine.migrate.needs import Need
 from engine.run import Live, RunOptions, preview_migration, run_migration
 from engine.session.connect import Shared
 from engine.taskgroup import task_group
@@ -42,10 +43,11 @@ class Board:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
     """What a fleet would do, as it is asked before the first write: migration -> prompts to create or update, and ->
-    why it cannot be known.
+    why it cannot be known; `made`: what is made for them, each once for a workspace.
     """
 
     tasks: Mapping[str, int]
+    made: Sequence[Need]
     problems: Mapping[str, str]
 
 
@@ -108,15 +110,19 @@ async def _confirmed(
 async def _preview(fleet: Fleet, options: FleetOptions, shared: Shared) -> Preview:
     tasks: dict[str, int] = {}
     problems: dict[str, str] = {}
+    made: dict[Hashable, Need] = {}
     asking = RunOptions(retry_failed=options.retry_failed, shared=shared)
 
-    def ended(done: Done[int]) -> None:
+    targets = {one.name: one.ends[1].identity for one in fleet.migrations}
+
+    def ended(done: Done[tuple[int, Sequence[Need]]]) -> None:
         if done.error is not None:
             problems[done.name] = str(done.error)
-        tasks[done.name] = done.value or 0
+        tasks[done.name], found = done.value or (0, ())
+        made.update({(targets[done.name], need.key): need for need in found})
 
     await each(fleet, shared, partial(preview_migration, options=asking), ended)
-    return Preview(tasks=tasks, problems=problems)
+    return Preview(tasks=tasks, made=list(made.values()), problems=problems)
 
 
 async def _one(options: FleetOptions, board: Board, migration: Migration) -> Summary:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from engine.after_run import rollback_migration, verify_migration
+from engine.after_run import parts_sentence, rollback_migration, unmake_migration, verify_migration
 from engine.config import Fleet, Migration, Planned
 from engine.content.filter import Chosen
 from engine.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_UNFINISHED, ConfigError, Stop
 from engine.fleet.common import Done, each, exit_code_of, shared_by, worst
+from engine.ledger.file import read_ledger
 from engine.ledger.report import nothing
 from engine.ledger.status import Status, read_status
 from engine.ledger.writes import read_made
@@ -23,6 +24,7 @@ from engine.session import VerbOptions
 from engine.session.connect import Shared
 from engine.verbs.completions import CALLS_EACH
 from engine.verbs.rollback import Rollback, undoing
+from engine.verbs.unmake import TAKEN_BACK, Unmade, made_parts
 from engine.verbs.verify import Verification
 
 Confirm = Callable[[str], Awaitable[bool]]
@@ -149,29 +151,70 @@ async def rollback_fleet(
 
     async def work(shared: Shared, migration: Migration) -> Rollback:
         options = VerbOptions(shared=shared)
-        done = await rollback_migration(migration, options, dry_run=dry_run)
+        done = await rollback_migration(migration, options, dry_run=dry_run, alone=False)
         if options.halt.stop is not None:
             stops[migration.name] = options.halt.stop
         return done
 
     sentence = "" if dry_run else _to_be_undone(fleet)
-    found = await _asked(fleet, work, sentence, confirm=confirm, rate=rate, signals=signals)
+    after = partial(_unmake, fleet, dry_run=dry_run)
+    found = await _asked(fleet, work, sentence, after, confirm=confirm, rate=rate, signals=signals)
     found = [Done(name=one.name, value=one.value, error=one.error or stops.get(one.name)) for one in found]
     return _result(fleet, found, lambda one: EXIT_OK if one.whole else EXIT_UNFINISHED)
 
 
+async def _unmake(
+    fleet: Fleet, shared: Shared, found: Sequence[Done[Rollback]], *, dry_run: bool
+) -> list[Done[Rollback]]:
+    """What was made for prompts, once those of all are gone: what one migration made, another one may use. Whatever is
+    kept is looked at again when others were taken back after it.
+    """
+    done = {one.name: one for one in found}
+    targets = {one.name: one.ends[1].identity for one in fleet.migrations}
+    gone: defaultdict[str, frozenset[str]] = defaultdict(frozenset)
+    for one in found:
+        gone[targets[one.name]] |= one.value.gone if one.value is not None else frozenset()
+
+    async def work(migration: Migration) -> list[Unmade]:
+        return await unmake_migration(
+            migration, VerbOptions(shared=shared), gone[targets[migration.name]], dry_run=dry_run
+        )
+
+    def ended(one: Done[list[Unmade]]) -> None:
+        before, value = done[one.name].value, one.value or []
+        assert before is not None  # it had something to take back
+        gone[targets[one.name]] |= {part.target_id for part in value if part.result in TAKEN_BACK}
+        done[one.name] = Done(name=one.name, value=before.with_made(value), error=one.error)
+
+    looked_at: Mapping[str, frozenset[str]] | None = None
+    while gone != looked_at and (left := _with_parts_left(fleet, done)):
+        looked_at = dict(gone)
+        await each(replace(fleet, migrations=left), shared, work, ended)
+    return list(done.values())
+
+
+def _with_parts_left(fleet: Fleet, done: Mapping[str, Done[Rollback]]) -> tuple[Migration, ...]:
+    values = {name: one.value for name, one in done.items() if one.error is None and one.value is not None}
+    left = {name for name, one in values.items() if any(part.result in ("kept", "not_started") for part in one.made)}
+    return tuple(one for one in fleet.migrations if one.name in left)
+
+
 def _to_be_undone(fleet: Fleet) -> str:
     actions: Counter[str] = Counter()
-    for one in fleet.migrations:
-        actions.update(undo.action for undo in (undoing(read_made(one.ledger, Chosen()), None) if _begun(one) else ()))
-    parts = []
+    begun = [one.ledger for one in fleet.migrations if _begun(one)]
+    for ledger in begun:
+        actions.update(undo.action for undo in undoing(read_made(ledger, Chosen()), None))
+    made = [key for ledger in begun for key in made_parts(read_ledger(ledger).state, None)]
+    sentences = []
     if actions["delete"]:
-        parts.append(
+        sentences.append(
             f"{actions['delete']} replicas are deleted: applications that already call these replicas will break."
         )
-    if actions["restore"]:
-        parts.append(f"{actions['restore']} prompts get back what was published before, where the registry keeps it.")
-    return " ".join(parts)
+    if restores := actions["restore"]:
+        sentences.append(f"{restores} prompts get back what was published before, where the registry keeps it.")
+    if made:
+        sentences.append(parts_sentence(made))
+    return " ".join(sentences)
 
 
 def _begun(migration: Migration) -> bool:
@@ -182,6 +225,7 @@ async def _asked(
     fleet: Fleet,
     work: Callable[[Shared, Migration], Awaitable[R]],
     sentence: str,
+    after: Callable[[Shared, list[Done[R]]], Awaitable[list[Done[R]]]] | None = None,
     *,
     confirm: Confirm,
     rate: float | None,
@@ -196,7 +240,7 @@ async def _asked(
         if sentence:
             await shared.halt.confirm(confirm(sentence))
         await each(fleet, shared, partial(work, shared), found.append)
-    return found
+        return found if after is None else await after(shared, found)
 
 
 def _result(

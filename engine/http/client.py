@@ -211,10 +211,12 @@ class Client:
         )
         return await self._settle(request, _Progress())
 
-    async def complete(self, call: str, path: str, body: bytes, *, hushed: bool = True) -> Whole:
+    async def complete(
+        self, call: str, path: str, body: bytes, sending: Sending | None = None, *, hushed: bool = True
+    ) -> Whole:
         """POST that makes a model answer, in JSON or in an event stream. It costs money: repeated like a create, after
-        429 until it was sent `limits.attempts` times. Not `hushed` only where the answer can quote nothing but `body`.
-        Also raises UnknownOutcome: it may have been paid for.
+        429 until it was sent `limits.attempts` times. `sending`: as in `create`. Not `hushed` only where the answer can
+        quote nothing but `body`. Also raises UnknownOutcome: it may have been paid for.
         """
         request = Request(
             end=self._end,
@@ -228,7 +230,7 @@ class Client:
             hushed=hushed,
             completion=True,
         )
-        whole: Whole = await self._settle(request, _Progress())
+        whole: Whole = await self._settle(request, _Progress(sending=sending))
         return whole
 
     def _url(self, path: str, params: Params | None) -> str:

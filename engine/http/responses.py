@@ -212,10 +212,13 @@ class Request:
 
 
 class Whole(NamedTuple):
-    """A body that came whole, whatever it holds. `media_type`: without parameters, in lower case."""
+    """A body that came whole, whatever it holds. `media_type`: without parameters, in lower case; `seconds`: until its
+    last byte, from the moment the request left.
+    """
 
     media_type: str
     body: bytes
+    seconds: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -235,6 +238,8 @@ class Answer:
     """A kept connection broke before any answer: the server had most likely closed it."""
     held: bool = False
     """It was not let leave: a pause had begun by the time a connection was there."""
+    seconds: float = 0.0
+    """From the moment the request left until the last byte of an answer."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -309,7 +314,8 @@ def _refusal(request: Request, answer: Answer, status: int, errors: Sequence[Spe
 
 
 def _whole(answer: Answer) -> Whole:
-    return Whole(answer.headers.get("Content-Type", "").partition(";")[0].strip().lower(), answer.body)
+    media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return Whole(media_type, answer.body, answer.seconds)
 
 
 def _hushed(said: ErrorBody | None) -> ErrorBody | None:

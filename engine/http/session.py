@@ -10,6 +10,7 @@ import functools
 import io
 import os
 import ssl
+import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -148,7 +149,9 @@ async def _exchange(
             headers={"Content-Type": request.content_type, **headers} if request.content_type else headers,
             allow_redirects=False,
         ) as response:
-            return await _read(response, request.cap)
+            answer = await _read(response, request.cap)
+            answer.seconds = time.monotonic() - trip.left_at
+            return answer
     except _Held:
         return Answer(left=False, held=True)
     except (aiohttp.ClientError, TimeoutError) as exc:
@@ -206,7 +209,7 @@ class _Request(aiohttp.ClientRequest):
         trip = _TRIP.get()
         if not await trip.leave():
             raise _Held
-        trip.left = True
+        trip.left, trip.left_at = True, time.monotonic()
         trip.reused = conn.protocol in _SERVED
         if not trip.reused:
             _SERVED.add(conn.protocol)
@@ -218,6 +221,7 @@ class _Trip:
     leave: Leave
     left: bool = False
     """Its headers went to a connection, or were about to."""
+    left_at: float = 0.0
     reused: bool = False
     """The connection had served another request before."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from binascii import unhexlify
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from marshal import loads
 from typing import Final, Literal, NamedTuple, TypeGuard
 
+from engine.ledger.parts import seconds
 from engine.model.packed import Fields, Form, PackedDict, packed
 
 Status = Literal["intent", "unknown", "created", "updated", "unchanged", "skipped", "conflict", "failed", "rolled_back"]
@@ -117,7 +117,7 @@ class Record:
     @property
     def since(self) -> float:
         """When its last intent was written, in epoch seconds, while in doubt."""
-        return _seconds(self.doubt.ts) if self.doubt is not None and self.doubt.ts and self.doubtful else 0.0
+        return seconds(self.doubt.ts) if self.doubt is not None and self.doubt.ts and self.doubtful else 0.0
 
     @property
     def attempt(self) -> int:
@@ -146,10 +146,6 @@ class Record:
 def digests_of(source_digest: str, replica_digest: str) -> bytes:
     """What is remembered of both."""
     return unhexlify(source_digest[:_DIGEST] + replica_digest[:_DIGEST])
-
-
-def _seconds(ts: str) -> float:
-    return datetime.fromisoformat(ts).timestamp()
 
 
 # ---- a million of them -----------------------------------------------------------------------------------------------

@@ -78,7 +78,8 @@ def deciding(lines: Sequence[Line], state: State) -> Iterator[Line]:
     for number, line in enumerate(lines):
         kind, source_id = line["kind"], line.get("source_id")
         of = line["run"] if kind in _EACH_RUN else None
-        last[(kind, source_id, line.get("target_id"), line.get("source_version"), of)] = number
+        part = (line["what"], line.get("source_slug")) if "what" in line else None
+        last[(kind, source_id, line.get("target_id"), line.get("source_version"), of, part)] = number
         if kind == "created":
             made[str(source_id)] = number
     keep, targets = set(last.values()), state.targets

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
+from engine.ledger.parts import PartRecord, tell_part
 from engine.ledger.record import NOTHING_RARE, Doubt, Rare, Records, Said, Status, digests_of
 from engine.ledger.record import Failure as Failure
 from engine.ledger.record import Original as Original
 from engine.ledger.record import Record as Record
-from engine.model import Json, version_ref
+from engine.model import Json, PartKey, version_ref
 
 # ---- the fold --------------------------------------------------------------------------------------------------------
 
@@ -33,6 +34,8 @@ class State:
     """Ids of replicas that this migration created and that are no longer the one of their prompt."""
     gone: set[str] = field(default_factory=set)
     """Ids of replicas that were rolled back, or that have another id by now."""
+    parts: dict[PartKey, PartRecord] = field(default_factory=dict)
+    """What prompts refer to, where it was to be made; in the order in which that was begun."""
     identity: Mapping[str, Json] | None = None
     """What the newest run said it was, see `mismatch`; None: no run yet."""
     rules: Json = None
@@ -58,6 +61,8 @@ class State:
             self.runs, self.last_run = self.runs + 1, line["run"]
         elif kind == "end":
             self._remember(line.get("throttle"))
+        elif isinstance(what := line.get("what"), str):
+            tell_part(self.parts, what, line)
         elif isinstance(source_id := line.get("source_id"), str):
             if kind == "moved":
                 self._move(source_id, line)
@@ -78,7 +83,7 @@ class State:
         intents: dict[str, Mapping[str, Json]] = {}
         for line in lines:
             source_id = line.get("source_id")
-            if line.get("kind") != "created" or not isinstance(source_id, str):
+            if line.get("kind") != "created" or not isinstance(source_id, str) or "what" in line:
                 self._hold_or_fold(line, intents)
                 continue
             intents.pop(source_id, None)
@@ -92,7 +97,7 @@ class State:
         a create, and goes before it.
         """
         kind, source_id = line.get("kind"), line.get("source_id")
-        if not isinstance(source_id, str):
+        if not isinstance(source_id, str) or isinstance(line.get("what"), str):
             self.fold(line)
             return
         for held in [*intents] if kind == "moved" else [source_id] if source_id in intents else ():

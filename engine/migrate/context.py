@@ -48,6 +48,8 @@ LOGGED: Final = (
     "reason",
 )
 """The fields of a ledger line that its log line repeats."""
+PART_LOGGED: Final = ("what", "source_slug", "target_id", "error", "message")
+"""The same of a collection, partial or label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,17 @@ class Labels:
     def __init__(self) -> None:
         self._ids: dict[str, str] | None = None
         self._lock = anyio.Lock()
+        self._made: dict[str, str] = {}
+
+    def learn(self, name: str, label_id: str) -> None:
+        """One that was just made, which a listing may not have yet."""
+        self._made[name] = label_id
 
     async def id_of(self, target: Target, name: str) -> str:
         """Raises EngineError when it is not there and cannot be made."""
         async with self._lock:
             if self._ids is None:
-                self._ids = {one.name: one.id for one in (await target.catalog({"labels"})).labels or ()}
+                self._ids = {one.name: one.id for one in (await target.catalog({"labels"})).labels or ()} | self._made
             if name not in self._ids:
                 self._ids[name] = await target.create_label(name)
             return self._ids[name]
@@ -151,11 +158,18 @@ class Context:
         """Durable when it returns. Raises Stop when the disk fails."""
         await self.sink.record(*entries)
         for entry in entries:
-            if entry.kind in EVENTS:
+            if "what" in entry.fields:  # of what prompts refer to, and of no prompt
+                self._say_part(entry)
+            elif entry.kind in EVENTS:
                 self.done[entry.kind] += 1
                 self._say(entry)
         if self.max_failures is not None:
             self._judge_failures(self.max_failures)
+
+    def _say_part(self, entry: Entry) -> None:
+        level = logging.WARNING if entry.kind in GRAVE else logging.INFO
+        if entry.kind != "intent" and self.log.is_enabled_for(level):
+            self.log.log(level, f"part.{entry.kind}", **{name: entry.fields.get(name) for name in PART_LOGGED})
 
     def _say(self, entry: Entry) -> None:
         level = logging.WARNING if entry.kind in GRAVE else logging.INFO

@@ -7,7 +7,7 @@ Times of change only save reads; what decides are the digests in the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -175,11 +175,23 @@ class _Case:
         step = (self.job.planned or {}).get(self.task.row.id)
         if step is None or decision.action not in ("create", "update", "finish"):
             return decision
-        mark = decision.prepared.replica.mark if decision.prepared is not None else None
-        digests = (mark.source_digest, mark.replica_digest) if mark is not None else (None, None)
-        if decision.action in ("finish", step.action) and digests == (step.source_digest, step.replica_digest):
+        wanted = (step.source_digest, step.replica_digest)
+        if decision.action in ("finish", step.action) and wanted in self._digests(decision.prepared):
             return decision
         return self._conflict("changed", self.record.target_id if self.record is not None else None)
+
+    def _digests(self, prepared: Prepared | None) -> Iterator[tuple[str | None, str | None]]:
+        """Of source and replica, also with what was made meanwhile as the plan called it."""
+        if prepared is None:
+            yield None, None
+            return
+        mark, ends = prepared.replica.mark, self.job.rehearsed
+        yield mark.source_digest, mark.replica_digest
+        if ends is not None:
+            job, before = replace(self.job, ends=ends), prepared.replica
+            again = prepare(job, before.source, name=before.prompt.name, mark_in=self.mark_in)
+            if isinstance(again, Prepared):
+                yield again.replica.mark.source_digest, again.replica.mark.replica_digest
 
     # ---- parts -------------------------------------------------------------------------------------------------------
 

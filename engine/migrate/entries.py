@@ -7,11 +7,27 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from engine.content.digest import part_digest
 from engine.content.selection import find
 from engine.errors import AnswerError
+from engine.ledger.parts import PartRecord
 from engine.ledger.writes import FIRST
 from engine.migrate.task import Prepared, Revision
-from engine.model import Created, Entry, Failed, Json, Mark, Named, Outcome, Prompt, Row, Unknown, stored_version
+from engine.model import (
+    Created,
+    Entry,
+    Failed,
+    Json,
+    Mark,
+    Named,
+    Outcome,
+    Part,
+    PartKey,
+    Prompt,
+    Row,
+    Unknown,
+    stored_version,
+)
 
 MESSAGE_BYTES: Final = 500
 CLOCKS_APART_S: Final = 60.0
@@ -276,6 +292,63 @@ def conflict(origin: Mapping[str, Json], reason: str, target_id: str | None, *, 
     """A person must decide: `exists`, `name_clash`, `edited`, `changed`. `op`: as in `failed`."""
     more = {"op": op} if op is not None else {}
     return Entry("conflict", {**origin, **more, "reason": reason, "target_id": target_id})
+
+
+# ---- what prompts refer to: `what` and no `source_id`, so that readers of prompts pass them over ---------------------
+
+
+def part_intent(wanted: Part, source: Part, key: str, attempt: int) -> Entry:
+    """Durable before the first byte of its create leaves. `wanted`: as it is to be at the target."""
+    return Entry(
+        "intent", {**part_origin(source.key), "op": "make", **_part_made(wanted, source, key), "attempt": attempt}
+    )
+
+
+def part_made(wanted: Part, source: Part, key: str, made: Created) -> Entry:
+    """It is there."""
+    told: dict[str, Json] = {"target_id": made.target_id, "target_slug": made.target_slug, "how": "response"}
+    return Entry("made", {**part_origin(source.key), **told, **_part_made(wanted, source, key)})
+
+
+def part_found(key: PartKey, record: PartRecord, found: Named) -> Entry:
+    """It was in doubt, and is there."""
+    told: dict[str, Json] = {"target_id": found.id, "target_slug": found.slug, "how": "lookup"}
+    what_it_is = {"name": record.name, "parent": record.parent, "key": record.mark, "replica_digest": record.digest}
+    return Entry("made", {**part_origin(key), **told, **what_it_is, "source_version": stored_version(record.version)})
+
+
+def part_outcome(key: PartKey, outcome: Failed | Unknown) -> Entry:
+    """It is not there, or nobody knows."""
+    if isinstance(outcome, Unknown) or outcome.exists:  # 409: a look-up tells whose it is
+        error = outcome.error if isinstance(outcome, Unknown) else EXISTS
+        return Entry("unknown", {**part_origin(key), "stage": "make", "error": error})
+    told = {"error": outcome.error, "status": outcome.status, "code": outcome.code, "message": short(outcome.message)}
+    return Entry("failed", {**part_origin(key), "stage": "make", **told})
+
+
+def part_skipped(key: PartKey) -> Entry:
+    """Somebody else has made one like it."""
+    return Entry("skipped", {**part_origin(key), "reason": EXISTS})
+
+
+def part_unmade(key: PartKey, target_id: str | None, result: str) -> Entry:
+    """deleted | gone | absent | kept."""
+    return Entry("unmade", {**part_origin(key), "target_id": target_id, "result": result})
+
+
+def part_origin(key: PartKey) -> dict[str, Json]:
+    """What each of these lines begins with."""
+    return {"what": key[0], "source_slug": key[1]}
+
+
+def _part_made(wanted: Part, source: Part, key: str) -> dict[str, Json]:
+    return {
+        "name": wanted.name,
+        "parent": wanted.parent,
+        "key": key,
+        "replica_digest": part_digest(wanted),
+        "source_version": stored_version(source.version),
+    }
 
 
 def short(message: str) -> str:

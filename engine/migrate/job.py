@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine.content.digest import MarkIn, digest, key_of, make_replica, read_mark
-from engine.content.rewrite import Ends, Rewritten, rewrite
+from engine.content.references import Ends
+from engine.content.rewrite import Rewritten, rewrite
 from engine.errors import Rejected
 from engine.migrate.readings import Readings
 from engine.migrate.task import Prepared, Step
@@ -36,6 +37,8 @@ class Job:
     """A new version becomes the published one."""
     planned: Mapping[str, Step] | None = None
     """Source id -> what a plan says; what is otherwise by now is a conflict. None: there is no plan."""
+    rehearsed: Ends | None = None
+    """The ends as the plan saw them, before what was missing was made."""
     rewrites: str | None = None
     """Digest of the rules that decide what a replica holds."""
     settle: float

@@ -64,17 +64,17 @@ async def migrate(job: Job, context: Context, tasks: Sequence[Task], *, canary: 
         canaries = Canaries(canary)
         await _all(job, context, rest, canaries)
         if context.halt.stop is None:
-            await _until_stopped(context, partial(judge_canaries, job, context, canaries.taken))
+            await until_stopped(context, partial(judge_canaries, job, context, canaries.taken))
         rest.put_back(canaries.left)
     await _all(job, context, rest)
 
 
 async def _all(job: Job, context: Context, rest: _Rest, canaries: Canaries | None = None) -> None:
     if rest and context.halt.stop is None:
-        await _until_stopped(context, partial(_pools, job, context, rest, canaries))
+        await until_stopped(context, partial(_pools, job, context, rest, canaries))
 
 
-async def _until_stopped(context: Context, work: Callable[[], Awaitable[None]]) -> None:
+async def until_stopped(context: Context, work: Callable[[], Awaitable[None]]) -> None:
     """Runs a stage; GRACE_S after the run was asked to end, what is still in flight is dropped and stays an intent."""
 
     async def grace(scope: anyio.CancelScope) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from engine.errors import Rejected, Transient
 from engine.ledger.state import Record, State
 from engine.migrate.decide import Decision, decide
 from engine.migrate.job import Job
+from engine.migrate.needs import Need
 from engine.migrate.survey import Survey
 from engine.migrate.task import Prepared, Task
 from engine.model import Failed, Json
@@ -84,6 +85,8 @@ class Plan:
     notes: Sequence[str] = field(default_factory=tuple)
     translation: Sequence[tuple[str, str]] = ()
     """Where source and target speak different dialects: what becomes of each field and construct."""
+    made: Sequence[Need] = ()
+    """What prompts refer to, and would be made at the target before the first of them."""
 
     @property
     def has_work(self) -> bool:
@@ -97,6 +100,7 @@ class Plan:
             "counts": dict(self.counts),
             "requests": self.requests,
             "seconds": self.seconds,
+            "made": [need.to_json() for need in self.made],
             "notes": list(self.notes),
             "translation": [{"what": what, "becomes": becomes} for what, becomes in self.translation],
         }
@@ -110,10 +114,12 @@ async def plan(
     *,
     now: float,
     rate: float,
-    asked: Callable[[], int],
+    asked: int,
+    made: Sequence[Need] = (),
 ) -> Plan:
-    """Reads what a run would read. `chosen`: source ids, None for all; `asked`: requests sent so far."""
-    listing_requests = asked()
+    """Reads what a run would read. `chosen`: source ids, None for all; `asked`: requests that the listings took;
+    `made`: what would be made before the first prompt.
+    """
     tasks = [task for task in survey.tasks if chosen is None or task.row.id in chosen]
     planned: dict[str, Planned | None] = {}
 
@@ -123,13 +129,14 @@ async def plan(
     await for_each(tasks, one, limit=job.concurrency)
     prompts = [prompt for task in tasks if (prompt := planned[task.row.id]) is not None]
     counts = Counter(prompt.action for prompt in prompts)
-    requests = listing_requests + sum(prompt.requests for prompt in prompts)
+    requests = asked + sum(prompt.requests for prompt in prompts) + sum(map(_requests_of, made))
     selected = len(survey.tasks) - (len(tasks) - len(prompts))
     return Plan(
         prompts=prompts,
         counts={"listed": survey.listed, "selected": selected} | {name: counts[name] for name in ACTIONS},
         requests=requests,
         seconds=round(requests / rate, 1),
+        made=tuple(made),
         notes=tuple(survey.notes),
         translation=_translation(job, {prompt.dialect for prompt in prompts}),
     )
@@ -219,6 +226,11 @@ def _requests(job: Job, decision: Decision) -> int:
     if decision.action == "update":
         return 5 + job.publish + (not job.in_place) + labels
     return _REQUESTS[decision.action] - (decision.failure is not None) + labels
+
+
+def _requests_of(need: Need) -> int:
+    """It is read at the source, unless its listing says all of it, and made; nothing when it cannot be made."""
+    return 0 if need.problem else 1 + (need.key[0] != "collection")
 
 
 async def _labels_left(job: Job, task: Task, decision: Decision) -> list[str]:

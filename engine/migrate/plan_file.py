@@ -13,21 +13,25 @@ from engine.errors import ConfigError, Problem
 from engine.ledger.state import mismatch
 from engine.migrate.plan import Plan
 from engine.migrate.task import Step
+from engine.model import PartKey
 
 VERSION: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
 class PlanFile:
-    """`steps` by id of the source; `sha256` of the file, in hex."""
+    """`steps` by id of the source; `sha256` of the file, in hex; `made`: what is made before the first of them."""
 
     steps: Mapping[str, Step]
     sha256: str
+    made: frozenset[PartKey] = frozenset()
 
 
 def write(plan: Plan, identity: Mapping[str, str], rules: str) -> bytes:
     """The file, a prompt a line so that two plans can be compared."""
-    head = json.dumps({"promptferry_plan": VERSION, "rules": rules, "identity": dict(identity)})[:-1]
+    made = [list(need.key) for need in plan.made if not need.problem]
+    parts = {"made": made} if made else {}
+    head = json.dumps({"promptferry_plan": VERSION, "rules": rules, "identity": dict(identity), **parts})[:-1]
     prompts = ",\n".join(
         json.dumps(
             {
@@ -50,7 +54,7 @@ def read(data: bytes, name: str, identity: Mapping[str, str], rules: str) -> Pla
         raise ConfigError(f"{name}: is the plan of another migration: {different}")
     if found.rules != rules:
         raise ConfigError(f"{name}: the migration file was changed since this plan was made: make the plan again")
-    return PlanFile(found.steps, plan_digest(data))
+    return PlanFile(found.steps, plan_digest(data), found.made)
 
 
 def digest_of_plan(data: bytes, name: str) -> str:
@@ -62,6 +66,7 @@ def digest_of_plan(data: bytes, name: str) -> str:
 @dataclass(frozen=True, slots=True)
 class _Parsed:
     steps: Mapping[str, Step]
+    made: frozenset[PartKey]
     identity: Mapping[str, str]
     rules: str
 
@@ -72,7 +77,8 @@ def _parsed(data: bytes, name: str) -> _Parsed:
         found: Any = json.loads(text)
         prompts = found["prompts"]
         steps = {one["source_id"]: Step(one["action"], one["source_digest"], one["replica_digest"]) for one in prompts}
-        version, parsed = found["promptferry_plan"], _Parsed(steps, dict(found["identity"]), found["rules"])
+        made = frozenset((str(what), str(slug)) for what, slug in found.get("made", ()))
+        version, parsed = found["promptferry_plan"], _Parsed(steps, made, dict(found["identity"]), found["rules"])
     except NotText as error:
         raise ConfigError([Problem(str(error), file=name, line=error.line)]) from None
     except (ValueError, TypeError, KeyError, RecursionError):

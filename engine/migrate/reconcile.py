@@ -7,7 +7,7 @@ One listing serves all that wait.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from engine.log import log
 from engine.migrate import entries
@@ -83,9 +83,13 @@ def _in_doubt(context: Context, row: Row) -> bool:
 
 
 def _due(job: Job, context: Context, rows: Sequence[Row]) -> float:
-    """When all of them may be looked up: one settle time after the last was sent, then another one."""
+    """When all of them may be looked up."""
     records = [context.state.records[row.id] for row in rows]
     waiting = [record for record in records if not (record.status == "unknown" and record.reason == entries.EXISTS)]
-    now = context.clock()
-    first = max((record.since + job.settle for record in waiting), default=now)
-    return first if now < first else max((record.since + 2 * job.settle for record in waiting), default=now)
+    return look_up_at([record.since for record in waiting], job.settle, context.clock())
+
+
+def look_up_at(sent: Collection[float], settle: float, now: float) -> float:
+    """When all that was sent at these times may be looked up: one settle time after the last, then another one."""
+    first = max((one + settle for one in sent), default=now)
+    return first if now < first else max((one + 2 * settle for one in sent), default=now)

@@ -24,35 +24,52 @@ Write = Callable[[Sending], Awaitable[list[Outcome]]]
 
 
 async def send(job: Job, context: Context, batch: Sequence[Ready], write: Write) -> list[Outcome | None]:
+    """See `intended`: of prompts."""
+
+    def intents() -> list[Entry]:
+        return [entries.intent(ready.origin, ready.prepared, _attempt(context, ready) + 1) for ready in batch]
+
+    def refused(failure: Failed) -> list[Entry]:
+        return [outcome_entry(job, context, ready, failure) for ready in batch]
+
+    return await intended(context, write, len(batch), intents, refused)
+
+
+async def intended(
+    context: Context,
+    write: Write,
+    count: int,
+    intents: Callable[[], Sequence[Entry]],
+    refused: Callable[[Failed], Sequence[Entry]],
+) -> list[Outcome | None]:
     """Each intent is durable before the first byte leaves. None: the run was asked to end before this one was sent, so
     it is as it was; whatever else comes before an intent is an outcome like any other.
+
+    `count`: of what is written together; `refused`: the lines for a refusal that stops the run, and had no effect.
     """
-    intended = False
+    begun = False
 
     async def sending() -> None:
-        nonlocal intended
-        await context.record(
-            *(entries.intent(ready.origin, ready.prepared, _attempt(context, ready) + 1) for ready in batch)
-        )
-        intended = True
+        nonlocal begun
+        await context.record(*intents())
+        begun = True
 
     try:
         outcomes = await write(sending)
     except Stop as stop:
         # surely no effect: nothing is in doubt; of a bulk, a part may have been carried out
-        if intended and len(batch) == 1 and isinstance(stop.__cause__, (Rejected, Transient)):
-            failure = entries.failure(stop.__cause__, retriable=True)
-            await context.record(*(outcome_entry(job, context, ready, failure) for ready in batch))
+        if begun and count == 1 and isinstance(stop.__cause__, (Rejected, Transient)):
+            await context.record(*refused(entries.failure(stop.__cause__, retriable=True)))
         raise
-    if len(outcomes) != len(batch):
-        raise RuntimeError(f"{len(batch)} prompts were sent, and the target told what became of {len(outcomes)}")
-    return [outcome if intended or not _unsent(context, outcome) else None for outcome in outcomes]
+    if len(outcomes) != count:
+        raise RuntimeError(f"{count} writes were sent, and the target told what became of {len(outcomes)}")
+    return [outcome if begun or not _unsent(context, outcome) else None for outcome in outcomes]
 
 
 def _unsent(context: Context, outcome: Outcome) -> bool:
     """Of what came back though no intent was written: whether it is only that the run was asked to end."""
     if not isinstance(outcome, Failed):
-        raise RuntimeError(f"a prompt was sent before its intent was written: {type(outcome).__name__}")
+        raise RuntimeError(f"something was sent before its intent was written: {type(outcome).__name__}")
     return context.dropped(outcome)
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from engine.lossless_json.numbers import Number
 from engine.model.dialect import Dialect, NameRule
 from engine.model.packed import Form, PackedList, columns_of, maker
+from engine.model.part import Part as Part
+from engine.model.part import PartKey as PartKey
 from engine.model.prompt import DEFAULT_DIALECT as DEFAULT_DIALECT
 from engine.model.prompt import Inputs as Inputs
 from engine.model.prompt import Prompt as Prompt
@@ -119,6 +121,8 @@ class Named:
     id: str
     slug: str
     name: str
+    parent: str | None = None
+    """Of a collection: the id of the one that it lies in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -356,6 +360,8 @@ class Abilities:
     """Where a replica carries its mark, and where else, should the first create show that it does not last there."""
     marked_at_once: bool = True
     """A create carries its mark; else that is a second call, and a replica without mark may be left behind."""
+    makes: frozenset[str] = frozenset()
+    """What prompts refer to and can be made here where it is missing: collections, partials, labels."""
 
     @property
     def stages(self) -> bool:
@@ -382,10 +388,28 @@ class Abilities:
         return self.taken in ("appends", "overwrites")
 
 
+class Parts(Protocol):
+    """What prompts refer to, one by one. Methods raise EngineError only, and never retry by themselves."""
+
+    async def read(self, what: str, part_id: str, version: str = "published") -> Part:
+        """As it is now; of a partial this version: published | latest. Gone when it is not there."""
+        ...
+
+    async def make(self, part: Part, sending: Sending) -> Outcome:
+        """One create of what `part` says but for its id, slug and version. Raises Stop, nothing else."""
+        ...
+
+    async def remove(self, what: str, part_id: str) -> None:
+        """May be repeated; Gone when it is not there, Rejected where something there still needs it."""
+        ...
+
+
 class Source(Protocol):
     """Where prompts are read from. Methods raise EngineError only, and never retry by themselves."""
 
     can: Abilities
+    parts: Parts | None
+    """Collections, partials and labels as things of their own, see `Parts`; None: there are none, or plain words."""
 
     def pages(self) -> AsyncIterator[Page]:
         """The whole listing, each row once; raises Stop when the registry does not give it whole."""
@@ -525,6 +549,35 @@ class Tried:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that a model wants called. `arguments`: as it wrote them, which should be JSON."""
+
+    name: str
+    arguments: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What came of one call of a prompt, with the words of its answer: these belong to the prompt's owner, and are told
+    nowhere but where they are asked for.
+    """
+
+    outcome: Literal["answered", "refused", "lost"]
+    """refused: and the same call will be again; lost: no answer that can be used, the same call may have one."""
+    text: str | None = field(default=None, repr=False)
+    tool_calls: tuple[ToolCall, ...] = ()
+    model: str | None = None
+    """The model that answered, as it calls itself."""
+    finish_reason: str | None = None
+    seconds: float | None = None
+    """From the moment it left; without what the rate limit made it wait."""
+    tokens: int | None = None
+    """In all, as the answer counts them; None: it does not."""
+    error: str | None = None
+    """Why it was not answered: one sentence."""
+
+
 class Gateway(Protocol):
     """Where prompts are rendered and called. `ref`: id or slug, with `@n`, `@latest`, or nothing: as published."""
 
@@ -536,6 +589,12 @@ class Gateway(Protocol):
         self, ref: str, variables: Mapping[str, Json], *, stream: bool, overrides: Mapping[str, Json]
     ) -> Completion:
         """Calls the model; costs money. A refusal of the key raises Stop; any other failure is in the completion."""
+        ...
+
+    async def ask(self, ref: str, variables: Mapping[str, Json], *, stream: bool, sending: Sending) -> Reply:
+        """Calls the model for its answer; costs money. `sending` is awaited when the rate limit has let it through,
+        before its first byte leaves. A refusal of the key raises Stop; any other failure is in the reply.
+        """
         ...
 
 

@@ -36,7 +36,7 @@ class Quirks:
     """A create or update with a provider that the workspace lacks is refused: 400 AB01."""
     archived_listed: bool = True
     listing_lag_s: float = 0.0
-    """Seconds before a new prompt appears in listings (and in `total`)."""
+    """Seconds before a new prompt or partial appears in listings (and in `total`)."""
     stale_reads_s: float = 0.0
     """Seconds after an update during which reads still give the prompt as it was."""
     model_wins: Literal["model", "parameters"] = "model"

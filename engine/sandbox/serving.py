@@ -23,7 +23,7 @@ from engine.sandbox.langfuse.content import check_creation
 from engine.sandbox.langfuse.library import plant_langfuse_library
 from engine.sandbox.langfuse.project import Langfuse, Project
 from engine.sandbox.options import SandboxOptions
-from engine.sandbox.portkey.call import Registry
+from engine.sandbox.portkey.call import Model, Registry
 from engine.sandbox.portkey.catalog import plant_integration, plant_provider
 from engine.sandbox.portkey.content import check_prompt, first_content, flat, next_content
 from engine.sandbox.portkey.planting import default_collection, plant_library, plant_organisation, plant_workspace
@@ -63,6 +63,10 @@ class Sandbox:
     def faults(self) -> Faults:
         """`chances` may be changed and single faults planned while it runs."""
         return self._server.faults
+
+    def answer_with(self, model: Model | None) -> None:
+        """What models answer to completions from now on; None: the sentence that they know."""
+        self._registry.model = model
 
     def key(self, workspace: str, scopes: Collection[str] | None = None) -> str:
         """A key locked to the workspace, the same for every start of a store. A workspace that is new is made, with

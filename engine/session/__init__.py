@@ -24,6 +24,7 @@ from engine.migrate.context import Context
 from engine.migrate.halt import Halt
 from engine.migrate.interrupt import interruptible
 from engine.migrate.job import Job
+from engine.migrate.needs import with_made
 from engine.session.connect import Shared, Workspaces, open_ends, open_job
 from engine.taskgroup import task_group
 
@@ -94,15 +95,17 @@ async def opened(
 
 @asynccontextmanager
 async def resumed(
-    migration: Migration, options: VerbOptions, *, gateways: bool = False, writes: bool = True
+    migration: Migration, options: VerbOptions, *, gateways: bool = False, writes: bool = True, begun: bool = True
 ) -> AsyncIterator[tuple[Job, Context, Workspaces]]:
-    """The same for what comes after a run, and its job. Raises ConfigError where nothing was migrated yet."""
-    if not migration.ledger.exists():
+    """The same for what comes after a run, and its job. Raises ConfigError where nothing was migrated yet, unless it
+    need not have `begun`.
+    """
+    if begun and not migration.ledger.exists():
         raise ConfigError(f"{migration.ledger}: there is no ledger: nothing was migrated yet, or it lies elsewhere")
     halt, run = options.halt, new_run_id()
     how: dict[str, Any] = {"rate": options.rate, "signals": options.signals, "gateways": gateways, "writes": writes}
     async with opened(migration, halt, run=run, shared=options.shared, **how) as (sink, ends):
-        job = await halt.guard(open_job(migration, ends))
+        job = await halt.guard(with_made(await halt.guard(open_job(migration, ends)), sink.state))
         yield job, Context(sink=sink, halt=halt, clock=time.time, copies=BeforeImages(migration.ledger, run=run)), ends
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,13 +17,14 @@ import anyio
 from engine.config import Limits, Migration
 from engine.connectors import DIALECTS, REGISTRIES
 from engine.connectors.endpoint import Address, Endpoint, Opening
-from engine.content.rewrite import Ends, kinds_needed
+from engine.content.references import Ends, kinds_needed
 from engine.errors import ConfigError, Stop
 from engine.http.limiter import Known, RateLimiter
 from engine.http.session import RequestLimits
 from engine.migrate.halt import Halt
 from engine.migrate.job import Job
 from engine.migrate.listing import catalog_of
+from engine.migrate.shared_parts import SharedParts
 from engine.model import ModelGateway, Target
 from engine.taskgroup import both
 
@@ -59,21 +60,37 @@ class Workspaces:
 
 Recall = Callable[[Migration, str], Known]
 """The migration and its end, source or target -> what is known of the registry from earlier runs."""
+Unsettled = Callable[[Migration], float]
+"""When all that earlier runs made or may have made for its prompts is settled, see `settled_by`."""
+
+
+def _settled(_migration: Migration) -> float:
+    return 0.0
 
 
 class Shared:
-    """What several migrations have in common: one gate for each host and key, one sandbox, one way to end.
+    """What several migrations have in common: one gate for each host and key, one sandbox, one way to end, and what
+    they make in the same workspace for their prompts.
 
     Where they set different `limits`, the strictest hold for all who share a gate. `rate` overrides `limits.rate`.
     """
 
     def __init__(
-        self, migrations: Iterable[Migration], sandbox: EmbeddedSandbox, *, recall: Recall, rate: float | None = None
+        self,
+        migrations: Sequence[Migration],
+        sandbox: EmbeddedSandbox,
+        *,
+        recall: Recall,
+        unsettled: Unsettled = _settled,
+        rate: float | None = None,
     ) -> None:
         self.halt = Halt()
         """Asked to end, every migration ends."""
         self.sandbox = sandbox
         self.recall = recall
+        self._migrations = migrations
+        self._unsettled = unsettled
+        self._parts: dict[tuple[str, tuple[str, ...]], SharedParts] = {}
         self._rate = rate
         self._gates: dict[Address, RateLimiter] = {}
         self._limits: defaultdict[Address, list[Limits]] = defaultdict(list)
@@ -93,6 +110,22 @@ class Shared:
         if address not in self._gates:
             self._gates[address] = _gate(self._limits[written], self._rate, known())
         return self._gates[address].another()
+
+    def parts_of(self, migration: Migration) -> SharedParts:
+        """What is made in its target. Two keys may mean one workspace, and two: whoever has another key takes turns
+        all the same, and knows nothing that its own listing does not tell.
+        """
+        end = migration.ends[1]
+        if (end.identity, end.keys) not in self._parts:
+            alike = [parts for (identity, _), parts in self._parts.items() if identity == end.identity]
+            turn = alike[0].turn if alike else anyio.Lock()
+            unsure = alike[0].unsure if alike else self._unsure(end.identity)
+            self._parts[end.identity, end.keys] = SharedParts(turn, unsure)
+        return self._parts[end.identity, end.keys]
+
+    def _unsure(self, identity: str) -> dict[str, float]:
+        those = (one for one in self._migrations if one.create_missing and one.ends[1].identity == identity)
+        return {one.name: until for one in those if (until := self._unsettled(one))}
 
 
 @asynccontextmanager
@@ -193,7 +226,8 @@ def _gateway(
 async def open_job(migration: Migration, ends: Workspaces, *, also: Collection[str] = ()) -> Job:
     """Asks both ends for what the rules need to know of them, and for `also`. The first requests are sent here."""
     select, rules = migration.selection(), migration.rules()
-    kinds = kinds_needed(rules, same=ends.same).union(also, () if select.label is None else ("labels",))
+    create = frozenset() if ends.same else frozenset(migration.create_missing)
+    kinds = kinds_needed(rules, create, same=ends.same).union(also, () if select.label is None else ("labels",))
     if ends.same:
         source = target = await catalog_of(ends.source, kinds)
     else:
@@ -204,7 +238,7 @@ async def open_job(migration: Migration, ends: Workspaces, *, also: Collection[s
         registry=migration.source.identity,
         source=ends.source,
         target=ends.target,
-        ends=Ends(ends.same, source, target, dialects=DIALECTS, dialect=can.dialect, names=can.names),
+        ends=Ends(ends.same, source, target, dialects=DIALECTS, dialect=can.dialect, names=can.names, create=create),
         select=select,
         rules=rules,
         allow_loss=frozenset(migration.allow_loss),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
+from engine.content.references import Ends
 from engine.content.rewrite import Rewritten
 from engine.content.selection import find, glob_readings, meant, needs_definition, selects, unknown_collections
 from engine.errors import Rejected, Stop, Transient
 from engine.migrate.job import Job
 from engine.migrate.listing import label_notes, listings, told_by_definitions, with_definitions, with_labelled
+from engine.migrate.needs import Need, needs, promised
 from engine.model import Choice, Finding, Named, Row
 from engine.taskgroup import for_each
 
@@ -42,9 +45,17 @@ def unknown_ids(job: Job, rows: Iterable[Row], known: Collection[str]) -> Iterat
             yield Finding(level="problem", where="select.ids", text=f"there is no prompt {prompt_id!r} at the source")
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """The report, and both ends as a run finds them when it has made what is missing."""
+
+    findings: list[Finding]
+    ends: Ends
+
+
 async def examine_ends(
     job: Job, replicas: Collection[str], known: Collection[str], *, each: Callable[[Rewritten], None] | None = None
-) -> list[Finding]:
+) -> Examined:
     """Everything that can be known before a write, each problem once.
 
     `replicas`: ids of this migration's own; `known`: ids and slugs of sources that its ledger knows; `each`: gets every
@@ -98,7 +109,30 @@ async def examine_ends(
         findings += [Finding(level="note", where="target", text=note) for note in job.ends.target.notes]
     findings += [Finding(level="note", where="source", text=note) for note in job.ends.source.notes]
     findings += [*named_in_file(job), *unknown_ids(job, rows, known), *_unlisted(job)]
-    return findings + await _read(job, selected if each is not None or not job.ends.same else selected[:1], each)
+    made, job = await _made(job, selected)
+    findings += made
+    findings += await _read(job, selected if each is not None or not job.ends.same else selected[:1], each)
+    return Examined(findings, job.ends)
+
+
+async def _made(job: Job, rows: Sequence[Row]) -> tuple[list[Finding], Job]:
+    """What a run would make, which is nothing that is missing then."""
+    try:
+        found = await needs(job, rows)
+    except Stop as stop:
+        if stop.reason != "check_failed":
+            raise
+        return [Finding(level="problem", where="create_missing", text=str(stop))], job
+    return [_need(need) for need in found], replace(job, ends=promised(job.ends, found))
+
+
+def _need(need: Need) -> Finding:
+    what, slug = need.key
+    there = f"{what} '{slug}' ({need.part.name}) is not in the target workspace"
+    if need.problem:
+        text = f"{there}, and cannot be made: {need.problem} ({_prompts(need.prompts)})"
+        return Finding(level="problem", where="target", text=text)
+    return Finding(level="note", where="target", text=f"{there}: a run makes it first ({_prompts(need.prompts)})")
 
 
 def _unlisted(job: Job) -> Iterator[Finding]:
@@ -127,7 +161,7 @@ async def _read(job: Job, rows: Sequence[Row], each: Callable[[Rewritten], None]
 
     async def one(row: Row) -> None:
         try:
-            prompt = await job.source.fetch(row.id, job.select.speaking)
+            prompt = await job.read(row.id, job.select.speaking)
         except (Rejected, Transient) as error:
             refused[str(error)] += 1
             return

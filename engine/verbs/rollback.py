@@ -21,8 +21,10 @@ from engine.migrate.context import Context
 from engine.migrate.job import Job
 from engine.model import Failed, Prompt, Updated, Version, newer, no_intent, ordinal_of, stored_version, version_ref
 from engine.taskgroup import for_each
+from engine.verbs.unmake import TAKEN_BACK, Unmade
 
 RESULTS: Final = ("deleted", "restored", "gone", "kept", "failed", "not_started")
+_LEFT: Final = ("kept", "failed", "not_started")
 NO_HISTORY: Final = "no earlier version is kept there; as it was before, it is in the ledger's .before.jsonl file"
 
 
@@ -60,12 +62,25 @@ class Rollback:
     """Creates whose answer was lost. Without `dry_run` they are looked up first, and these are left, because nobody can
     tell whether what is there is what was made.
     """
+    made: Sequence[Unmade] = ()
+    """What was made for the prompts besides."""
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """Ids of the replicas that are not at the target any more, or would not be."""
+        return frozenset(one.target_id for one in self.prompts if one.result in TAKEN_BACK)
+
+    def with_made(self, made: Sequence[Unmade]) -> Rollback:
+        """With what became of these, of which it said something else before."""
+        found = {(one.what, one.source_slug): one for one in (*self.made, *made)}
+        return replace(self, made=tuple(found.values()))
 
     @property
     def whole(self) -> bool:
         """Nothing was kept or left."""
         left = self.in_doubt and not self.dry_run
-        return not left and not any(self.counts[name] for name in ("kept", "failed", "not_started"))
+        ends = {name for name, count in self.counts.items() if count} | {one.result for one in self.made}
+        return not left and ends.isdisjoint(_LEFT)
 
     def to_json(self) -> dict[str, Any]:
         """The object of `rollback --json`."""

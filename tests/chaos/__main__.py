@@ -25,6 +25,7 @@ from tests.chaos import (
     test_one_writer,
     test_signals,
     test_sync,
+    test_workspaces,
 )
 from tests.chaos.campaign import Tally
 
@@ -43,6 +44,7 @@ TESTS: Final[Mapping[str, Long]] = {
     "answers that repeat key and text": test_leaks.long_leaks,
     "random histories against a model": test_model.long_model,
     "a fleet killed again and again": test_fleet.long_fleet,
+    "what prompts need, made and killed": test_workspaces.long_workspaces,
     "texts and numbers that are hard to carry": test_content.long_content,
 }
 HEAD: Final = "| test | runs | faults injected | doubled | lost | undetected |\n|---|---:|---:|---:|---:|---:|"

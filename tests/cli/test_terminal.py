@@ -96,6 +96,23 @@ def registry() -> Iterator[Served]:
         yield found
 
 
+def test_the_question_names_what_is_made_first(tmp_path: Path, registry: Served) -> None:
+    there = registry.ask(lambda sandbox: sandbox.key("second"))
+    home = registry.call("POST", "/collections", {"name": "Letters"})
+    body = {"name": "p", "collection_id": home["id"], "string": "Hi", "parameters": {}, "model": "gpt-4o"}
+    made = registry.call("POST", "/prompts", {**body, "virtual_key": "openai-prod"})
+    end = {"kind": "portkey", "base_url": registry.base_url, "api_key": "${THERE}"}
+    path = write_migration(
+        tmp_path, registry.base_url, target=end, create_missing=["collections"], select={"ids": [made["id"]]}
+    )
+    with terminal("run", path, cwd=tmp_path, KEY=registry.api_key, THERE=there) as screen:
+        screen.wait_for("go on? [y/N] ")
+        assert f"make collection Letters ({home['slug']}), which 1 prompt needs" in screen.shown
+        screen.type(b"n\n")
+        screen.end()
+    assert "Letters" not in [one["name"] for one in registry.call("GET", "/collections", key=there)["data"]]
+
+
 def test_yes_goes_on_to_a_summary_that_can_be_read(tmp_path: Path, registry: Served) -> None:
     path = write_migration(tmp_path, registry.base_url)
     with terminal("run", path, cwd=tmp_path, KEY=registry.api_key) as screen:

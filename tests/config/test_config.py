@@ -482,6 +482,10 @@ mode: update
         ("carry: [tolls]", "carry[0]", "did you mean `tools`?"),
         ("carry: [raw, labels]", "carry[1]", "labels are notes, and no losses"),
         ("carry: [top_k]", "carry[0]", "did you mean `parameters.top_k`?"),
+        ("create_missing: collections", "create_missing", "must be a list"),
+        ("create_missing: [colections]", "create_missing[0]", "did you mean `collections`?"),
+        ("create_missing: [labels, tags]", "create_missing[1]", "must be `collections`, `partials` or `labels`"),
+        ("create_missing: [providers]", "create_missing[0]", "hold keys and are never made"),
         ('rewrite: {description: "\\ud800"}', "rewrite.description", "half a character"),
     ],
 )
@@ -492,6 +496,25 @@ def test_wrong_values(problems: Problems, tmp_path: Path, text: str, key: str, w
     found = problems(rest + text + "\n")
     assert list(found) == [key]
     assert words in found[key].message
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "{kind: mlflow, base_url: 'http://127.0.0.1:1'}",
+        "{kind: phoenix, base_url: 'http://127.0.0.1:1'}",
+        "{kind: langfuse, base_url: sandbox}",
+        "{kind: conductor, base_url: sandbox}",
+        "{kind: files, path: there}",
+    ],
+)
+def test_a_registry_that_has_no_such_things_makes_none(problems: Problems, load: Load, target: str) -> None:
+    found = problems(f"{HEAD}target: {target}\ncreate_missing: [labels, partials]\n")
+    assert list(found) == ["create_missing"]
+    assert "labels and partials cannot be made in kind" in found["create_missing"].message
+    assert load(f"{HEAD}target: {target}\ncreate_missing: []\n").create_missing == ()
+    source = f"name: m\nsource: {target}\ntarget: {{base_url: sandbox}}\n"
+    assert load(f"{source}create_missing: [labels, labels]\n").create_missing == ("labels",)
 
 
 @pytest.mark.parametrize(
@@ -643,6 +666,7 @@ def test_rules_digest_changes_with_what_decides_a_result_and_with_nothing_else(l
         ("select:", "limits: {rate: 3}\nledger: other.jsonl\nselect:"),
         ("select:", "on_existing: fail\nselect:"),
         ("select:", "carry: []\nselect:"),
+        ("select:", "create_missing: []\nselect:"),
     ]
     assert {load(FULL.replace(*change)).rules_digest() for change in same} == {digest}
     other = [
@@ -654,6 +678,7 @@ def test_rules_digest_changes_with_what_decides_a_result_and_with_nothing_else(l
         ("select:", "on_existing: skip\nselect:"),
         ("select:", "allow_loss: [x]\nselect:"),
         ("select:", "carry: [raw]\nselect:"),
+        ("select:", "create_missing: [labels]\nselect:"),
     ]
     assert len({load(FULL.replace(*change)).rules_digest() for change in other} | {digest}) == len(other) + 1
     with_ids = load(FULL.replace("[a]", "[a], ids: [x]")).rules_digest()

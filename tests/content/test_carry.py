@@ -23,7 +23,8 @@ from engine.connectors.portkey.registry import Portkey
 from engine.content.carry import CARRY_KEY, never_lost
 from engine.content.chats import messages_of
 from engine.content.digest import CONTENT, differences, digest, make_replica, read_mark
-from engine.content.rewrite import Ends, Rewritten, rewrite
+from engine.content.references import Ends
+from engine.content.rewrite import Rewritten, rewrite
 from engine.errors import Rejected
 from engine.lossless_json import decode, encode
 from engine.lossless_json.numbers import Number, dumps, loads

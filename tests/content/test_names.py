@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.connectors.conductor.dialect import NAMES as CONDUCTOR
-from engine.content.rewrite import Ends, clashes, place, rewrite
+from engine.content.references import Ends
+from engine.content.rewrite import clashes, place, rewrite
 from engine.model import Catalog, Prompt, Row, Rule, When
 from engine.model.dialect import Dialect, NameRule
 from tests.content.test_rewrite import FIELDS

@@ -7,7 +7,8 @@ import pytest
 
 from engine.connectors import DIALECTS
 from engine.connectors.memory import Memory
-from engine.content.rewrite import Change, Ends, Placement, Rewritten, clashes, free_name, place, rewrite
+from engine.content.references import Ends
+from engine.content.rewrite import Change, Placement, Rewritten, clashes, free_name, place, rewrite
 from engine.model import Catalog, Clamp, Named, ParameterRules, Prompt, Row, Rule, When
 
 FIELDS = frozenset(Prompt.__dataclass_fields__) - {"extra"}

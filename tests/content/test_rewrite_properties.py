@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.content.rewrite import Change, Ends, Placement, Rewritten, place, rewrite
+from engine.content.references import Ends
+from engine.content.rewrite import Change, Placement, Rewritten, place, rewrite
 from engine.model import Catalog, Named, ParameterRules, Prompt, Row, Rule, When
 
 FIELDS = frozenset(Prompt.__dataclass_fields__)

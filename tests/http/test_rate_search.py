@@ -28,6 +28,8 @@ from tests.simulator import (
     migrated,
 )
 
+pytestmark = pytest.mark.unmeasured
+
 SEEDS = 3
 LATE = 0.02
 

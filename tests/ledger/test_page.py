@@ -20,7 +20,7 @@ from engine.ledger.lines import RESERVED
 from engine.ledger.sink import Sink
 from engine.migrate import entries
 from engine.migrate.task import Prepared
-from engine.model import Completion, Created, Entry, Failed, Mark, Prompt, Replica, Row
+from engine.model import Completion, Created, Entry, Failed, Mark, Part, Prompt, Replica, Row
 from engine.run import run_migration
 from engine.session import VerbOptions
 
@@ -82,6 +82,7 @@ def others() -> list[Entry]:
         entries.skipped(origin, "gone", op="update"),
         entries.conflict(origin, "exists", "t", op="update"),
         entries.failed(origin, "fetch", Failed(error="e", message="m"), entries.seen(None, None, now), op="update"),
+        *parts(),
         entries.verified(origin, "t", "differs", ["string"], completions=[asdict(called)]),
         entries.published(origin, "t", "published", before="1", version="2"),
         entries.rolled_back(
@@ -92,6 +93,13 @@ def others() -> list[Entry]:
             {**entries.origin_of(Row(id="q", name="q"), None), **entries.UPDATE, "stage": "update", "error": "e"},
         ),
     ]
+
+
+def parts() -> list[Entry]:
+    """What files do not have: a partial that is made and taken back."""
+    part = Part(what="partial", id="s", slug="s", name="Tone", text="t", version="2")
+    made = Created(target_id="t", target_slug="tone")
+    return [entries.part_made(part, part, "k", made), entries.part_unmade(part.key, "t", "deleted")]
 
 
 def told() -> dict[str, set[str]]:

@@ -338,8 +338,17 @@ ODD = st.builds(
     st.sampled_from([None, 1, ["a"], {"a": 1}]),
 )
 
+PARTS = st.builds(
+    lambda kind, fields: Entry(kind, {"op": "create", **fields}),
+    st.sampled_from(["intent", "unknown", "made", "failed", "skipped", "unmade"]),
+    st.fixed_dictionaries(
+        {"what": st.sampled_from(["collection", "label"]), "source_slug": IDS},
+        optional={"target_id": st.sampled_from(["A", "B"]), "error": st.just("exists")},
+    ),
+)
 
-@given(st.lists(st.lists(ENTRIES | MOVED | SAID_MORE | RULED | ODD, min_size=1, max_size=6), max_size=8))
+
+@given(st.lists(st.lists(ENTRIES | MOVED | SAID_MORE | RULED | ODD | PARTS, min_size=1, max_size=6), max_size=8))
 def test_a_ledger_that_is_read_says_what_its_entries_say(batches: list[list[Entry]]) -> None:
     """Though intents that a create settled are passed over in it, and no record is made for what was created once."""
     with tempfile.TemporaryDirectory() as folder:
@@ -361,6 +370,19 @@ def test_what_few_created_lines_say_is_read_as_well(name: str, value: Json) -> N
     plain.fold_all([{part: line[part] for part in line if part != name}])
     assert read == folded(Entry("created", {"source_id": "a", "target_id": "A", name: value}))
     assert read != plain
+
+
+@pytest.mark.parametrize("named", ["source_slug", "source_id"])
+def test_what_was_made_for_prompts_is_read_as_it_was_told(named: str) -> None:
+    """And is no prompt, whatever else its lines say; it keeps the order in which it was begun."""
+    told = [("intent", "support"), ("intent", "sales"), ("made", "sales"), ("created", "sales")]
+    common = {"what": "collection", "op": "create", "target_id": "A"}
+    entries = [Entry(kind, {**common, "source_slug": slug, named: slug}) for kind, slug in told]
+    read, each = State(), folded(*entries)
+    read.fold_all([{**entry.fields, "ts": TS, "run": "r1", "kind": entry.kind} for entry in entries])
+    assert read == each
+    assert list(read.parts) == list(each.parts) == [("collection", "support"), ("collection", "sales")]
+    assert not read.records
 
 
 def test_a_replica_that_was_rolled_back_and_is_created_again_is_there() -> None:

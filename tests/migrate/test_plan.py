@@ -24,7 +24,7 @@ NOW = 1_800_000_000.0
 async def planned(job: Job, state: State | None = None, chosen: set[str] | None = None) -> Plan:
     state = state or State()
     found = await survey(job, state, now=NOW)
-    return await plan(job, found, state, chosen, now=NOW, rate=10, asked=lambda: 2)
+    return await plan(job, found, state, chosen, now=NOW, rate=10, asked=2)
 
 
 def of(made: Plan, source_id: str) -> Planned:

@@ -135,11 +135,11 @@ async def test_both_ends_are_listed_at_the_same_time() -> None:
 class Silent(Wrapped):
     """Its listing leaves out these parts."""
 
-    parts: tuple[str, ...] = ("model",)
+    untold: tuple[str, ...] = ("model",)
 
     async def pages(self) -> Any:
         async for page in super().pages():
-            silent: dict[str, Any] = dict.fromkeys(self.parts)
+            silent: dict[str, Any] = dict.fromkeys(self.untold)
             yield replace(page, rows=[row._replace(**silent) for row in page.rows])
 
 
@@ -168,7 +168,7 @@ async def test_only_rows_that_every_other_part_takes_are_read() -> None:
 
 async def test_rows_without_a_collection_are_read_to_select_by_it() -> None:
     there = Silent(memory(prompt("a"), prompt("b", collection="c2"), prompt("c", collection=None)))
-    there.parts = ("collection", "model")
+    there.untold = ("collection", "model")
     found = await surveyed(job_of(there, select=Select(collections=("support",), models=("claude*",))))
     assert actions(found) == {"a": "create"}
     assert task_of(found, "a").row.collection == "c1"
@@ -176,7 +176,7 @@ async def test_rows_without_a_collection_are_read_to_select_by_it() -> None:
 
 async def test_what_a_command_is_narrowed_to_is_asked_of_the_selected_alone() -> None:
     there = Silent(memory(prompt("a"), prompt("b", collection="c2"), prompt("c")))
-    there.parts = ("collection",)
+    there.untold = ("collection",)
     narrowed = Chosen(collections=("support",))
     found = await surveyed(job_of(there, select=Select(names=("a", "b"))), narrowed=narrowed.parts)
     assert actions(found) == {"a": "create", "b": "create"}

@@ -14,6 +14,8 @@ import pytest
 from engine.connectors.files.formats.table import FORMATS
 from engine.content.chats import messages_of
 from engine.model import Prompt
+from engine.verbs.compare.exports import as_promptfoo
+from tests.answers import comparison, says
 from tests.formats import DATA, asks_for_a_map, file_of, real_prompts, rewritten, said, values_for
 from tests.real.servers import ROOT, NotReady, surroundings
 
@@ -43,19 +45,16 @@ TRICKY: Final = (
 )
 
 
-def outputs(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Label of each prompt in the configurations of this folder -> what is sent to the model, by promptfoo."""
+def evaluated(folder: Path, *flags: str | Path) -> list[dict[str, Any]]:
+    """The results of `promptfoo eval`, which keeps what it keeps in this folder."""
     if not MAIN.exists() or (node := shutil.which("node")) is None:
         raise NotReady(".npm-promptfoo is not made: run `make servers`, which needs node and npm")
-    more = folder / "more"
-    more.mkdir()
-    tests = json.dumps([{"vars": values}])
-    (more / "values.yaml").write_text(f"providers: [echo]\nprompts: [of no file]\ntests: {tests}\n", encoding="utf-8")
-    flags = ["--no-cache", "--no-table", "--no-progress-bar", "--no-write", "-r", "echo", "-o", str(more / "out.json")]
+    out = folder / "out.json"
+    quiet = ["--no-cache", "--no-table", "--no-progress-bar", "--no-write", "-o", str(out)]
     done = subprocess.run(
-        [node, MAIN, "eval", "-c", f"{folder}/*.yaml", "-c", more / "values.yaml", *flags],
+        [node, MAIN, "eval", *flags, *quiet],
         env=surroundings(
-            PROMPTFOO_CONFIG_DIR=str(more),
+            PROMPTFOO_CONFIG_DIR=str(folder),
             PROMPTFOO_DISABLE_TELEMETRY="1",
             PROMPTFOO_DISABLE_UPDATE="1",
         ),
@@ -63,8 +62,18 @@ def outputs(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
         text=True,
         check=False,
     )
-    assert (more / "out.json").exists(), done.stdout[-2000:] + done.stderr[-2000:]
-    results = json.loads((more / "out.json").read_text(encoding="utf-8"))["results"]["results"]
+    assert out.exists(), done.stdout[-2000:] + done.stderr[-2000:]
+    found: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))["results"]["results"]
+    return found
+
+
+def outputs(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Label of each prompt in the configurations of this folder -> what is sent to the model, by promptfoo."""
+    more = folder / "more"
+    more.mkdir()
+    tests = json.dumps([{"vars": values}])
+    (more / "values.yaml").write_text(f"providers: [echo]\nprompts: [of no file]\ntests: {tests}\n", encoding="utf-8")
+    results = evaluated(more, "-c", f"{folder}/*.yaml", "-c", more / "values.yaml", "-r", "echo")
     return {one["prompt"]["label"]: one.get("response", {}).get("output") for one in results}
 
 
@@ -122,3 +131,23 @@ def test_a_text_that_promptfoo_could_take_for_something_else_is_said_as_it_stand
         (tmp_path / f"{source.id}.yaml").write_bytes(file_of(done.prompt, "promptfoo"))
     found = outputs(tmp_path, {"name": "Ada"})
     assert {name: found.get(name) for name in expected} == expected
+
+
+def test_recorded_answers_are_said_as_they_are_and_the_shape_of_their_json_is_asserted(tmp_path: Path) -> None:
+    pairs = [(one, f"{one}!") for one in (*TRICKY, "", "{{ env.HOME }}", "{% if env.HOME %}x{% endif %}", "a {{{ b")]
+    pairs += [
+        ('{"a": null, "b": [1]}', '{"a": null, "b": []}'),
+        ('{"a": 1}', '{"c": 1}'),
+        ('{"a": 1}', "The answer is 1."),
+    ]
+    found = comparison(*((says(original), says(replica)) for original, replica in pairs))
+    config = tmp_path / "answers.json"
+    config.write_text(as_promptfoo(found.cases), encoding="utf-8")
+    results = evaluated(tmp_path, "-c", config)
+    told = {(one["vars"]["case"]["case"], one["prompt"]["label"]): one["response"]["output"] for one in results}
+    for number, (original, replica) in enumerate(pairs):
+        assert (told[f"case {number}", "original"], told[f"case {number}", "replica"]) == (original, replica)
+    failed = {(one["vars"]["case"]["case"], one["prompt"]["label"]) for one in results if not one["success"]}
+    changed = [one for one in found.cases if one.result == "changed"]
+    assert failed == {(one.question.case, "replica") for one in changed}
+    assert len(changed) == 3  # another key, a sentence, and the object among the tricky ones with a ! behind it

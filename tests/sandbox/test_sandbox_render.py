@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tests.sandbox_api import api, rendered
@@ -59,3 +60,27 @@ async def test_a_stored_stream_flag_streams_unless_the_call_says_otherwise() -> 
             assert (await response.text()).endswith("\n\ndata: [DONE]\n\n")
         answer = await portkey.post(f"/prompts/{prompt}/completions", {"variables": {}, "stream": False})
         assert answer["object"] == "chat.completion"
+
+
+async def test_a_model_answers_what_it_was_told_also_in_a_stream() -> None:
+    function = {"name": "find", "arguments": '{"id": 7}'}
+    message = {"content": "two words", "tool_calls": [{"id": "c", "type": "function", "function": function}]}
+    async with api() as portkey:
+        prompt = portkey.sandbox.add_prompt("m", "{{q}}")
+        portkey.sandbox.answer_with(lambda request: message if request["prompt"] == "known" else None)
+        path = f"/prompts/{prompt}/completions"
+        (choice,) = (await portkey.post(path, {"variables": {"q": "known"}}))["choices"]
+        assert (choice["message"], choice["finish_reason"]) == ({"role": "assistant", **message}, "tool_calls")
+        (choice,) = (await portkey.post(path, {"variables": {"q": "unknown"}}))["choices"]
+        assert choice["message"]["content"].startswith("This is the canned answer")
+        body = {"variables": {"q": "known"}, "stream": True, "stream_options": {"include_usage": True}}
+        headers = {"x-portkey-api-key": portkey.key}
+        async with portkey.session.post(portkey.sandbox.base_url + path, json=body, headers=headers) as response:
+            *events, done, _ = (await response.text()).split("\n\n")
+        chunks = [json.loads(event.removeprefix("data: ")) for event in events]
+        *deltas, last = [chunk["choices"][0] for chunk in chunks if chunk["choices"]]
+        assert "".join(one["delta"].get("content") or "" for one in deltas) == "two words"
+        calls = [one["delta"]["tool_calls"][0] for one in deltas if "tool_calls" in one["delta"]]
+        assert "".join(one["function"]["arguments"] for one in calls) == function["arguments"]
+        assert (calls[0]["function"]["name"], last["finish_reason"], done) == ("find", "tool_calls", "data: [DONE]")
+        assert chunks[-1]["usage"]["total_tokens"] > 0

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine.content.rewrite import Ends, kinds_needed
+from engine.content.references import Ends, kinds_needed
 from engine.errors import Rejected, Stop, Transient
 from engine.model import Catalog, Finding, Named, Row, Rule, Select
 from engine.verbs.check import examine_ends, named_in_file, stop_on_problems, unknown_ids
@@ -80,7 +80,7 @@ def test_an_id_that_is_nowhere_is_a_problem_and_one_that_the_ledger_has_is_not()
 
 
 async def test_a_workspace_where_all_is_there_has_no_problem() -> None:
-    findings = await examine_ends(job_of(memory(prompt("a"), prompt("b"))), (), ())
+    findings = (await examine_ends(job_of(memory(prompt("a"), prompt("b"))), (), ())).findings
     assert problems(findings) == []
     assert any("lists prompts: 2" in finding.text for finding in findings)
     assert any("takes 2 of 2" in finding.text for finding in findings)
@@ -97,7 +97,7 @@ async def test_what_prompts_refer_to_and_the_other_workspace_lacks_is_told_once_
     elsewhere = Catalog(collections=(Named(id="z1", slug="sales", name="Sales"),), providers=(), partials=())
     source = memory(*(prompt(f"p{number}", provider="anthropic-prod") for number in range(3)))
     job = job_of(source, memory(), ends=ends(same=False, target=elsewhere))
-    found = {text: where for where, text in problems(await examine_ends(job, (), ()))}
+    found = {text: where for where, text in problems((await examine_ends(job, (), ())).findings)}
     assert len(found) == 2
     for word in ("collection 'support'", "provider 'anthropic-prod'"):
         (text,) = [text for text in found if word in text]
@@ -111,16 +111,16 @@ async def test_definitions_that_cannot_be_read_are_a_problem_of_the_source(error
         raise error
 
     job = job_of(Wrapped(memory(prompt("a"), prompt("b")), on_fetch=on_fetch), memory())
-    assert problems(await examine_ends(job, (), ())) == [("source", f"{error} (2 prompts)")]
+    assert problems((await examine_ends(job, (), ())).findings) == [("source", f"{error} (2 prompts)")]
 
 
 async def test_a_selection_that_takes_nothing_is_noted() -> None:
-    findings = await examine_ends(job_of(memory(prompt("a")), select=Select(names=("x*",))), (), ())
+    findings = (await examine_ends(job_of(memory(prompt("a")), select=Select(names=("x*",))), (), ())).findings
     assert Finding(level="note", where="select", text="takes 0 of 1 prompts") in findings
 
 
 async def test_replicas_of_this_migration_are_not_counted_among_the_selected() -> None:
-    findings = await examine_ends(job_of(memory(prompt("a"), prompt("b"))), {"b"}, ())
+    findings = (await examine_ends(job_of(memory(prompt("a"), prompt("b"))), {"b"}, ())).findings
     assert any("takes 1 of 2" in finding.text for finding in findings)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import Stop
-from engine.model import Completion, Json
+from engine.model import Completion, Json, Reply, Sending
 from engine.verbs.completions import CALLS_EACH, call, differs, spread
 
 
@@ -25,6 +25,9 @@ class Answers:
 
     async def render(self, ref: str, variables: Mapping[str, Json]) -> Mapping[str, Json]:
         raise AssertionError("no render was asked for")
+
+    async def ask(self, ref: str, variables: Mapping[str, Json], *, stream: bool, sending: Sending) -> Reply:
+        raise AssertionError("no answer was asked for")
 
     async def complete(
         self, ref: str, variables: Mapping[str, Json], *, stream: bool, overrides: Mapping[str, Json]

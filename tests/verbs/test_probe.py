@@ -13,7 +13,7 @@ import pytest
 from engine.config import load_migration
 from engine.errors import Stop, Transient
 from engine.migrate.job import Job
-from engine.model import Clamp, Completion, Json, ParameterRules, Prompt, Refused, Rule, Tried
+from engine.model import Clamp, Completion, Json, ParameterRules, Prompt, Refused, Reply, Rule, Tried
 from engine.verbs.check import examine_ends
 from engine.verbs.probe.shapes import Kinds, shapes_of
 from engine.verbs.probe.trying import Probed, probe
@@ -46,6 +46,9 @@ class Models:
         raise AssertionError("nothing is rendered")
 
     async def complete(self, ref: str, variables: Mapping[str, Json], **how: Any) -> Completion:
+        raise AssertionError("no prompt is called")
+
+    async def ask(self, ref: str, variables: Mapping[str, Json], **how: Any) -> Reply:
         raise AssertionError("no prompt is called")
 
 
@@ -343,7 +346,7 @@ async def test_every_selected_prompt_is_read_for_it_and_one_that_is_nested_too_d
         deep = {"a": deep}
     seen: list[str] = []
     given = job_of(memory(prompt("a"), prompt("b", parameters={"deep": deep}), prompt("c")))
-    findings = await examine_ends(given, (), (), each=lambda rewritten: seen.append(rewritten.source.id))
+    findings = (await examine_ends(given, (), (), each=lambda rewritten: seen.append(rewritten.source.id))).findings
     assert sorted(seen) == ["a", "c"]
     (problem,) = (finding for finding in findings if finding.level == "problem")
     assert "of b are nested too deep" in problem.text

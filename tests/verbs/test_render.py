@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from engine.connectors.memory import Memory
-from engine.content.rewrite import Ends, rewrite
+from engine.content.references import Ends
+from engine.content.rewrite import rewrite
 from engine.errors import Gone, Rejected, Stop, Transient
-from engine.model import Catalog, Choice, Completion, Json, Named, ParameterRules, Prompt, Rule
+from engine.model import Catalog, Choice, Completion, Json, Named, ParameterRules, Prompt, Reply, Rule, Sending
 from engine.verbs.cases import Case
 from engine.verbs.render import Rendered, compare, may_differ_of
 
@@ -34,6 +35,9 @@ class Renders:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    async def ask(self, ref: str, variables: Mapping[str, Json], *, stream: bool, sending: Sending) -> Reply:
+        raise AssertionError("no answer was asked for")
 
     async def complete(
         self, ref: str, variables: Mapping[str, Json], *, stream: bool, overrides: Mapping[str, Json]

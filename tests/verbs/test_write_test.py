@@ -97,7 +97,7 @@ async def test_it_goes_into_the_collection_of_choice_or_says_that_there_is_none(
 
 @pytest.mark.parametrize("known", [True, False])
 async def test_a_collection_that_is_not_there_is_a_problem_before_anything_is_written(known: bool) -> None:
-    from engine.content.rewrite import Ends
+    from engine.content.references import Ends
     from tests.workspaces import job_of, memory
 
     catalog = Catalog(collections=() if known else None)

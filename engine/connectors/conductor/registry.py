@@ -47,6 +47,7 @@ from engine.model import (
     Finding,
     Outcome,
     Page,
+    Parts,
     Prompt,
     Replica,
     Sending,
@@ -120,6 +121,7 @@ class Conductor:
         marks=("tag",),
         marked_at_once=False,
     )
+    parts: Parts | None = None
     fields: Collection[str] = frozenset(
         "name text collection model provider parameters metadata description integrations".split()
     )

@@ -36,6 +36,7 @@ from engine.model import (
     Named,
     Outcome,
     Page,
+    Parts,
     Prompt,
     Replica,
     Sending,
@@ -108,6 +109,7 @@ class Files:
         published="newest",
         moves=True,
     )
+    parts: Parts | None = None
     fields: Collection[str] = PROMPTFERRY.fields
 
     def __init__(self, store: Store, *, name: str = "source", format: FileFormat = PROMPTFERRY) -> None:

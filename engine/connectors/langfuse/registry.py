@@ -49,6 +49,7 @@ from engine.model import (
     Named,
     Outcome,
     Page,
+    Parts,
     Prompt,
     Replica,
     Sending,
@@ -101,6 +102,7 @@ class Langfuse:
         once=frozenset(),
         marks=("config",),
     )
+    parts: Parts | None = None
     batch = 1
     fields: Collection[str] = frozenset(
         "name text collection model provider parameters functions tools tool_choice metadata description".split()

@@ -48,6 +48,7 @@ from engine.model import (
     Mark,
     Outcome,
     Page,
+    Parts,
     Prompt,
     Replica,
     Row,
@@ -115,6 +116,7 @@ class Mlflow:
         dated=False,
         marks=("tag",),
     )
+    parts: Parts | None = None
     batch = 1
     fields: Collection[str] = frozenset(
         "name text collection model provider parameters functions tools tool_choice metadata description".split()

@@ -38,6 +38,7 @@ from engine.model import (
     Named,
     Outcome,
     Page,
+    Parts,
     Prompt,
     Replica,
     Sending,
@@ -87,6 +88,7 @@ class Phoenix:
         once=frozenset({"collection"}),
         dated=False,
     )
+    parts: Parts | None = None
     batch = 1
     fields: Collection[str] = frozenset(
         "name text collection model provider parameters tools tool_choice metadata description".split()

@@ -18,12 +18,13 @@ from engine.connectors.endpoint import Opening
 from engine.connectors.portkey.endpoint import PortkeyEndpoint
 from engine.connectors.portkey.refusals import refusals, took_all
 from engine.connectors.portkey.registry import KEY_HEADER
+from engine.connectors.portkey.replies import Said, said, said_in
 from engine.errors import AnswerError, Rejected, Stop, UnknownOutcome
 from engine.http.redact import clean
 from engine.http.responses import Whole
 from engine.http.session import Client, KeyAuth
 from engine.lossless_json import encode
-from engine.model import Completion, Json, Tried
+from engine.model import Completion, Json, Reply, Sending, Tried
 
 Clock = Callable[[], float]
 
@@ -73,26 +74,40 @@ class PortkeyGateway:
         self, ref: str, variables: Mapping[str, Json], *, stream: bool, overrides: Mapping[str, Json]
     ) -> Completion:
         """POST /prompts/{ref}/completions. `seconds` are those until its last byte, the rate limit's included."""
-        body = encode({**overrides, "variables": variables, "stream": stream})
-        told, error = _Told(), None
         begun = self._clock()
+        reply = await self._call(ref, {**overrides, "variables": variables, "stream": stream}, None)
+        return Completion(
+            how=_how(ref, stream=stream),
+            answered=reply.outcome == "answered",
+            model=reply.model,
+            finish_reason=reply.finish_reason,
+            seconds=self._clock() - begun,
+            tokens=reply.tokens,
+            error=reply.error,
+        )
+
+    async def ask(self, ref: str, variables: Mapping[str, Json], *, stream: bool, sending: Sending) -> Reply:
+        """The same call, for what the model says."""
+        return await self._call(ref, {"variables": variables, "stream": stream}, sending)
+
+    async def _call(self, ref: str, fields: Mapping[str, Json], sending: Sending | None) -> Reply:
         try:
-            answer = await self._client.complete("completions", _path(ref, "completions"), body)
+            answer = await self._client.complete("completions", _path(ref, "completions"), encode(fields), sending)
             if answer.media_type == _PAGE and answer.body.lstrip().startswith(b"<") and not self._may_complete:
                 raise self._no_gateway()
             told = _told(answer)
             self._may_complete = True
         except AnswerError as exc:
             self._see(exc)
-            error = str(exc)
-        return Completion(
-            how=_how(ref, stream=stream),
-            answered=error is None,
+            return Reply(outcome="refused" if isinstance(exc, Rejected) else "lost", error=str(exc))
+        return Reply(
+            outcome="answered",
+            text=told.said.text,
+            tool_calls=told.said.tool_calls,
             model=told.model,
             finish_reason=told.finish_reason,
-            seconds=self._clock() - begun,
+            seconds=answer.seconds,
             tokens=told.tokens,
-            error=error,
         )
 
     async def models(self) -> Collection[str] | None:
@@ -169,11 +184,12 @@ def _how(ref: str, *, stream: bool) -> str:
 
 
 class _Told(NamedTuple):
-    """What an answer says of itself; of what the model said, nothing."""
+    """What an answer says of itself, and what the model said."""
 
     model: str | None = None
     finish_reason: str | None = None
     tokens: int | None = None
+    said: Said = Said()
 
 
 def _told(answer: Whole) -> _Told:
@@ -193,7 +209,7 @@ def _of_json(body: bytes) -> _Told:
     value = wrapped if isinstance(wrapped, dict) else value
     if (choice := _choice(value)) is None:
         raise _unusable("has no choices")
-    return _Told(_word(value.get("model")), _word(choice.get("finish_reason")), _tokens(value))
+    return _Told(_word(value.get("model")), _word(choice.get("finish_reason")), _tokens(value), said(choice))
 
 
 def _of_events(body: bytes) -> _Told:
@@ -207,6 +223,7 @@ def _of_events(body: bytes) -> _Told:
         _last(_word(chunk.get("model")) for chunk in chunks),
         _last(_word(choice.get("finish_reason")) for choice in choices),
         _last(map(_tokens, chunks)),
+        said_in(chunks),
     )
 
 

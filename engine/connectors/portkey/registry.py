@@ -22,6 +22,7 @@ from engine.connectors.endpoint import Opening
 from engine.connectors.outcomes import made_id, outcome, unlabelled
 from engine.connectors.portkey.dialect import PORTKEY
 from engine.connectors.portkey.endpoint import PortkeyEndpoint
+from engine.connectors.portkey.parts import PortkeyParts
 from engine.connectors.portkey.probe import Probe
 from engine.connectors.portkey.walk import listing, no_listing, walk, walk_raw
 from engine.errors import Exists, Rejected, Transient, UnknownOutcome
@@ -38,6 +39,7 @@ from engine.model import (
     Named,
     Outcome,
     Page,
+    Parts,
     Prompt,
     Replica,
     Row,
@@ -116,7 +118,11 @@ async def connect(end: PortkeyEndpoint, opening: Opening) -> AsyncIterator[Portk
 class Portkey:
     """One workspace of Portkey."""
 
-    can = Abilities(dialect=PORTKEY, marks=("metadata", "description"))
+    can = Abilities(
+        dialect=PORTKEY,
+        marks=("metadata", "description"),
+        makes=frozenset({"collections", "partials", "labels"}),
+    )
     batch = 1
     fields: Collection[str] = frozenset(
         "name text collection model provider parameters functions tools tool_choice raw metadata description".split()
@@ -125,6 +131,7 @@ class Portkey:
     def __init__(self, client: Client, *, workspace: str | None = None) -> None:
         self._client = client
         self._workspace = {"workspace_id": workspace} if workspace else {}
+        self.parts: Parts | None = PortkeyParts(client, self._workspace)
         self._asking = anyio.Lock()
         self._labels: dict[str, str] | None = None
         """Name of a label -> its id, when that was asked for."""
@@ -310,7 +317,8 @@ def _path(prompt_id: str) -> str:
 
 def _named(row: Json, kind: str) -> Named:
     name = _text(row.get("name"))
-    return Named(id=row["id"], slug=name if kind == "labels" else _text(row.get("slug")) or row["id"], name=name)
+    slug = name if kind == "labels" else _text(row.get("slug")) or row["id"]
+    return Named(id=row["id"], slug=slug, name=name, parent=_text(row.get("parent_collection_id")) or None)
 
 
 def _version(row: Json) -> Version:

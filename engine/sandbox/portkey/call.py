@@ -10,6 +10,9 @@ from engine.sandbox.answers import Json, forbidden, invalid, missing, whole_numb
 from engine.sandbox.options import Quirks
 from engine.sandbox.store import Kind, Store, Template, ThingKind, Version
 
+Model = Callable[[Mapping[str, Json]], Mapping[str, Json] | None]
+"""What goes to the model -> its `message`, among whose fields `finish_reason` may be; None: the sentence it knows."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Registry:
@@ -19,6 +22,8 @@ class Registry:
     quirks: Quirks
     clock: Callable[[], float]
     earlier: dict[str, tuple[float, Template]] = field(default_factory=dict)
+    model: Model | None = None
+    """Says what a model answers in place of the sentence that it knows."""
 
     def now(self) -> str:
         """ISO 8601, whole seconds."""

@@ -86,16 +86,21 @@ def _answer(call: Call, request: dict[str, Json]) -> Json | web.Response:
     streamed = request.pop("stream", False) is True
     asked = encode(request.get("messages", request.get("prompt")))
     digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
-    answer = f"This is the canned answer {digest}."
+    told = call.registry.model(request) if call.registry.model is not None else None
+    message = {"role": "assistant", **(told or {"content": f"This is the canned answer {digest}."})}
+    finish = message.pop("finish_reason", "tool_calls" if message.get("tool_calls") else "stop")
+    said = encode([message.get("content"), message.get("tool_calls")])
+    usage = {"prompt_tokens": len(asked) // 4, "completion_tokens": len(said) // 4}
+    usage |= {"total_tokens": sum(usage.values())}
     head = {"id": f"chatcmpl-{digest}", "created": int(call.registry.clock()), "model": request["model"]}
     if streamed:
-        return _events(head, answer)
-    message = {"role": "assistant", "content": answer}
-    usage = {"prompt_tokens": len(asked) // 4, "completion_tokens": len(answer) // 4}
+        options = request.get("stream_options")
+        counted = isinstance(options, dict) and options.get("include_usage") is True
+        return _events(head, message, finish, usage if counted else None)
     return head | {
         "object": "chat.completion",
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
-        "usage": usage | {"total_tokens": sum(usage.values())},
+        "choices": [{"index": 0, "message": message, "finish_reason": finish, "logprobs": None}],
+        "usage": usage,
     }
 
 
@@ -148,18 +153,31 @@ def _partial_text(call: Call, workspace: str) -> PartialText:
     return find
 
 
-def _events(head: Mapping[str, Json], answer: str) -> web.Response:
-    """The whole stream, chunked; cut between words, ended by [DONE]."""
-    lines = (f"data: {encode(chunk)}\n\n" for chunk in _chunks(head, answer))
+def _events(
+    head: Mapping[str, Json], message: Mapping[str, Json], finish: str, usage: Mapping[str, Json] | None
+) -> web.Response:
+    """The whole stream, chunked; cut between words, ended by [DONE]. `usage`: None unless it was asked for."""
+    head = {**head, "object": "chat.completion.chunk"}
+    chunks = [
+        head | {"choices": [{"index": 0, "delta": delta, "finish_reason": None if delta else finish}]}
+        for delta in (*_deltas(message), {})
+    ]
+    chunks += [head | {"choices": [], "usage": usage}] if usage is not None else []
+    lines = (f"data: {encode(chunk)}\n\n" for chunk in chunks)
     events = web.Response(text="".join(lines) + "data: [DONE]\n\n", content_type="text/event-stream")
     events.enable_chunked_encoding()
     return events
 
 
-def _chunks(head: Mapping[str, Json], answer: str) -> Iterator[dict[str, Json]]:
-    words = answer.split(" ")
-    deltas: list[dict[str, Json]] = [{"role": "assistant", "content": ""}, {"content": words[0]}]
-    deltas += [{"content": f" {word}"} for word in words[1:]]
-    for delta in (*deltas, {}):
-        choice = {"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}
-        yield {**head, "object": "chat.completion.chunk", "choices": [choice]}
+def _deltas(message: Mapping[str, Json]) -> Iterator[dict[str, Json]]:
+    """A message in pieces: its words, and each of its tool calls with its arguments behind it, in halves."""
+    first, *words = (message.get("content") or "").split(" ")
+    yield {"role": "assistant", "content": ""}
+    yield {"content": first}
+    yield from ({"content": f" {word}"} for word in words)
+    for index, one in enumerate(message.get("tool_calls") or ()):
+        written = one["function"]["arguments"]
+        half = len(written) // 2
+        yield {"tool_calls": [{**one, "index": index, "function": {**one["function"], "arguments": ""}}]}
+        for piece in (written[:half], written[half:]):
+            yield {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}

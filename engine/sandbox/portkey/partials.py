@@ -19,7 +19,10 @@ def create_partial(call: Call) -> Json:
     name, text, description = call.body["name"], call.body["string"], call.body.get("version_description")
     with call.store.writing():
         at = call.registry.now()
-        template, version = plant_partial(call.store, workspace, name, text, at=at, description=description)
+        visible_at = call.registry.clock() + call.registry.quirks.listing_lag_s + call.late
+        template, version = plant_partial(
+            call.store, workspace, name, text, at=at, description=description, visible_at=visible_at
+        )
     return {"id": template.id, "slug": template.slug, "version_id": version.id}
 
 
@@ -85,7 +88,14 @@ def publish_partial(call: Call) -> Json:
 
 
 def plant_partial(
-    store: Store, workspace: str, name: str, text: str, *, at: str, description: str | None = None
+    store: Store,
+    workspace: str,
+    name: str,
+    text: str,
+    *,
+    at: str,
+    description: str | None = None,
+    visible_at: float = 0.0,
 ) -> tuple[Template, Version]:
     """A partial with a published version 1, in the default collection."""
     collections = (thing["id"] for thing in store.things("collection", workspace) if thing["is_default"])
@@ -106,7 +116,7 @@ def plant_partial(
     )
     content = {"string": text, "description": description}
     version = Version(id=store.new_id(), template=template.id, number=1, created_at=at, content=content)
-    store.add_template(template, 0.0)
+    store.add_template(template, visible_at)
     store.add_version(version)
     return template, version
 

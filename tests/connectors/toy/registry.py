@@ -26,6 +26,7 @@ from engine.model import (
     Finding,
     Outcome,
     Page,
+    Parts,
     Prompt,
     Replica,
     Row,
@@ -71,6 +72,7 @@ class Toy:
     """Everything in one file: name -> versions, oldest first, and labels."""
 
     can = Abilities(dialect=TOY, own_ids=False, taken="appends", published="label", dated=False, once=frozenset())
+    parts: Parts | None = None
     batch = 1
     fields: Collection[str] = frozenset({"name", *HELD})
 
