@@ -308,7 +308,7 @@ async def _ask(options: VerbOptions, what: str) -> None:
 
 
 def _doubtful(context: Context) -> dict[str, Record]:
-    return {one: record for one, record in context.state.records.items() if record.doubtful and not record.made}
+    return {one: record for one, record in context.state.records.whole_items() if record.doubtful and not record.made}
 
 
 async def _settle_doubts(job: Job, context: Context, chosen: Chosen) -> int:

@@ -9,8 +9,10 @@ import getpass
 import hashlib
 import socket
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,8 +39,8 @@ from engine.migrate.plan import Plan, plan
 from engine.migrate.plan_file import PlanFile
 from engine.migrate.reconcile import reconcile, settle
 from engine.migrate.survey import EVERYTHING, Survey, survey
-from engine.migrate.task import Task
-from engine.model import Entry, Finding, Row
+from engine.migrate.task import Task, packed_tasks
+from engine.model import Entry, Finding, Named, Row, packed_rows
 from engine.session import VerbOptions, check_identity, new_run_id, opened
 from engine.session.connect import Shared, Workspaces, open_ends, open_job
 from engine.taskgroup import both, task_group
@@ -49,9 +51,10 @@ from engine.verbs.probe.shapes import Kinds
 from engine.verbs.probe.trying import Confirm, Probed, probe
 from engine.version import __version__
 
+WRITES: Final = ("create", "update")
 TOLD: Final = ("adopt", "conflict", "skip", "wait", "unread")
 """What a run has to do besides creating."""
-WRITTEN: Final = ("create", "update", "wait")
+WRITTEN: Final = (*WRITES, "wait")
 """What may come to a write."""
 
 
@@ -122,12 +125,19 @@ class _Run:
     needs: Sequence[Need] = ()
     """What is made at the target before the first prompt."""
     writing: Sequence[Row] = ()
-    """Whatever comes to a write, or may."""
-    chosen: set[str] = field(default_factory=set)
+    """Whatever comes to a write, or may; only where something is to be made for it."""
+    chosen: set[str] | None = None
+    """Ids of the prompts that it is about; None: all that are selected."""
     replicas: set[str] = field(default_factory=set)
     left: set[str] = field(default_factory=set)
     """Beyond --limit."""
+    books: _Books | None = None
+    """As they were closed, when nothing more is done."""
     started: float = field(default_factory=time.monotonic)
+
+    def takes(self, task: Task) -> bool:
+        """Whether it is about this prompt."""
+        return self.chosen is None or task.row.id in self.chosen
 
 
 async def run_migration(migration: Migration, options: RunOptions | None = None) -> Summary:
@@ -171,14 +181,14 @@ async def _verified(run: _Run, summary: Summary) -> Summary:
 async def _run(run: _Run, sink: Sink, ends: Workspaces) -> None:
     run.state, run.live.ends = sink.state, ends
     confirm = run.options.confirm
-    job, tasks = await run.halt.guard(_survey(run, ends))
-    if tasks and confirm is not None:
-        await run.halt.confirm(confirm(_surveyed(run), len(tasks), run.needs))
-    await _write(run, job, sink, tasks)
+    job, writes, told = await run.halt.guard(_survey(run, ends))
+    if writes and confirm is not None:
+        await run.halt.confirm(confirm(_surveyed(run), len(writes), run.needs))
+    await _write(run, job, sink, writes, told)
 
 
-async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, list[Task]]:
-    """The checks and both listings; the tasks that this run takes up."""
+async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, Sequence[Task], Sequence[Task]]:
+    """The checks and both listings; what this run takes up to write, and of what there is something to tell."""
     run.live.stage = "listing"
     job, listed = await both(open_job(run.migration, ends), listings(ends.source, ends.target, same=ends.same))
     stop_on_problems(list(named_in_file(job)))
@@ -186,24 +196,41 @@ async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, list[Task]]:
     chosen = run.options.chosen
     retry = run.options.retry_failed
     found = await survey(job, run.state, now=time.time(), retry_failed=retry, narrowed=chosen.parts, listed=listed)
-    found.notes.extend(chosen.readings([task.row for task in found.tasks]))
+    found.notes.extend(chosen.readings(task.row for task in found.tasks))
     stop_on_problems(list(unknown_ids(job, found.rows, _known_ids(run.migration))))
     run.survey = found
-    run.chosen = {task.row.id for task in found.tasks if chosen.takes_row(task.row, job.ends.source.collections)}
     if run.options.plan is not None:
-        run.chosen &= run.options.plan.steps.keys()
         job = replace(job, planned=run.options.plan.steps)
-    if found.tasks and not run.chosen:
+    run.chosen = _chosen(run.options, found, job.ends.source.collections)
+    if found.tasks and run.chosen is not None and not run.chosen:
         found.notes.append(f"--only, --collection and --ids-file take none of the {len(found.tasks)} selected prompts")
-    tasks = [task for task in found.tasks if task.action in ("create", "update") and task.row.id in run.chosen]
-    taken = tasks[: run.options.limit]
-    run.left = {task.row.id for task in tasks[len(taken) :]}
-    waiting = [task for task in found.tasks if task.action == "wait" and task.row.id in run.chosen]
-    run.writing = [task.row for task in (*taken, *waiting)]
+    writes, told = packed_tasks(), packed_tasks()
+    for task in filter(run.takes, found.tasks):
+        if task.action in WRITES and len(writes) == run.options.limit:
+            run.left.add(task.row.id)
+        elif task.action in WRITES:
+            writes.append(task)
+        if task.note or task.action in TOLD:
+            told.append(task)
+    if job.ends.create:
+        run.writing = packed_rows(_written(writes, told))
     run.needs = await _needs(run, job)
     if run.options.plan is not None:
         job = replace(job, rehearsed=rehearsed(job.ends, run.needs))
-    return job, taken
+    return job, writes, told
+
+
+def _chosen(options: RunOptions, found: Survey, collections: Sequence[Named] | None) -> set[str] | None:
+    """Ids of the selected prompts that flags and plan take; None: all."""
+    if options.chosen.everything and options.plan is None:
+        return None
+    taken = {task.row.id for task in found.tasks if options.chosen.takes_row(task.row, collections)}
+    return taken if options.plan is None else taken & options.plan.steps.keys()
+
+
+def _written(writes: Iterable[Task], told: Iterable[Task]) -> Iterator[Row]:
+    """Whatever comes to a write, or is in doubt and may."""
+    return (task.row for task in chain((one for one in told if one.action == "wait"), writes))
 
 
 async def _needs(run: _Run, job: Job) -> list[Need]:
@@ -227,8 +254,9 @@ async def _make(run: _Run, job: Job, context: Context) -> Job:
     return job
 
 
-async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None:
+async def _write(run: _Run, job: Job, sink: Sink, writes: Sequence[Task], told: Sequence[Task]) -> None:
     """Everything that changes the ledger or the target."""
+    found = _surveyed(run)
     context = Context(
         sink=sink,
         halt=run.halt,
@@ -236,10 +264,9 @@ async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None
         copies=BeforeImages(run.migration.ledger, run=run.id),
         max_failures=run.options.max_failures,
         replicas=run.replicas,
-        total=len(tasks) + sum(task.action in TOLD for task in _surveyed(run).tasks),
+        total=len(writes) + sum(task.action in TOLD for task in told),
     )
     run.live.context, run.live.stage = context, "migrating"
-    found = _surveyed(run)
     await context.record(
         _run_entry(run),
         Entry("listed", {"count": found.listed, "total": found.total, "selected": len(found.tasks)}),
@@ -251,14 +278,14 @@ async def _write(run: _Run, job: Job, sink: Sink, tasks: Sequence[Task]) -> None
         try:
             job = await _make(run, job, context)
             found.notes.extend(made_notes(job, run.needs))
-            await settle(job, context, [task for task in found.tasks if task.row.id in run.chosen])
-            await migrate(job, context, tasks, canary=run.options.canary)
-            waiting = [task.row for task in found.tasks if task.action == "wait" and task.row.id in run.chosen]
-            await reconcile(job, context, [*waiting, *(task.row for task in tasks)])
+            await settle(job, context, told)
+            await migrate(job, context, writes, canary=run.options.canary)
+            await reconcile(job, context, _written(writes, told))
         except Stop as stop:
             run.halt.request(stop)
         group.cancel_scope.cancel()
     if sink.broken is None:
+        run.books = _books(run)  # a second time over a whole library costs as much again
         summary = _summary(run).to_json()
         await context.record(Entry("end", {name: summary[name] for name in report.END_FIELDS}))
 
@@ -297,36 +324,57 @@ def _surveyed(run: _Run) -> Survey:
 # ---- the end of a run ------------------------------------------------------------------------------------------------
 
 
-def _selected(run: _Run) -> list[str]:
-    tasks = run.survey.tasks if run.survey is not None else []
-    return [task.row.id for task in tasks if task.row.id not in run.replicas]
+@dataclass(slots=True)
+class _Books:
+    """What became of the selected prompts, and of those that the run was about; see `report.books`."""
+
+    counts: Counter[str]
+    this_run: Counter[str]
+    chosen: Counter[str] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
+    """See `report.without_outcome`."""
+    kept: bool = False
+    """Some of them failed so that a plain run leaves them alone."""
 
 
-def _due(run: _Run) -> set[str]:
-    """The chosen prompts for which there was something to do."""
-    tasks = run.survey.tasks if run.survey is not None else []
-    return {task.row.id for task in tasks if task.due and task.row.id in run.chosen} - run.replicas
+def _books(run: _Run) -> _Books:
+    """Page by page: sets of ids of a whole library take as much memory as all that is known of it."""
+    counts, this_run = report.nothing()
+    books = _Books(Counter(counts), Counter(this_run))
+    if run.survey is not None:
+        for page in run.survey.tasks.pages():
+            _enter(run, books, [task for task in page if task.row.id not in run.replicas])
+        books.counts["listed"] = run.survey.listed
+    return books
 
 
-def _books(run: _Run, selected: Iterable[str], due: Collection[str]) -> tuple[dict[str, int], dict[str, int]]:
-    if run.survey is None:
-        return report.nothing()
-    return report.books(run.state, selected, due, listed=run.survey.listed, run=run.id)
+def _enter(run: _Run, books: _Books, tasks: Sequence[Task]) -> None:
+    """Some of the selected prompts."""
+    chosen = [task for task in tasks if run.takes(task)]
+    due = {task.row.id for task in chosen if task.due}
+    counts, this_run = _counted(run, tasks, due)
+    of_chosen = counts if run.chosen is None else _counted(run, chosen, due)[0]
+    books.counts.update(counts)
+    books.this_run.update(this_run)
+    books.chosen.update(of_chosen)
+    books.lost += report.without_outcome(run.state, due - run.left, run.id)
+    if of_chosen["failed"] and not books.kept:
+        books.kept = any(_is_kept(run, task.row.id) for task in chosen)
+
+
+def _counted(run: _Run, tasks: Iterable[Task], due: Collection[str]) -> tuple[dict[str, int], dict[str, int]]:
+    return report.books(run.state, (task.row.id for task in tasks), due, listed=0, run=run.id)
 
 
 def _summary(run: _Run) -> Summary:
-    selected, due = _selected(run), _due(run)
-    counts, this_run = _books(run, selected, due)
-    chosen, _ = _books(run, (one for one in selected if one in run.chosen), due)
-    stop, limited = run.halt.stop, bool(run.left)
-    lost = report.without_outcome(run.state, due - run.left, run.id)
-    problem = report.lost_track(chosen, lost, stop=stop, limited=limited)
+    books, stop, limited = run.books or _books(run), run.halt.stop, bool(run.left)
+    problem = report.lost_track(books.chosen, books.lost, stop=stop, limited=limited)
     exit_code, reason, next_ = report.verdict(
-        chosen,
+        books.chosen,
         stop=stop,
         limited=limited,
         problem=problem,
-        kept=any(_is_kept(run, one) for one in run.chosen),
+        kept=books.kept,
         mode=_outcome_of(run.migration),
     )
     return Summary(
@@ -337,8 +385,8 @@ def _summary(run: _Run) -> Summary:
         reason=reason,
         message=problem or (str(stop) if stop is not None else ""),
         next=next_,
-        counts=counts,
-        this_run=this_run,
+        counts=dict(books.counts),
+        this_run=dict(books.this_run),
         orphaned=run.survey.orphaned if run.survey is not None else 0,
         requests=asdict(run.live.requests),
         throttle=run.live.throttle,
@@ -371,8 +419,8 @@ async def preview_migration(migration: Migration, options: RunOptions) -> tuple[
     state = _recorded(migration)
     run = _Run(migration=migration, options=options, id="", live=Live(migration.name), state=state)
     async with open_ends(migration, rate=options.rate, throttle=state.throttle, shared=options.shared) as ends:
-        _, tasks = await _survey(run, ends)
-    return len(tasks), [need for need in run.needs if not need.problem]
+        _, writes, _ = await _survey(run, ends)
+    return len(writes), [need for need in run.needs if not need.problem]
 
 
 async def plan_migration(
@@ -384,11 +432,11 @@ async def plan_migration(
         job = await with_made(await open_job(migration, ends, also={"labels"}), state)
         stop_on_problems(list(named_in_file(job)))
         found = await survey(job, state, now=time.time(), narrowed=chosen.parts)
-        found.notes.extend(chosen.readings([task.row for task in found.tasks]))
+        found.notes.extend(chosen.readings(task.row for task in found.tasks))
         stop_on_problems(list(unknown_ids(job, found.rows, _known_ids(migration))))
         taken = {task.row.id for task in found.tasks if chosen.takes_row(task.row, job.ends.source.collections)}
         asked = sum(gate.requests.total for gate in ends.gates)
-        due = [task.row for task in found.tasks if task.action in WRITTEN and task.row.id in taken]
+        due = (task.row for task in found.tasks if task.action in WRITTEN and task.row.id in taken)
         made = await needs(job, due)
         job = replace(job, ends=promised(job.ends, made))
         return await plan(job, found, state, taken, made=made, now=time.time(), rate=ends.gates[0].rate, asked=asked)

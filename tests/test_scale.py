@@ -16,7 +16,7 @@ from tests.forks import ROOT, environment
 PROMPTS: Final = int(os.environ.get("PROMPTFERRY_SCALE_PROMPTS", "5000"))
 """20000 by hand."""
 FEW: Final = 200
-MIB_FOR_20000: Final = 60
+MIB_FOR_20000: Final = 22
 HELP_CPU_SECONDS: Final = 0.4
 
 MEASURED: Final = (

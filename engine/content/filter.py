@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.content.selection import needs_definition, selects, takes, two_readings
@@ -35,9 +35,9 @@ class Chosen:
             return False
         return selects(self.parts, row, collections) or needs_definition(self.parts, row, collections)
 
-    def readings(self, rows: Sequence[Row]) -> list[str]:
+    def readings(self, rows: Iterable[Row]) -> list[str]:
         """A sentence for each glob of `--only` that these rows allow to be read both ways."""
-        return list(two_readings([("--only", glob) for glob in self.only], [row.name for row in rows]))
+        return list(two_readings([("--only", glob) for glob in self.only], (row.name for row in rows)))
 
     def takes_line(self, line: Mapping[str, Json]) -> bool:
         """Whether this line of a ledger speaks of one of them."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Final
+from typing import Final, NamedTuple
 
 from engine.content.carry import CARRY_KEY, Cargo, Unpacked, pack, unpack
 from engine.content.digest import CONTENT, changed, changed_inside, filled, short_digest, user_name, without_nulls
@@ -30,8 +30,7 @@ _PLACEHOLDER: Final = re.compile(r"\{(name|id|slug|model|collection)(\|slug)?\}"
 _ANY_NAME: Final = NameRule(says="every name is taken", takes=lambda name: True)
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """Name and collection id that a replica gets."""
 
     name: str
@@ -182,8 +181,8 @@ def clashes(placements: Iterable[tuple[Row, Placement]], *, twins: bool = True) 
     first: dict[Placement, Row] = {}
     shared: dict[Placement, list[Row]] = {}  # a list for each of all the others would be most of the memory
     for row, placement in placements:
-        where = placement if twins else replace(placement, collection=None)
-        if (other := first.setdefault(where, row)) is not row:
+        where = placement if twins else placement._replace(collection=None)
+        if (other := first.setdefault(where, row)).id != row.id:
             shared.setdefault(where, [other]).append(row)
     clashing = [rows for rows in shared.values() if not twins or len({row.name for row in rows}) > 1]
     return {row.id for rows in clashing for row in rows}

@@ -30,14 +30,14 @@ def _takes_as_written(glob: str, value: str) -> bool:
     return "[" in glob and "[" in value and fnmatchcase(value, glob.replace("[", "[[]"))
 
 
-def two_readings(globs: Iterable[tuple[str, str]], values: Collection[str]) -> Iterator[str]:
+def two_readings(globs: Iterable[tuple[str, str]], values: Iterable[str]) -> Iterator[str]:
     """A sentence for each glob (and the key that it stands under) whose brackets these values allow to be read both
     ways: one value is taken by a character of the brackets, another one as it is written.
     """
-    for key, written_down in globs:
+    bracketed = [(key, written_down) for key, written_down in globs if "[" in written_down]
+    values = list(values) if bracketed else ()  # of a whole library nobody makes a list for nothing
+    for key, written_down in bracketed:
         glob = written_down.removeprefix("!")
-        if "[" not in glob:
-            continue
         written = next((value for value in values if _takes_as_written(glob, value)), None)
         others = (value for value in values if fnmatchcase(value, glob) and not _takes_as_written(glob, value))
         if written is not None and (by_character := next(others, None)) is not None:
@@ -49,7 +49,7 @@ def two_readings(globs: Iterable[tuple[str, str]], values: Collection[str]) -> I
 
 
 def glob_readings(
-    select: Select, rules: Sequence[Rule], rows: Sequence[Row], collections: Sequence[Named] | None
+    select: Select, rules: Sequence[Rule], rows: Collection[Row], collections: Sequence[Named] | None
 ) -> list[str]:
     """What `two_readings` says of all globs of a migration file whose values a listing tells: names, models,
     collections.
@@ -64,8 +64,8 @@ def glob_readings(
     by_collection += [("rewrite.collection", glob) for rule in rules for glob, _ in rule.collection]
     homes = dict.fromkeys(text for one in collections or () for text in (one.slug, one.name, one.id))
     return [
-        *two_readings(by_name, [row.name for row in rows]),
-        *two_readings(by_model, [row.model for row in rows if row.model is not None]),
+        *two_readings(by_name, (row.name for row in rows)),
+        *two_readings(by_model, (row.model for row in rows if row.model is not None)),
         *two_readings(by_collection, homes),
     ]
 
@@ -111,6 +111,16 @@ def needs_definition(select: Select, row: Row, collections: Sequence[Named] | No
     models = select.models if row.model is not None else ()
     known = replace(select, models=models, collections=select.collections if row.collection is not None else ())
     return known != select and selects(known, row, collections) and not selects(select, row, collections)
+
+
+def rows_tell(select: Select) -> bool:
+    """Whether the rows of any listing tell what it asks for: `needs_definition` of none of them."""
+    return not select.models and not select.collections
+
+
+def takes_all(select: Select) -> bool:
+    """Whether it `selects` every row."""
+    return rows_tell(select) and not select.ids and not select.names
 
 
 def _in_collections(select: Select, row: Row, collections: Sequence[Named] | None) -> bool:

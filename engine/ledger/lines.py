@@ -25,6 +25,8 @@ VERSION: Final = 1
 RESERVED: Final = frozenset({"v", "seq", "ts", "run", "kind", "b", "n", "crc"})
 """What the ledger itself puts into a line."""
 _CRC: Final = len(b',"crc":"01234567"}')
+_BODY: Final = -_CRC - 1
+"""Where the bytes of a line end that its checksum is of."""
 _HEAD: Final = b'{"v":1,"seq":'
 _FORMAT: Final = re.compile(rb'\{"v":(\d{1,9}),')
 _WHOLE: Final = re.compile(rb'\{"v":1,"seq":(\d{1,18}),.*,"b":(\d{1,18}),"n":\d{1,18}', re.DOTALL)
@@ -51,17 +53,17 @@ class Chain:
 
     def accept(self, line: bytes) -> dict[str, Json] | None:
         """The fields of the next line, when it is good; None, and no move, when it is not."""
-        body = line[: -_CRC - 1]
-        crc = zlib.crc32(body, self.crc)
-        if line[-_CRC - 1 :] != b',"crc":"%08x"}\n' % crc:
+        crc = zlib.crc32(line[:_BODY], self.crc)
+        if not line.endswith(b',"crc":"%08x"}\n' % crc):
             return None
-        fields = _decode(line)
-        if fields is None or fields.get("v") != VERSION or fields.get("seq") != self.seq + 1:
+        fields, seq = _decode(line), self.seq + 1
+        if fields is None or fields.get("v") != VERSION or fields.get("seq") != seq:
             return None
         batch, left = fields.get("b"), fields.get("n")
         if not isinstance(batch, int) or not isinstance(left, int):
             return None
-        self.seq, self.batch, self.left, self.crc, self.offset = self.seq + 1, batch, left, crc, self.offset + len(line)
+        self.seq, self.batch, self.left, self.crc = seq, batch, left, crc
+        self.offset += len(line)
         return fields
 
 

@@ -82,12 +82,12 @@ def deciding(lines: Sequence[Line], state: State) -> Iterator[Line]:
         last[(kind, source_id, line.get("target_id"), line.get("source_version"), of, part)] = number
         if kind == "created":
             made[str(source_id)] = number
-    keep = set(last.values())
+    keep, targets = set(last.values()), state.targets
     for number, line in enumerate(lines):
         source_id = line.get("source_id")
         record = state.records.get(str(source_id))
         over = record is not None and record.made and number < made.get(str(source_id), 0)
-        replica = line["kind"] == "created" and line.get("target_id") in state.targets
+        replica = line["kind"] == "created" and line.get("target_id") in targets
         if line["kind"] == "run" or (number in keep and (replica or not over)):
             yield line
 

@@ -6,151 +6,34 @@ A line and what a bad one means stand in `lines`.
 from __future__ import annotations
 
 import sys
-from binascii import unhexlify
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Final, Literal, get_args
 
-from engine.ledger.parts import PartRecord, seconds, tell_part
+from engine.ledger.parts import PartRecord, tell_part
+from engine.ledger.record import NOTHING_RARE, Doubt, Rare, Records, Said, Status, digests_of
+from engine.ledger.record import Failure as Failure
+from engine.ledger.record import Original as Original
+from engine.ledger.record import Record as Record
 from engine.model import Json, PartKey, version_ref
 
 # ---- the fold --------------------------------------------------------------------------------------------------------
 
-Status = Literal["intent", "unknown", "created", "updated", "unchanged", "skipped", "conflict", "failed", "rolled_back"]
 _STATUSES: Final = frozenset(get_args(Status))
-_DIGEST: Final = 32
-"""Hex digits of a digest that are remembered: enough to tell contents apart, and half the memory."""
-
-
-class Original(NamedTuple):
-    """A prompt that was changed in place, as it was before us: its version, and what a prompt has only once."""
-
-    version: str | None
-    name: str | None
-    collection: str | None
-    renamed: str | None
-    """The name that we gave it."""
-
-
-@dataclass(slots=True)
-class Doubt:
-    """The last intent of a prompt, and what became of it so far."""
-
-    name: str | None = None
-    ts: str = ""
-    attempt: int = 0
-    base: str | None = None
-    """Of an update: the newest version that was there before it."""
-    expected: str | None = None
-    """Digest of what it was to make."""
-    original: Original | None = None
-    published: str | None = None
-    """Of an update: the version that was published before it."""
-
-
-@dataclass(slots=True, unsafe_hash=True)  # only so that one of them may be everybody's default
-class Rare:
-    """What few records have."""
-
-    target_updated_at: str | None = None
-    """The replica's time of change when it was last seen to be as we made it."""
-    edited: bool = False
-    """Somebody edited the replica by hand, and its source had not changed."""
-    pending: bool = False
-    """It is there, and its labels or the rest of its history are not yet."""
-    staged: tuple[str | None, str] | None = None
-    """The version that is published, and the newer one of ours that is not yet."""
-    original: Original | None = None
-    versions: dict[str, str] = field(default_factory=dict)
-    """The source's version -> the replica's: of a whole history, and of updates."""
-
-
-_NOTHING_RARE: Final = Rare()
-
-
-class Failure(NamedTuple):
-    """What a prompt failed with: it is worth another try when one of these has changed. None: not known."""
-
-    rules: str | None
-    """Digest of the rewrite."""
-    updated_at: str | None
-    """The source's time of change."""
-    digest: str | None
-    """Of the source."""
-
-
-@dataclass(slots=True)
-class Record:
-    """What the ledger knows of one prompt of the source."""
-
-    status: Status = "intent"
-    target_id: str | None = None
-    """Its replica, or in mode update the prompt itself; None: nothing was written."""
-    run: str = ""
-    """The run that said so."""
-    retriable: bool = False
-    reason: str | None = None
-    """Why it was skipped or is in conflict, or the error."""
-    updated_at: str | None = None
-    """The source's time of change when it was last compared; None: compare it again."""
-    rules: str | None = None
-    """Digest of the rewrite under which it was last compared."""
-    digests: bytes | None = None
-    """Of the source that it was made from and of the replica as it was made, half of each."""
-    doubt: Doubt | None = None
-    rare: Rare = _NOTHING_RARE
-    told: str = ""
-    """The run that last said what became of it; of what was compared and found the same, not the one that made it."""
-    failure: Failure | None = None
-
-    @property
-    def doubtful(self) -> bool:
-        """Something was sent, or was about to be, and nobody knows what became of it."""
-        return self.status in ("intent", "unknown")
-
-    @property
-    def made(self) -> bool:
-        """It is on the target, whatever became of later updates."""
-        return self.target_id is not None
-
-    @property
-    def name(self) -> str | None:
-        """The replica's name, while in doubt."""
-        return self.doubt.name if self.doubt is not None and self.doubtful else None
-
-    @property
-    def since(self) -> float:
-        """When its last intent was written, in epoch seconds, while in doubt."""
-        return seconds(self.doubt.ts) if self.doubt is not None and self.doubt.ts and self.doubtful else 0.0
-
-    @property
-    def attempt(self) -> int:
-        """Of the last intent."""
-        return self.doubt.attempt if self.doubt is not None else 0
-
-    def was_made_from(self, source_digest: str | None) -> bool:
-        """Whether this is the content that the replica was made from."""
-        return source_digest is not None and self._half(0) == source_digest[:_DIGEST]
-
-    def was_made_as(self, replica_digest: str | None) -> bool:
-        """Whether this is the content that was written."""
-        return replica_digest is not None and self._half(1) == replica_digest[:_DIGEST]
-
-    def _half(self, which: int) -> str | None:
-        if self.digests is None:
-            return None
-        size = _DIGEST // 2
-        return self.digests[which * size : (which + 1) * size].hex()
+_RARELY: Final = frozenset({"reason", "error", "retriable", "pending", "target_updated_at"})
+"""Fields of few `created` lines, that a record remembers."""
 
 
 @dataclass(slots=True)
 class State:
     """The fold of a ledger: the same from its file and from the entries that went into it."""
 
-    records: dict[str, Record] = field(default_factory=dict)
-    """By id of the source's prompt."""
-    targets: set[str] = field(default_factory=set)
-    """Ids of the prompts that this migration created and did not roll back."""
+    records: Records = field(default_factory=Records)
+    """By id of the source's prompt. What is settled is given as a copy: `fold` alone changes what is known."""
+    earlier: set[str] = field(default_factory=set)
+    """Ids of replicas that this migration created and that are no longer the one of their prompt."""
+    gone: set[str] = field(default_factory=set)
+    """Ids of replicas that were rolled back, or that have another id by now."""
     parts: dict[PartKey, PartRecord] = field(default_factory=dict)
     """What prompts refer to, where it was to be made; in the order in which that was begun."""
     identity: Mapping[str, Json] | None = None
@@ -163,6 +46,11 @@ class State:
     last_run: str | None = None
     throttle: dict[str, dict[str, float]] = field(default_factory=dict)
     """End -> `limit` and `latency_s` as the newest run found them that did; empty in old ledgers."""
+
+    @property
+    def targets(self) -> set[str]:
+        """Ids of the prompts that this migration created and did not roll back; made anew for each caller."""
+        return (self.records.replicas(ours=True) | self.earlier) - self.gone
 
     def fold(self, line: Mapping[str, Json]) -> None:
         """Takes a line, or an entry's fields with `ts`, `run` and `kind`; a kind it does not know changes nothing."""
@@ -180,11 +68,59 @@ class State:
                 self._move(source_id, line)
             record = self.records.get(source_id)
             if kind in _STATUSES:
-                if record is None:
-                    record = self.records[source_id] = Record()
+                record = record or Record()
                 self._tell(record, kind, line)
+                self.records[source_id] = record
             elif record is not None:
                 self._add(record, kind, line)
+                self.records[source_id] = record
+
+    def fold_all(self, lines: Iterable[Mapping[str, Json]]) -> None:
+        """Takes the lines of a whole file: the same as to `fold` each, at half the price.
+
+        An intent to create that a `created` follows leaves no trace, and both together are nearly all of a ledger.
+        """
+        intents: dict[str, Mapping[str, Json]] = {}
+        for line in lines:
+            source_id = line.get("source_id")
+            if line.get("kind") != "created" or not isinstance(source_id, str) or "what" in line:
+                self._hold_or_fold(line, intents)
+                continue
+            intents.pop(source_id, None)
+            if not self._make_first(source_id, line):
+                self.fold(line)
+        for line in intents.values():
+            self.fold(line)
+
+    def _hold_or_fold(self, line: Mapping[str, Json], intents: dict[str, Mapping[str, Json]]) -> None:
+        """Puts an intent to create to the others that are held; of anything else the prompt's intent was not settled by
+        a create, and goes before it.
+        """
+        kind, source_id = line.get("kind"), line.get("source_id")
+        if not isinstance(source_id, str) or isinstance(line.get("what"), str):
+            self.fold(line)
+            return
+        for held in [*intents] if kind == "moved" else [source_id] if source_id in intents else ():
+            self.fold(intents.pop(held))
+        if kind == "intent" and line.get("op") == "create":
+            intents[source_id] = line
+        else:
+            self.fold(line)
+
+    def _make_first(self, source_id: str, line: Mapping[str, Json]) -> bool:
+        """Of an ordinary `created` that is the first thing known of its prompt, what `fold` would make of it; no record
+        is made on the way. False, and nothing done, where it is something else.
+        """
+        target_id, run, get = line.get("target_id"), sys.intern(line["run"]), line.get
+        source, replica = get("source_digest"), get("replica_digest")
+        if not isinstance(target_id, str) or not line.keys().isdisjoint(_RARELY):
+            return False
+        said: Said = ("created", run, False, None, self.rewrites, run, True)
+        digests = digests_of(source, replica) if source and replica else None
+        first = self.records.settle_first(source_id, said, target_id, get("source_updated_at"), digests)
+        if first:
+            self.gone.discard(target_id)
+        return first
 
     def _remember(self, throttle: Json) -> None:
         for end, found in throttle.items() if isinstance(throttle, dict) else ():
@@ -198,11 +134,27 @@ class State:
         record, target_id = self.records.pop(str(line.get("was")), None), line.get("target_id")
         if record is None:
             return
-        self.records[source_id] = record
-        if record.target_id in self.targets and isinstance(target_id, str):
-            self.targets.remove(record.target_id)
-            self.targets.add(target_id)
+        if (replaced := self.records.get(source_id)) is not None:
+            self._point(replaced, None)
+        if self._is_ours(record, record.target_id) and isinstance(target_id, str):
+            self.gone.add(str(record.target_id))
             record.target_id = target_id
+            self.gone.discard(target_id)
+        self.records[source_id] = record
+
+    def _point(self, record: Record, target_id: str | None, *, created: bool = False) -> None:
+        """That is its replica now; an earlier one that is ours stays ours."""
+        if record.ours and record.target_id is not None and record.target_id != target_id:
+            self.earlier.add(record.target_id)
+        record.ours = target_id is not None and (created or self._is_ours(record, target_id))
+        record.target_id = target_id
+        if created and target_id is not None:
+            self.gone.discard(target_id)
+
+    def _is_ours(self, record: Record, target_id: str | None) -> bool:
+        """Whether this migration created that replica, which is or was the one of this prompt, and it is there."""
+        created = (record.ours and record.target_id == target_id) or target_id in self.earlier
+        return created and target_id not in self.gone
 
     def _tell(self, record: Record, kind: Status, line: Mapping[str, Json]) -> None:
         match kind:
@@ -225,7 +177,7 @@ class State:
         self._say(record, "intent", line)
         record.doubt = Doubt(line.get("name"), line["ts"], line.get("attempt") or 0)
         if line.get("op") == "update":
-            record.target_id = record.target_id or line.get("target_id")
+            self._point(record, record.target_id or line.get("target_id"))
             doubt = record.doubt
             doubt.base, doubt.expected = version_ref(line.get("base_version")), line.get("replica_digest")
             doubt.original, doubt.published = _original(record, line), version_ref(line.get("before_version"))
@@ -239,11 +191,9 @@ class State:
 
     def _make(self, record: Record, kind: Literal["created", "updated"], line: Mapping[str, Json]) -> None:
         self._say(record, kind, line)
-        record.target_id = line.get("target_id")
+        self._point(record, line.get("target_id"), created=kind == "created")
         if kind == "created":
-            record.rare = _NOTHING_RARE
-            if record.target_id is not None:
-                self.targets.add(record.target_id)
+            record.rare = NOTHING_RARE
         self._see(record, line)
         if line.get("pending"):
             _rare(record).pending = True
@@ -265,7 +215,7 @@ class State:
         """It was looked at and nothing was to be done; what was made stays of the run that made it."""
         if record.made:
             run = record.run
-            self._say(record, "created" if record.target_id in self.targets else "updated", line)
+            self._say(record, "created" if self._is_ours(record, record.target_id) else "updated", line)
             record.run = run
         else:
             self._say(record, "unchanged", line)
@@ -279,8 +229,8 @@ class State:
         record.rules = self.rewrites
         source, replica = line.get("source_digest"), line.get("replica_digest")
         if source and replica:
-            record.digests = unhexlify(source[:_DIGEST] + replica[:_DIGEST])
-        if record.rare is not _NOTHING_RARE:
+            record.remember(source, replica)
+        if record.rare is not NOTHING_RARE:
             record.rare.edited = record.rare.pending = False
             record.rare.target_updated_at = None
         if (seen := line.get("target_updated_at")) is not None:
@@ -296,19 +246,20 @@ class State:
         target_id = line.get("target_id") or record.target_id
         if line.get("result") == "kept":
             return
-        if record.rare is not _NOTHING_RARE:
+        if record.rare is not NOTHING_RARE:
             record.rare.staged = None
         if line.get("result") == "restored" and line.get("source_digest"):  # back to what an earlier run made
-            self._say(record, "created" if target_id in self.targets else "updated", line)
+            self._say(record, "created" if self._is_ours(record, target_id) else "updated", line)
             self._see(record, line)
             record.updated_at = record.rules = None  # the next run compares it, whatever the rules are then
             return
         if target_id is not None:
-            self.targets.discard(target_id)
+            self.gone.add(target_id)
         if record.target_id == target_id:  # not an earlier replica of the same prompt
             self._say(record, "rolled_back", line)
             record.target_id = record.updated_at = record.digests = None
-            record.rare = _NOTHING_RARE
+            record.ours = False
+            record.rare = NOTHING_RARE
 
     def _add(self, record: Record, kind: Json, line: Mapping[str, Json]) -> None:
         """Lines that say more of what is made."""
@@ -316,15 +267,15 @@ class State:
         if kind == "version" and source is not None and target is not None:
             _rare(record).versions[source] = target
             if record.doubtful and record.made:  # the update in doubt was this one
-                record.status = "created" if record.target_id in self.targets else "updated"
+                record.status = "created" if self._is_ours(record, record.target_id) else "updated"
         elif kind == "published" and line.get("result") in ("published", "already"):
             _rare(record).staged = None
         elif kind == "finished" and record.made:
-            status: Status = "created" if record.target_id in self.targets else "updated"
+            status: Status = "created" if self._is_ours(record, record.target_id) else "updated"
             self._say(record, record.status if record.status in ("created", "updated") else status, line)
             if line.get("replica_digest"):
                 self._see(record, line)
-            elif record.rare is not _NOTHING_RARE:
+            elif record.rare is not NOTHING_RARE:
                 record.rare.pending = False
 
     def _say(self, record: Record, status: Status, line: Mapping[str, Json]) -> None:
@@ -350,7 +301,7 @@ def _original(record: Record, line: Mapping[str, Json]) -> Original:
 
 def _rare(record: Record) -> Rare:
     """The record's own, to be changed."""
-    if record.rare is _NOTHING_RARE:
+    if record.rare is NOTHING_RARE:
         record.rare = Rare()
     return record.rare
 

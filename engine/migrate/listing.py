@@ -9,16 +9,16 @@ from functools import partial
 
 from engine.content.selection import needs_definition, selects
 from engine.errors import Gone, Rejected, Stop, Transient
-from engine.model import Catalog, Failed, Named, Prompt, Row, Select, Source
+from engine.model import Catalog, Failed, Named, Prompt, Row, Select, Source, packed_rows
 from engine.taskgroup import both, for_each
 
-Listed = tuple[list[Row], int, list[Row]]
+Listed = tuple[Sequence[Row], int, Sequence[Row]]
 """The rows of the source, their total, and the rows of the target."""
 
 
-async def rows_of(end: Source) -> tuple[list[Row], int]:
+async def rows_of(end: Source) -> tuple[Sequence[Row], int]:
     """The whole listing and the total that the registry said. Raises Stop: without it nothing can be done."""
-    rows: list[Row] = []
+    rows = packed_rows()
     total = 0
     try:
         async for page in end.pages():
@@ -55,7 +55,7 @@ class Told:
     `unlabelled`: ids of prompts that are selected but for the label that they lack.
     """
 
-    rows: list[Row]
+    rows: Sequence[Row]
     read: int = 0
     unread: Mapping[str, Failed | None] = field(default_factory=dict)
     """Row id -> why its definition could not be read (None: it is gone); the row is as silent as it was."""
@@ -63,7 +63,7 @@ class Told:
 
 
 async def with_definitions(
-    rows: list[Row], silent: Callable[[Row], bool], read: Callable[[str], Awaitable[Prompt]], *, concurrency: int
+    rows: Sequence[Row], silent: Callable[[Row], bool], read: Callable[[str], Awaitable[Prompt]], *, concurrency: int
 ) -> Told:
     """The same rows; those that are `silent` on model or collection with what their definitions say. Raises Stop.
 
@@ -75,18 +75,18 @@ async def with_definitions(
     async def ask(row: Row) -> None:
         prompt = await definition(read(row.id))
         if isinstance(prompt, Prompt):
-            found[row.id] = replace(row, model=prompt.model, collection=prompt.collection, whole=True)
+            found[row.id] = row._replace(model=prompt.model, collection=prompt.collection, whole=True)
         else:
             unread[row.id] = prompt
 
     await for_each((row for row in rows if silent(row)), ask, limit=concurrency)
     if not found and not unread:
         return Told(rows)
-    return Told([found.get(row.id, row) for row in rows], len(found), unread)
+    return Told(packed_rows(found.get(row.id, row) for row in rows), len(found), unread)
 
 
 async def with_labelled(
-    rows: list[Row],
+    rows: Sequence[Row],
     select: Select,
     collections: Sequence[Named] | None,
     read: Callable[[str], Awaitable[Prompt]],
@@ -115,7 +115,7 @@ def _may_be_selected(select: Select, row: Row, collections: Sequence[Named] | No
 
 async def inventoried(
     source: Source,
-    rows: list[Row],
+    rows: Sequence[Row],
     select: Select,
     collections: Sequence[Named] | None,
     replicas: Collection[str],

@@ -40,6 +40,8 @@ async def look_up(
     A mark in a description or a tag names no migration: there the key must be one of `keys`, which are made when they
     are needed. Raises Stop when a prompt cannot be read now.
     """
+    if not names:
+        return Found()
     candidates = [row for row in rows if row.id not in known and _is_named(row.name, names)]
     candidates.reverse()  # registries list newest first: that tells apart what was made in one second
     matches = await _matches(job, candidates)

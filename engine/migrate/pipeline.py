@@ -9,9 +9,9 @@ the replicas queue is full.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Final
 
 import anyio
@@ -34,22 +34,42 @@ IDLE: Final = ("unchanged", "skip", "replica")
 """Decisions after which a prompt was no canary."""
 
 
+class _Rest:
+    """Tasks that were not taken up yet. They are made one by one, for there may be a million."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self._tasks: Iterator[Task] = iter(tasks)
+        self._left = len(tasks)
+
+    def __len__(self) -> int:
+        return self._left
+
+    def pop(self) -> Task:
+        """The first one."""
+        self._left -= 1
+        return next(self._tasks)
+
+    def put_back(self, tasks: Sequence[Task]) -> None:
+        """Before all others."""
+        self._tasks, self._left = chain(tasks, self._tasks), self._left + len(tasks)
+
+
 async def migrate(job: Job, context: Context, tasks: Sequence[Task], *, canary: int = 0) -> None:
     """Creates the replicas of these tasks; every outcome is in the ledger when it returns.
 
     `canary`: so many that need something first, read back whole; the run ends when one of them is not as it should be.
     """
-    rest = deque(tasks)
+    rest = _Rest(tasks)
     if canary:
         canaries = Canaries(canary)
         await _all(job, context, rest, canaries)
         if context.halt.stop is None:
             await until_stopped(context, partial(judge_canaries, job, context, canaries.taken))
-        rest.extendleft(reversed(canaries.left))
+        rest.put_back(canaries.left)
     await _all(job, context, rest)
 
 
-async def _all(job: Job, context: Context, rest: deque[Task], canaries: Canaries | None = None) -> None:
+async def _all(job: Job, context: Context, rest: _Rest, canaries: Canaries | None = None) -> None:
     if rest and context.halt.stop is None:
         await until_stopped(context, partial(_pools, job, context, rest, canaries))
 
@@ -83,7 +103,7 @@ async def _write(job: Job, context: Context, batch: Sequence[Ready]) -> None:
             await revise(job, context, update)
 
 
-async def _pools(job: Job, context: Context, rest: deque[Task], canaries: Canaries | None) -> None:
+async def _pools(job: Job, context: Context, rest: _Rest, canaries: Canaries | None) -> None:
     # no more workers than may be in flight: whoever waits for a place costs time and sends nothing
     workers = min((job.concurrency + 1) // 2, len(rest))
     posters = workers if job.target.batch == 1 else min(workers, BULKS)
@@ -93,7 +113,7 @@ async def _pools(job: Job, context: Context, rest: deque[Task], canaries: Canari
 class _Pools:
     """The stages over these tasks, or over the canaries among them: what was not taken up stays in `rest`."""
 
-    def __init__(self, job: Job, context: Context, rest: deque[Task], canaries: Canaries | None) -> None:
+    def __init__(self, job: Job, context: Context, rest: _Rest, canaries: Canaries | None) -> None:
         self.job, self.context, self.rest, self.canaries = job, context, rest, canaries
         self.ids: asyncio.Queue[Task | None] = asyncio.Queue(job.concurrency)
         self.ready: asyncio.Queue[Ready | None] = asyncio.Queue(job.concurrency)
@@ -107,7 +127,7 @@ class _Pools:
 
     async def _produce(self, workers: int) -> None:
         while self.rest and self.context.halt.stop is None and not (self.canaries and self.canaries.full):
-            await self.ids.put(self.rest.popleft())
+            await self.ids.put(self.rest.pop())
         for _ in range(workers):
             await self.ids.put(None)
 

@@ -160,7 +160,7 @@ async def _planned(job: Job, task: Task, record: Record | None, now: float) -> P
     if task.reason:
         notes.append(task.reason)
     made = record is not None and record.made
-    decision = await decide(job, replace(task, action="update" if made or job.in_place else "create"), record, now=now)
+    decision = await decide(job, task._replace(action="update" if made or job.in_place else "create"), record, now=now)
     if decision.action == "replica":
         return None
     action = _ACTION_OF.get(decision.action) or task.action

@@ -7,7 +7,7 @@ One listing serves all that wait.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from engine.log import log
 from engine.migrate import entries
@@ -22,10 +22,11 @@ from engine.model import Row
 from engine.taskgroup import for_each
 
 
-async def reconcile(job: Job, context: Context, rows: Sequence[Row]) -> None:
+async def reconcile(job: Job, context: Context, rows: Iterable[Row]) -> None:
     """Until none of these rows is in doubt, the attempts are used up, or the run is asked to end."""
+    doubtful = [] if context.halt.stop is not None else [row for row in rows if _in_doubt(context, row)]
     for _ in range(2 * job.attempts):
-        doubtful = [row for row in rows if _in_doubt(context, row)]
+        doubtful = [row for row in doubtful if _in_doubt(context, row)]
         if not doubtful or context.halt.stop is not None:
             return
         context.looking_up = True
@@ -41,7 +42,7 @@ async def reconcile(job: Job, context: Context, rows: Sequence[Row]) -> None:
             await migrate(job, context, again)
 
 
-async def settle(job: Job, context: Context, tasks: Sequence[Task]) -> None:
+async def settle(job: Job, context: Context, tasks: Iterable[Task]) -> None:
     """Records what a judgement found without sending anything: adopted, in conflict, unread, to be left alone. Then
     brings what adopted replicas are short of.
     """

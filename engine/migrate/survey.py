@@ -6,16 +6,16 @@ is being read, and a name that is taken must be known beforehand.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
 from engine.content.rewrite import Placement, clashes, free_name, place
-from engine.content.selection import glob_readings, needs_definition, selects
+from engine.content.selection import glob_readings, needs_definition, rows_tell, selects, takes_all
 from engine.ledger.state import Failure, Record, State
 from engine.migrate import moved
-from engine.migrate.adopt import CHANGED, EDITED, examine, is_unfinished
+from engine.migrate.adopt import examine, is_unfinished
 from engine.migrate.entries import EXISTS
 from engine.migrate.job import Job, digest_of
 from engine.migrate.listing import (
@@ -29,13 +29,15 @@ from engine.migrate.listing import (
     with_labelled,
 )
 from engine.migrate.lookup import Found, look_up, numbered
-from engine.migrate.task import Task
-from engine.model import Entry, Failed, Prompt, Row, Select
+from engine.migrate.notes import EDITED_BEFORE, survey_notes
+from engine.migrate.places import Placed, Places, find_places
+from engine.migrate.task import Task, packed_tasks
+from engine.model import ROW, Entry, Failed, Prompt, Row, Select, packed_rows
+from engine.model.packed import PackedDict, PackedList
 from engine.taskgroup import for_each
 
 UNFINISHED: Final = "a prompt equal to it is there already, without a mark: it is taken over"
 EVERYTHING: Final = Select()
-EDITED_BEFORE: Final = "its replica was edited by hand; it stays as it is"
 _OPEN: Final = ("conflict", "failed", "skipped", "rolled_back")
 """What a made prompt may be called while something is still to be done for it."""
 
@@ -47,7 +49,7 @@ class Survey:
     rows: Sequence[Row]
     """The whole listing of the source."""
     total: int
-    tasks: list[Task] = field(default_factory=list)
+    tasks: PackedList[Task] = field(default_factory=packed_tasks)
     orphaned: int = 0
     """Replicas whose source is gone."""
     notes: list[str] = field(default_factory=list)
@@ -74,28 +76,29 @@ async def survey(
     `narrowed`: of the selected prompts, what else the rows have to tell. `listed`: both listings, where they were made.
     """
     source_rows, total, target_rows = listed or await listings(job.source, job.target, same=job.ends.same)
-    moves = moved.Moves(sources={row.id for row in source_rows})
+    moves = moved.Moves(sources={row.id for row in source_rows} if job.source.can.moves else frozenset())
     lines = await _follow(job, state, source_rows, target_rows, moves)
     found, selected = await _select(job, state, source_rows, narrowed)
-    readable = [row for row in selected if row.id not in found.unread]
+    readable = packed_rows(row for row in selected if row.id not in found.unread) if found.unread else selected
     tasks, replicas = await judge(job, state, readable, target_rows, now=now, retry_failed=retry_failed, moves=moves)
     if found.unread:
-        judged = {task.row.id: task for task in tasks}
-        tasks = [judged.get(row.id) or _unread(state, row, found.unread[row.id]) for row in selected]
-    # Replicas of ours that no ledger knows are no sources.
-    tasks = _twins([task for task in tasks if task.row.id not in replicas])
+        tasks = packed_tasks(_with_unread(state, selected, found.unread, tasks))
+    if replicas:  # those of ours that no ledger knows are no sources
+        tasks = packed_tasks(task for task in tasks if task.row.id not in replicas)
+    if twins := _several(row.name for row in selected if row.id not in replicas):
+        tasks = packed_tasks(_as_twin(task, twins) for task in tasks)
     return Survey(
         rows=found.rows,
         total=total,
         tasks=tasks,
-        orphaned=_orphaned(state, found.rows),
+        orphaned=state.records.made_beside(row.id for row in found.rows),
         notes=[
             *job.ends.source.notes,
             *moved.moved_notes(lines, moves),
             *told_by_definitions(found.read, job.select),
             *label_notes(job.select, found, len(selected), job.ends.source.labels),
             *glob_readings(job.select, job.rules, found.rows, job.ends.source.collections),
-            *_notes(job, state, tasks, target_rows),
+            *survey_notes(job, state, tasks, target_rows, twins),
         ],
         moved=lines,
     )
@@ -105,27 +108,23 @@ async def _follow(
     job: Job, state: State, rows: Sequence[Row], target_rows: Sequence[Row], moves: moved.Moves
 ) -> list[Entry]:
     """Finds the replicas and the prompts that have another id than `state` knows, and tells it; the ledger's lines."""
-    if job.in_place:
+    if job.in_place or not (job.source.can.moves or job.target.can.moves):
         return []
     ours = job.replicas_among(state.targets)
     selected = [row for row in rows if row.id not in ours and _is_selected(job, state, row)]
     lines = []
     if lost := moved.lost(job, state, selected, target_rows):
-        placed = _known(lost, (await _place(job, lost))[0])
+        placed = list((await find_places(job, lost)).known())
         lines += await moved.replicas_elsewhere(job, state, placed, target_rows)
     left = moved.left_behind(job, state, moves.sources, target_rows)
-    new = [row for row in selected if not _settled(state.records.get(row.id))] if left else []
-    lines += await moved.heirs(job, _known(new, (await _place(job, new))[0]), left, moves)
+    new = [row for row in selected if not state.records.is_made(row.id)] if left else []
+    lines += await moved.heirs(job, (await find_places(job, new)).known(), left, moves)
     for line in lines:
         state.fold({"kind": line.kind, **line.fields})
     return lines
 
 
-def _known(rows: Iterable[Row], placements: Mapping[str, Placement | None]) -> list[tuple[Row, Placement]]:
-    return [(row, placement) for row in rows if (placement := placements[row.id]) is not None]
-
-
-async def _select(job: Job, state: State, listed: list[Row], narrowed: Select) -> tuple[Told, list[Row]]:
+async def _select(job: Job, state: State, listed: Sequence[Row], narrowed: Select) -> tuple[Told, Sequence[Row]]:
     """The listing with what had to be read for it, and its rows that are selected, or that nobody can judge."""
     ours, collections = job.replicas_among(state.targets), job.ends.source.collections
 
@@ -136,8 +135,8 @@ async def _select(job: Job, state: State, listed: list[Row], narrowed: Select) -
             return True
         return needs_definition(narrowed, row, collections) and _is_selected(job, state, row)
 
-    found = await (
-        with_labelled(
+    if job.select.label is not None:
+        found = await with_labelled(
             listed,
             job.select,
             collections,
@@ -145,27 +144,38 @@ async def _select(job: Job, state: State, listed: list[Row], narrowed: Select) -
             among=lambda row: row.id not in ours and not _was_changed(job, state, row),
             concurrency=job.concurrency,
         )
-        if job.select.label is not None
-        else with_definitions(listed, silent, job.read_ahead, concurrency=job.concurrency)
-    )
-    selected = [
+    elif rows_tell(job.select) and rows_tell(narrowed):
+        found = Told(listed)
+    else:
+        found = await with_definitions(listed, silent, job.read_ahead, concurrency=job.concurrency)
+    selected = packed_rows(
         row
         for row in found.rows
         if row.id not in ours
         and row.id not in found.unlabelled
         and (row.id in found.unread or _is_selected(job, state, row))
-    ]
+    )
     return found, selected
 
 
 def _is_selected(job: Job, state: State, row: Row) -> bool:
     """What was changed in place stays selected: by its new model it would not be."""
-    return _was_changed(job, state, row) or selects(job.select, row, job.ends.source.collections)
+    return (
+        takes_all(job.select) or _was_changed(job, state, row) or selects(job.select, row, job.ends.source.collections)
+    )
 
 
 def _was_changed(job: Job, state: State, row: Row) -> bool:
-    record = state.records.get(row.id)
-    return job.in_place and record is not None and record.made
+    return job.in_place and state.records.is_made(row.id)
+
+
+def _with_unread(
+    state: State, selected: Iterable[Row], unread: Mapping[str, Failed | None], tasks: Iterable[Task]
+) -> Iterator[Task]:
+    """The tasks of all that are selected; `tasks` are those of the ones that could be read, in the same order."""
+    judged = iter(tasks)
+    for row in selected:
+        yield _unread(state, row, unread[row.id]) if row.id in unread else next(judged)
 
 
 def _unread(state: State, row: Row, failure: Failed | None) -> Task:
@@ -184,93 +194,119 @@ async def judge(
     job: Job,
     state: State,
     rows: Sequence[Row],
-    target_rows: Iterable[Row],
+    target_rows: Sequence[Row],
     *,
     now: float,
     retry_failed: bool = False,
     moves: moved.Moves | None = None,
-) -> tuple[list[Task], set[str]]:
+) -> tuple[PackedList[Task], set[str]]:
     """A task for each row, and the ids of the target's prompts that are replicas of this migration. `moves`: where
     prompts may have other ids than when their replicas were made.
     """
-    target_rows = list(target_rows)
-    again = {row.id for row in rows} if retry_failed else await _mended(job, state, rows)
+    again = await _taken_up(job, state, rows, retry_failed=retry_failed)
     if job.in_place:
         in_place = _Judgement(job=job, state=state, there=_by_id(target_rows), now=now, again=again)
-        return [in_place.compared(row, state.records.get(row.id)) for row in rows], set()
-    pending = [row for row in rows if not _settled(state.records.get(row.id))]
-    placements, unread = await _place(job, pending)
-    names = {placed.name for placed in placements.values() if placed is not None}
-    names.update(record.name for row in pending if (record := state.records.get(row.id)) and record.name)
-    found = await look_up(job, names, lambda: {job.key(row.id) for row in pending}, target_rows, state.targets)
-    del names
-    replicas = {*job.replicas_among({match.row.id for matches in found.ours.values() for match in matches})}
-    placed = _known((row for row in pending if row.id not in replicas), placements)
+        return packed_tasks(in_place.compared(row, state.records.get(row.id)) for row in rows), set()
+    places = await find_places(job, rows, lambda row: not state.records.is_made(row.id))
+    replicas, found = await _look_up(job, state, places, target_rows)
     if moves is not None:
-        await moved.inherit(job, found, placed, moves)
+        await moved.inherit(job, found, _new(places, replicas), moves)
+    made = state.records.replicas()
+    there = _by_id(row for row in target_rows if row.id in made) if made else {}
+    del made
     judgement = _Judgement(
         job=job,
         state=state,
         found=found,
-        there=_by_id(target_rows) if len(pending) < len(rows) else {},
-        clashing=clashes([*placed, *_made(state, rows, target_rows)], twins=not job.target.can.unique),
-        taken=_taken(target_rows, placed) if job.on_existing == "rename" else set(),
+        there=there,
+        clashing=_clashing(job, state, places, replicas, there),
+        taken=_taken(target_rows, _new(places, replicas)) if job.on_existing == "rename" else set(),
         unclear=moves.unclear if moves is not None else (),
         now=now,
         again=again,
     )
-    tasks = [
-        _unread(state, row, unread[row.id]) if row.id in unread else judgement.task(row, placements.get(row.id))
-        for row in rows
-    ]
-    return await _adopted(judgement, tasks, placements), replicas
+    tasks = packed_tasks(
+        _unread(state, row, places.unread[row.id]) if row.id in places.unread else judgement.task(row, placement)
+        for row, placement in places
+    )
+    return await _adopted(judgement, tasks, places), replicas
 
 
-def _taken(target_rows: Iterable[Row], placed: Iterable[tuple[Row, Placement]]) -> set[str]:
+async def _look_up(job: Job, state: State, places: Places, target_rows: Sequence[Row]) -> tuple[set[str], Found]:
+    """What stands on the target under names of ours, and the ids of the replicas among it."""
+    doubtful = {one: record.name for one, record in state.records.whole_items() if record.name and not record.made}
+    names = set(places.names())
+    names.update(doubtful[row.id] for row in (places.rows if doubtful else ()) if row.id in doubtful)
+
+    def keys() -> set[str]:
+        return {job.key(row.id) for row in places.rows if not state.records.is_made(row.id)}
+
+    if not names:
+        return set(), Found()
+    found = await look_up(job, names, keys, target_rows, state.targets)
+    return {*job.replicas_among({match.row.id for matches in found.ours.values() for match in matches})}, found
+
+
+def _new(places: Places, replicas: Collection[str]) -> Iterator[Placed]:
+    """The prompts that get a place, but for those that are replicas themselves."""
+    return ((row, placement) for row, placement in places.known() if row.id not in replicas)
+
+
+def _clashing(
+    job: Job, state: State, places: Places, replicas: Collection[str], there: Mapping[str, Row]
+) -> Collection[str]:
+    """Ids of the prompts that would get a name that another one gets, or that a replica of an earlier run has."""
+    if next(places.names(), None) is None:
+        return ()
+    shared = _several(chain(places.names(), (row.name for row in there.values())))
+    if not shared:
+        return ()
+    placed = [(row, placement) for row, placement in _new(places, replicas) if placement.name in shared]
+    return clashes([*placed, *_made(state, places.rows, there, shared)], twins=not job.target.can.unique)
+
+
+def _several(names: Iterable[str]) -> set[str]:
+    """The names that occur more than once."""
+    seen: set[str] = set()
+    several: set[str] = set()
+    for name in names:
+        (several if name in seen else seen).add(name)
+    return several
+
+
+def _taken(target_rows: Iterable[Row], placed: Iterable[Placed]) -> set[str]:
     return {row.name for row in target_rows} | {placement.name for _, placement in placed}
 
 
-def _by_id(rows: Iterable[Row]) -> dict[str, Row]:
-    return {row.id: row for row in rows}
+def _by_id(rows: Iterable[Row]) -> Mapping[str, Row]:
+    return PackedDict(ROW, ((row.id, row) for row in rows))
 
 
-def _settled(record: Record | None) -> bool:
-    return record is not None and record.made
-
-
-def _made(state: State, rows: Iterable[Row], target_rows: Iterable[Row]) -> list[tuple[Row, Placement]]:
+def _made(state: State, rows: Iterable[Row], there: Mapping[str, Row], names: Collection[str]) -> Iterator[Placed]:
     """Where the replicas of earlier runs are: a name that one of them has is given to no other prompt."""
-    there = {row.id: Placement(name=row.name, collection=row.collection) for row in target_rows}
-    records = [(row, state.records.get(row.id)) for row in rows]
-    return [(row, there[record.target_id]) for row, record in records if record and record.target_id in there]
+    for row in rows:
+        record = state.records.get(row.id)
+        replica = there.get(record.target_id) if record is not None and record.target_id is not None else None
+        if replica is not None and replica.name in names:
+            yield row, Placement(name=replica.name, collection=replica.collection)
 
 
-async def _place(job: Job, rows: Sequence[Row]) -> tuple[dict[str, Placement | None], dict[str, Failed | None]]:
-    """Row id -> where its replica goes, and why that is not known; reads the definition only where a rule asks for it.
-
-    Without its name nobody can look for a replica that no ledger knows, so such a prompt must not be created.
+async def _taken_up(job: Job, state: State, rows: Iterable[Row], *, retry_failed: bool) -> set[str]:
+    """Ids of the prompts that failed for good and are tried again: all, or those whose source or rules are not what
+    they failed with.
     """
-    placements = {row.id: place(row, job.rules, job.ends) for row in rows}
-    unread: dict[str, Failed | None] = {}
-
-    async def read(row: Row) -> None:
-        prompt = await definition(job.read_ahead(row.id))
-        if isinstance(prompt, Prompt):
-            done = job.rewritten(prompt).prompt
-            placements[row.id] = Placement(name=done.name, collection=done.collection)
-        else:
-            unread[row.id] = prompt
-
-    await for_each((row for row in rows if placements[row.id] is None), read, limit=job.concurrency)
-    return placements, unread
+    failures = {
+        source_id: record.failure
+        for source_id, record in state.records.whole_items()
+        if record.failure is not None and not record.retriable
+    }
+    if not failures or retry_failed:
+        return set(failures)
+    return await _mended(job, [(row, failures[row.id]) for row in rows if row.id in failures])
 
 
-async def _mended(job: Job, state: State, rows: Sequence[Row]) -> set[str]:
-    """Ids of the prompts that failed for good, and whose source or rules are not what they failed with. A definition is
-    read only where times of change do not tell.
-    """
-    records = [(row, state.records.get(row.id)) for row in rows]
-    failed = [(row, record.failure) for row, record in records if record and record.failure and not record.retriable]
+async def _mended(job: Job, failed: Sequence[tuple[Row, Failure]]) -> set[str]:
+    """A definition is read only where times of change do not tell."""
     judged = [(row, failure, _is_mended(job, row, failure)) for row, failure in failed]
     mended = {row.id for row, _, is_mended in judged if is_mended}
 
@@ -313,9 +349,9 @@ class _Judgement:
 
     def task(self, row: Row, placement: Placement | None) -> Task:
         record = self.state.records.get(row.id)
-        if record is not None and _settled(record):
+        if record is not None and record.made:
             return self.compared(row, record)
-        if matches := self.found.ours.get(self.job.key(row.id)):
+        if self.found.ours and (matches := self.found.ours.get(self.job.key(row.id))):
             return Task(row=row, action="adopt", target_id=matches[0].row.id)
         if record is not None and record.doubtful and not self._refused_name(record):
             if self.now < record.since + 2 * self.job.settle:
@@ -365,8 +401,8 @@ class _Judgement:
         if placement is None:
             return task
         if job.on_existing == "rename" and numbered(there.name) == placement.name:
-            return replace(task, name=there.name)  # it got a number behind its name, because the name was taken
-        return replace(task, failure=renamed(job, there.name, placement.name))
+            return task._replace(name=there.name)  # it got a number behind its name, because the name was taken
+        return task._replace(failure=renamed(job, there.name, placement.name))
 
     def _is_kept(self, row: Row, record: Record) -> bool:
         return record.status == "failed" and not record.retriable and row.id not in self.again
@@ -413,11 +449,11 @@ def _untouched(replica: Row, record: Record) -> bool:
     return replica.updated_at is not None and replica.updated_at == seen
 
 
-async def _adopted(
-    judgement: _Judgement, tasks: Sequence[Task], placements: Mapping[str, Placement | None]
-) -> list[Task]:
+async def _adopted(judgement: _Judgement, tasks: PackedList[Task], places: Places) -> PackedList[Task]:
     """The same tasks, those that adopt with what is known of their replica; what nobody can vouch for is a conflict."""
     job, found = judgement.job, judgement.found
+    if not found.ours and not found.unmarked:
+        return tasks
     unmarked = {match.row.id: match for match in found.unmarked.values()}
     examined: dict[str, Task] = {}
 
@@ -430,70 +466,22 @@ async def _adopted(
                 examined[row.id] = Task(row=row, action="create", note=UNFINISHED)
             else:
                 record = judgement.state.records.get(row.id)
-                examined[row.id] = judgement.beside(row, record, placements.get(row.id), matches[0].row)
+                examined[row.id] = judgement.beside(row, record, places.of(row), matches[0].row)
             return
         adoption = await examine(job, row, matches[0])
         if adoption is None:
-            examined[row.id] = replace(task, action="conflict", reason="edited")
+            examined[row.id] = task._replace(action="conflict", reason="edited")
             return
         rest = ", ".join(match.row.id for match in matches[1:])
         more = [f"has more than one replica; the oldest was taken, these are left alone: {rest}"] if rest else []
-        examined[row.id] = replace(task, adopt=adoption, note="; ".join([*more, *adoption.notes]) or None)
+        examined[row.id] = task._replace(adopt=adoption, note="; ".join([*more, *adoption.notes]) or None)
 
     await for_each((task for task in tasks if task.action == "adopt"), one, limit=job.concurrency)
-    return [examined.get(task.row.id, task) for task in tasks]
+    return packed_tasks(examined.get(task.row.id, task) for task in tasks)
 
 
-def _twins(tasks: Sequence[Task]) -> list[Task]:
-    """Says of new prompts that share their name at the source that each gets its replica."""
-    shared = Counter(task.row.name for task in tasks)
-    note = "shares its name with another prompt; each gets its replica, told apart by its key"
-    return [
-        replace(task, note=task.note or note) if task.action == "create" and shared[task.row.name] > 1 else task
-        for task in tasks
-    ]
-
-
-def _orphaned(state: State, rows: Iterable[Row]) -> int:
-    there = {row.id for row in rows}
-    return sum(_settled(record) and source_id not in there for source_id, record in state.records.items())
-
-
-def _notes(job: Job, state: State, tasks: Sequence[Task], target_rows: Iterable[Row]) -> list[str]:
-    """What is worth saying of the whole and is nobody's failure."""
-    there = {row.id for row in target_rows}
-    unread = sum(task.action == "unread" for task in tasks)
-    done = [(task, state.records[task.row.id]) for task in tasks if task.action == "unchanged"]
-    edited = sum(EDITED in task.adopt.notes for task in tasks if task.adopt is not None)
-    moved = sum(CHANGED in task.adopt.notes for task in tasks if task.adopt is not None)
-    gone = sum(record.target_id not in there for _, record in done if record.made)
-    changed = sum(bool(record.updated_at and task.row.updated_at != record.updated_at) for task, record in done)
-    by_hand = sum(task.note == EDITED_BEFORE for task, _ in done)
-    compared = [task for task in tasks if task.action == "update" and task.target_id and task.row.id in state.records]
-    timeless = sum(task.row.updated_at is None for task in compared)
-    shared = Counter(task.row.name for task in tasks)
-    twins = sum(count for count in shared.values() if count > 1)
-    notes = []
-    if unread:
-        notes.append(f"{unread} prompts could not be read, so nobody knows whether select takes them; they fail")
-    if gone:
-        notes.append(f"{gone} replicas of earlier runs are no longer on the target; they are left as they are")
-    if changed:
-        notes.append(f"{changed} sources changed since their replica was made; on_change leaves those as they are")
-    if by_hand:
-        notes.append(f"{by_hand} replicas were edited by hand, and their sources did not change; they stay as they are")
-    if job.select.label is not None:  # that they are read is told already
-        pass
-    elif timeless:
-        notes.append(f"the listing has no time of change for {timeless} prompts, so they are read to be compared")
-    elif compared:
-        notes.append(
-            f"{len(compared)} prompts made by earlier runs are read again: their times of change or the rules are new"
-        )
-    if edited:
-        notes.append(f"{edited} replicas taken over were edited since they were made; they stay as they are")
-    if moved:
-        notes.append(f"{moved} replicas taken over have a source that changed since; the next run compares them")
-    if twins:
-        notes.append(f"{twins} prompts share their name with another one; each gets its replica, told apart by its key")
-    return notes
+def _as_twin(task: Task, twins: Collection[str]) -> Task:
+    """Says of a new prompt that shares its name at the source that each gets its replica."""
+    if task.action != "create" or task.note or task.row.name not in twins:
+        return task
+    return task._replace(note="shares its name with another prompt; each gets its replica, told apart by its key")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
 
 from engine.content.rewrite import Rewritten
 from engine.model import (
+    ROWS,
     Failed,
     Json,
     Mark,
@@ -15,6 +17,7 @@ from engine.model import (
     Row,
     Target,
 )
+from engine.model.packed import Columns, Fields, PackedList, maker
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,7 @@ class Prepared:
         return replace(self, revision=revision, body=target.encode_update(self.replica, revision.fields))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Task(NamedTuple):
     """One selected prompt and what is to be done: create | update | adopt | unchanged | skip | conflict | keep | wait |
     unread.
 
@@ -84,6 +86,25 @@ class Task:
     def due(self) -> bool:
         """Whether a run that takes it up has to say what became of it."""
         return self.action not in ("unchanged", "keep", "wait")
+
+
+def packed_tasks(tasks: Iterable[Task] = ()) -> PackedList[Task]:
+    """Those of a whole library. What is adopted or has failed stays as it is."""
+    return PackedList(_TASKS, tasks)
+
+
+def _flat(page: Sequence[Task]) -> Fields:
+    rows, *others = zip(*page, strict=True)
+    return ROWS.flat(rows), *others
+
+
+def _whole(fields: Fields) -> list[Task]:
+    rows, *others = fields
+    return list(map(_made, zip(ROWS.whole(rows), *others, strict=True)))
+
+
+_made: Final = maker(Task)
+_TASKS: Final = Columns(_flat, _whole)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,12 +9,13 @@ the `Dialect` in `dialect.py`. Imports nothing of ours but numbers that keep the
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from engine.lossless_json.numbers import Number
 from engine.model.dialect import Dialect, NameRule
+from engine.model.packed import Form, PackedList, columns_of, maker
 from engine.model.part import Part as Part
 from engine.model.part import PartKey as PartKey
 from engine.model.prompt import DEFAULT_DIALECT as DEFAULT_DIALECT
@@ -35,9 +36,10 @@ MARK_KEY: Final = "promptferry"
 # ---- what a registry holds -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One row of a listing: enough to select by, never the template."""
+class Row(NamedTuple):
+    """One row of a listing: enough to select by, never the template. A tuple, because a library has a million of them,
+    and they are packed and made anew.
+    """
 
     id: str
     name: str
@@ -52,6 +54,15 @@ class Row:
     """Where it has no model or no collection, its definition has none either; else only the definition tells."""
     labels: Collection[str] | None = None
     """Names of all labels on its versions, the one that publishes among them; None: not told."""
+
+
+ROW: Final[Form[Row]] = Form(tuple, maker(Row))
+ROWS: Final = columns_of(Row)
+
+
+def packed_rows(rows: Iterable[Row] = ()) -> PackedList[Row]:
+    """A listing: it may have a million rows."""
+    return PackedList(ROWS, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

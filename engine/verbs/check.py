@@ -38,8 +38,10 @@ def named_in_file(job: Job) -> Iterator[Finding]:
 def unknown_ids(job: Job, rows: Iterable[Row], known: Collection[str]) -> Iterator[Finding]:
     """Ids and slugs that the file selects and that neither the whole listing (`rows`) nor the ledger (`known`) has."""
     if job.select.ids:
-        there = {text for row in rows for text in (row.id, row.slug)}
-        for prompt_id in sorted(set(job.select.ids) - there - set(known)):
+        missing = set(job.select.ids) - set(known)
+        for row in rows:
+            missing -= {row.id, row.slug}
+        for prompt_id in sorted(missing):
             yield Finding(level="problem", where="select.ids", text=f"there is no prompt {prompt_id!r} at the source")
 
 

@@ -67,12 +67,22 @@ def ran(client: str, prompts: int) -> Mapping[str, float]:
     with serving(prompts) as address, tempfile.TemporaryDirectory(dir=ROOT, prefix=".bench-") as folder:
         command = [sys.executable, "-m", "tests.benchmarks.clients", client, address, str(prompts), folder]
         done = subprocess.run(command, cwd=ROOT, env=environment(), check=True, stdout=subprocess.PIPE, text=True)
-        with build_opener(ProxyHandler({})).open(f"{address}/created") as answer:
-            created = json.load(answer)
-    if complaint := lost(prompts, created["names"], created["least_bytes"]):
-        raise SystemExit(f"{client}: {complaint}")
+        if complaint := complaint_of(address, prompts):
+            raise SystemExit(f"{client}: {complaint}")
     took: Mapping[str, float] = json.loads(done.stdout)
     return took
+
+
+def asked(address: str, name: str) -> Any:
+    """What the server tells of itself."""
+    with build_opener(ProxyHandler({})).open(f"{address}/{name}") as answer:
+        return json.load(answer)
+
+
+def complaint_of(address: str, prompts: int) -> str | None:
+    """What is wrong with what it saw; see `lost`."""
+    created = asked(address, "created")
+    return lost(prompts, created["names"], created["least_bytes"])
 
 
 def lost(prompts: int, created: Mapping[str, int], least_bytes: int) -> str | None:

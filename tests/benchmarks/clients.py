@@ -170,6 +170,11 @@ def cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def peak_mib() -> float:
+    """Of memory of this process, so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def main() -> None:
     name, address, prompts, folder = sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
     ledger = measure() if name == LEDGER_TIMED else None
@@ -179,7 +184,7 @@ def main() -> None:
     took = {"cpu_s": cpu() - used, "wall_s": time.perf_counter() - began}
     if ledger is not None:
         took["ledger_s"] = ledger.seconds
-    print(json.dumps(took | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    print(json.dumps(took | {"peak_mib": peak_mib()}))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from tests.benchmarks import scale
 from tests.benchmarks.__main__ import LEAST_BYTES, lost, main, ran, table
 from tests.benchmarks.clients import CLIENTS, LEDGER_TIMED, replica_name
 
@@ -24,6 +25,31 @@ def test_the_table_has_a_row_for_each(capsys: pytest.CaptureFixture[str]) -> Non
     main(["--quick"])
     rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert rows[2:] == list(CLIENTS)
+
+
+def test_one_run_over_a_library_is_measured_and_gone_on_with(capsys: pytest.CaptureFixture[str]) -> None:
+    scale.main(["--prompts", "40"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("40 of 40 prompts created (done): ")
+    assert "the server saw every prompt once" in lines
+    assert any(" 40 prompts: " in line for line in lines)
+    assert lines[-1].startswith("a second run, with nothing to do: ")
+
+
+def test_a_run_that_is_ended_has_no_second_one(capsys: pytest.CaptureFixture[str]) -> None:
+    scale.main(["--prompts", "3000", "--minutes", "0.01"])
+    out = capsys.readouterr().out
+    assert "(time_box): " in out
+    assert "a second run" not in out
+
+
+def test_the_last_tenth_is_measured_beside_the_first() -> None:
+    seen = [scale.Seen(100 * tenth, 2.0 * tenth, 1.0 * tenth, 0.5 * tenth) for tenth in range(10)]
+    assert scale.tenths(seen[:9]) is None
+    assert scale.tenths([*seen, scale.Seen(1_000, 22.0, 10.25, 5.5)]) == (
+        "last tenth beside the first: 25 prompts/s and 50 (50 %), 80 and 100 by the second of CPU time (80 %); "
+        "the server 50 % by the second of its own"
+    )
 
 
 def test_ratios_are_taken_within_a_round() -> None:

@@ -402,7 +402,7 @@ def test_changes_are_told_by_the_names_users_know_and_the_text_by_digest_only() 
 def test_where_a_row_does_not_tell_what_a_rule_asks_the_definition_is_needed(
     rule: Rule, row: dict[str, Any], known: bool
 ) -> None:
-    assert (place(replace(as_row(PROMPT), **{"whole": False, **row}), [GENERAL, rule], SAME) is not None) is known
+    assert (place(as_row(PROMPT)._replace(**{"whole": False, **row}), [GENERAL, rule], SAME) is not None) is known
 
 
 def test_tools_are_dropped_as_parameters_are_and_told_without_their_texts() -> None:
@@ -451,7 +451,7 @@ def test_the_notes_of_the_source_come_first() -> None:
 def test_no_place_from_a_row_when_what_the_prompt_has_may_decide() -> None:
     tools = Rule(when=When(has=("tools",), model="claude*"), name="{name}-tools")
     assert place(as_row(PROMPT), [GENERAL, tools], SAME) is None
-    assert place(replace(as_row(PROMPT), model="gpt"), [GENERAL, tools], SAME) == Placement("hello-replica", "c-1")
+    assert place(as_row(PROMPT)._replace(model="gpt"), [GENERAL, tools], SAME) == Placement("hello-replica", "c-1")
     assert place(as_row(PROMPT), [GENERAL, replace(tools, name=None, collection=(("*", "sales"),))], SAME) is None
     other = replace(tools, name=None, model=(("*", "new"),))
     assert place(as_row(PROMPT), [GENERAL, other], SAME) == Placement("hello-replica", "c-1")

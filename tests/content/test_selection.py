@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from engine.content.filter import Chosen
@@ -91,10 +89,10 @@ TOLD = Row(id="p-1", name="support-hello", whole=True)
         (Select(names=["support-*"]), SILENT, False),
         (Select(models=["claude*"]), TOLD, False),
         (Select(models=["gpt*"]), ROW, False),
-        (Select(models=["claude*"]), replace(ROW, model=None), True),
-        (Select(models=["claude*"], collections=["sales"]), replace(ROW, model=None), False),
-        (Select(models=["gpt*"], collections=["support"]), replace(ROW, collection=None), False),
-        (Select(models=["claude*"], collections=["support"]), replace(ROW, collection=None), True),
+        (Select(models=["claude*"]), ROW._replace(model=None), True),
+        (Select(models=["claude*"], collections=["sales"]), ROW._replace(model=None), False),
+        (Select(models=["gpt*"], collections=["support"]), ROW._replace(collection=None), False),
+        (Select(models=["claude*"], collections=["support"]), ROW._replace(collection=None), True),
     ],
 )
 def test_what_a_row_does_not_tell_only_the_definition_can(select: Select, row: Row, silent: bool) -> None:

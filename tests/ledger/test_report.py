@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import STOP_EXIT, Stop
+from engine.ledger.record import Records
 from engine.ledger.report import (
     OUTCOMES,
     Summary,
@@ -37,7 +38,7 @@ def counts(**some: int) -> dict[str, int]:
 
 
 def state_of(told: dict[str, Record | None]) -> State:
-    return State(records={source_id: record for source_id, record in told.items() if record is not None})
+    return State(Records((source_id, record) for source_id, record in told.items() if record is not None))
 
 
 # ---- books -----------------------------------------------------------------------------------------------------------

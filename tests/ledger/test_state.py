@@ -1,15 +1,18 @@
-"""Lines, verdicts and the fold, without any file."""
+"""Lines, verdicts and the fold."""
 
 from __future__ import annotations
 
 import json
+import tempfile
 import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.ledger.file import read_ledger
 from engine.ledger.lines import Chain, condition_of, encode_line, seal, timestamp
 from engine.ledger.state import Failure, Record, State, mismatch
 from engine.model import Entry, Json
@@ -302,6 +305,92 @@ def test_the_fold_of_the_file_is_the_state_from_any_point_on(batches: list[list[
         state.fold(line)
     assert prefix == lines[: end.seq]
     assert state == live
+
+
+MOVED = st.builds(
+    lambda was, now, target_id: Entry("moved", {"was": was, "source_id": now, "target_id": target_id}),
+    IDS, IDS, st.sampled_from(["A", "B"]),
+)  # fmt: skip
+
+
+DIGESTS = st.sampled_from([None, "0" * 64, "f" * 64])
+SAID_MORE = st.builds(
+    lambda source_id, fields: Entry("created", {"source_id": source_id, **fields}),
+    IDS,
+    st.fixed_dictionaries(
+        {"target_id": st.sampled_from(["A", "B", None])},
+        optional={
+            "source_digest": DIGESTS,
+            "replica_digest": DIGESTS,
+            "source_updated_at": st.sampled_from([None, "2026-01-01"]),
+            "target_updated_at": st.sampled_from([None, "2026-01-02"]),
+            "pending": st.booleans(),
+            "retriable": st.booleans(),
+            "reason": st.sampled_from([None, "adopted"]),
+            "error": st.just("odd"),
+        },
+    ),
+)
+RULED = st.builds(lambda rules: Entry("run", {"migration": "m", "rewrites": rules}), st.sampled_from(["one", "two"]))
+ODD = st.builds(
+    lambda kind, odd: Entry(kind, {"source_id": odd, "target_id": "A"}),
+    st.sampled_from(["created", "intent", "verified"]),
+    st.sampled_from([None, 1, ["a"], {"a": 1}]),
+)
+
+PARTS = st.builds(
+    lambda kind, fields: Entry(kind, {"op": "create", **fields}),
+    st.sampled_from(["intent", "unknown", "made", "failed", "skipped", "unmade"]),
+    st.fixed_dictionaries(
+        {"what": st.sampled_from(["collection", "label"]), "source_slug": IDS},
+        optional={"target_id": st.sampled_from(["A", "B"]), "error": st.just("exists")},
+    ),
+)
+
+
+@given(st.lists(st.lists(ENTRIES | MOVED | SAID_MORE | RULED | ODD | PARTS, min_size=1, max_size=6), max_size=8))
+def test_a_ledger_that_is_read_says_what_its_entries_say(batches: list[list[Entry]]) -> None:
+    """Though intents that a create settled are passed over in it, and no record is made for what was created once."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.jsonl"
+        path.write_bytes(sealed(batches))
+        read, told = read_ledger(path).state, folded(*(entry for batch in batches for entry in batch))
+        assert read == told
+        assert read.targets == told.targets  # of records that are the same, one may be ours and the other not
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("pending", True), ("target_updated_at", "2026-01-02"), ("retriable", True), ("reason", "x"), ("error", "x")],
+)
+def test_what_few_created_lines_say_is_read_as_well(name: str, value: Json) -> None:
+    line = {"kind": "created", "source_id": "a", "target_id": "A", "ts": TS, "run": "r1", name: value}
+    read, plain = State(), State()
+    read.fold_all([line])
+    plain.fold_all([{part: line[part] for part in line if part != name}])
+    assert read == folded(Entry("created", {"source_id": "a", "target_id": "A", name: value}))
+    assert read != plain
+
+
+@pytest.mark.parametrize("named", ["source_slug", "source_id"])
+def test_what_was_made_for_prompts_is_read_as_it_was_told(named: str) -> None:
+    """And is no prompt, whatever else its lines say; it keeps the order in which it was begun."""
+    told = [("intent", "support"), ("intent", "sales"), ("made", "sales"), ("created", "sales")]
+    common = {"what": "collection", "op": "create", "target_id": "A"}
+    entries = [Entry(kind, {**common, "source_slug": slug, named: slug}) for kind, slug in told]
+    read, each = State(), folded(*entries)
+    read.fold_all([{**entry.fields, "ts": TS, "run": "r1", "kind": entry.kind} for entry in entries])
+    assert read == each
+    assert list(read.parts) == list(each.parts) == [("collection", "support"), ("collection", "sales")]
+    assert not read.records
+
+
+def test_a_replica_that_was_rolled_back_and_is_created_again_is_there() -> None:
+    """Though another prompt had it."""
+    entries = (created("a", "A"), rolled_back("a", "A"), created("b", "A"))
+    read = State()
+    read.fold_all([{**entry.fields, "ts": TS, "run": "r1", "kind": entry.kind} for entry in entries])
+    assert read.targets == folded(*entries).targets == {"A"}
 
 
 @given(st.lists(ENTRIES, max_size=30))

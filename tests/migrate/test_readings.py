@@ -28,7 +28,7 @@ class Silent(Wrapped):
 
     async def pages(self) -> AsyncIterator[Page]:
         async for page in super().pages():
-            yield replace(page, rows=[replace(row, model=None) for row in page.rows])
+            yield replace(page, rows=[row._replace(model=None) for row in page.rows])
 
     async def versions(self, prompt_id: str) -> list[Version]:
         self.histories.append(prompt_id)

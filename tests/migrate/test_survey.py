@@ -140,7 +140,7 @@ class Silent(Wrapped):
     async def pages(self) -> Any:
         async for page in super().pages():
             silent: dict[str, Any] = dict.fromkeys(self.untold)
-            yield replace(page, rows=[replace(row, **silent) for row in page.rows])
+            yield replace(page, rows=[row._replace(**silent) for row in page.rows])
 
 
 CLAUDE = Select(models=("claude*",))

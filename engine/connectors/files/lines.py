@@ -84,7 +84,7 @@ class Lines:
         """The newest line first. All have the time of the file."""
         with self._writing:
             time = iso(os.fstat(self._fd).st_mtime_ns)
-            return [replace(place.row, updated_at=time) for place in reversed(self._places.values())]
+            return [place.row._replace(updated_at=time) for place in reversed(self._places.values())]
 
     def notes(self) -> list[str]:
         """The lines that are no prompts."""

@@ -47,6 +47,7 @@ from engine.model import (
     Updated,
     Version,
     label_in,
+    packed_rows,
     stored_version,
     version_ref,
 )
@@ -137,7 +138,7 @@ class Portkey:
 
     async def pages(self) -> AsyncIterator[Page]:
         """The whole listing as one page."""
-        rows = await walk(self._prompts, "prompts", _row, attrgetter("created_at"))
+        rows = await walk(self._prompts, "prompts", _row, attrgetter("created_at"), packed_rows)
         yield Page(rows=rows, total=len(rows))
 
     async def fetch(self, prompt_id: str, version: str = "published") -> Prompt:

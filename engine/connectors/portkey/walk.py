@@ -9,13 +9,13 @@ every change only where new rows come first; in any other order two walks must f
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
 
 from engine.errors import Rejected, Stop
 from engine.model import Json
+from engine.model.packed import PackedList
 from engine.taskgroup import task_group
 
 T = TypeVar("T")
@@ -38,33 +38,70 @@ class Listing:
     total: int
 
 
+Rows = list[T] | PackedList[T]
+Rowed = tuple[int, dict[str, T]] | None
+"""The total that a page tells and its rows by id; None: the registry has no page of that number."""
 ReadPage = Callable[[dict[str, str]], Awaitable[Json]]
 
 
-async def walk(read: ReadPage, what: str, keep: Callable[[Json], T], created: Callable[[T], Json]) -> list[T]:
+@dataclass(slots=True)
+class _Walked(Generic[T]):
+    """What a walk has found so far: each row once, where it first stood."""
+
+    rows: Rows[T]
+    created: Callable[[T], Json]
+    ids: set[str] = field(default_factory=set)
+    newest_first: bool = True
+    """Then whatever is created while a walk goes on shows on the first page."""
+    _oldest: Json = None
+
+    def take(self, page: Mapping[str, T]) -> bool:
+        """Whether there was a new one among them."""
+        known = len(self.ids)
+        for prompt_id, row in page.items():
+            if prompt_id not in self.ids:
+                self.ids.add(prompt_id)
+                self.rows.append(row)
+                self._compare(self.created(row))
+        return len(self.ids) > known
+
+    def _compare(self, time: Json) -> None:
+        follows = self._oldest is None or (isinstance(time, str) and self._oldest >= time)
+        self.newest_first = self.newest_first and isinstance(time, str) and follows
+        self._oldest = time if self.newest_first else None
+
+
+async def walk(
+    read: ReadPage,
+    what: str,
+    keep: Callable[[Json], T],
+    created: Callable[[T], Json],
+    rows: Callable[[], Rows[T]] = list,
+) -> Rows[T]:
     """Every row of a listing, each id once. `read` takes the paging parameters; Stop when it cannot be had whole.
 
     `keep` makes of a row what is kept of it, page by page, for rows as they come are large; `created`: when that was
-    created.
+    created; `rows`: what they are put in, empty.
     """
     size, first = await _first(read, what)
-    rows = _by_id(first.rows, keep)
-    if len(rows) == first.total and len(rows) < PAGE_SIZE:
-        return list(rows.values())
+    found = _Walked(rows(), created)
+    found.take(_by_id(first.rows, keep))
+    if len(found.ids) == first.total and len(found.ids) < PAGE_SIZE:
+        return found.rows
     totals: set[int] = {first.total}
-    before, seen = rows.keys(), rows
+    before = found.ids
     for _ in range(WALKS):
-        before = seen.keys()
+        before, found = found.ids, _Walked(rows(), created)
         pages = math.ceil(max(totals) / max(1, len(first.rows)))
-        seen, settled = await _once(read, size, what, pages, totals, keep)
-        if settled and (_newest_first(map(created, seen.values())) or seen.keys() == before):
-            return list(seen.values())
-    raise _not_whole(what, len(seen), totals, same=seen.keys() == before)
+        settled = await _once(read, size, what, pages, totals, keep, found)
+        if settled and (found.newest_first or found.ids == before):
+            return found.rows
+    raise _not_whole(what, len(found.ids), totals, same=found.ids == before)
 
 
 async def walk_raw(read: ReadPage, what: str) -> list[Json]:
     """The same, with rows as they come."""
-    return await walk(read, what, lambda row: row, lambda row: row.get("created_at"))
+    return list(await walk(read, what, lambda row: row, lambda row: row.get("created_at")))
 
 
 async def _first(read: ReadPage, what: str) -> tuple[dict[str, str], Listing]:
@@ -79,49 +116,66 @@ async def _first(read: ReadPage, what: str) -> tuple[dict[str, str], Listing]:
 
 
 async def _once(
-    read: ReadPage, size: dict[str, str], what: str, pages: int, totals: set[int], keep: Callable[[Json], T]
-) -> tuple[dict[str, T], bool]:
-    """One walk of so many `pages`, or a few more: the rows by id, and whether they are the whole."""
-    seen: dict[str, T] = {}
+    read: ReadPage,
+    size: dict[str, str],
+    what: str,
+    pages: int,
+    totals: set[int],
+    keep: Callable[[Json], T],
+    found: _Walked[T],
+) -> bool:
+    """One walk of so many `pages`, or a few more: whether what it has `found` is the whole."""
     moved: set[int] = set()
     number = quiet = 0
     together = min(pages, MOST_AHEAD)
+
+    def take(page: Rowed[T]) -> None:
+        nonlocal quiet, together
+        if page is None:
+            quiet += 1
+            return
+        total, rows = page
+        moved.add(total)
+        quiet = 0 if found.take(rows) else quiet + 1
+        # a full page proves nothing: the total may be that of the page
+        if len(found.ids) > total or (len(found.ids) == total and len(rows) < PAGE_SIZE):
+            together = 0
+
     while quiet < QUIET_PAGES and together:
-        found = await _pages(read, size, what, range(number, number + together), keep)
-        number += together
-        for page in found:
-            if page is None:
-                quiet += 1
-                continue
-            total, rows = page
-            moved.add(total)
-            quiet = 0 if rows.keys() - seen.keys() else quiet + 1
-            seen.update(rows)
-            # a full page proves nothing: the total may be that of the page
-            if len(seen) > total or (len(seen) == total and len(rows) < PAGE_SIZE):
-                together = 0
+        asked = range(number, number + together)
+        await _pages(read, size, what, asked, keep, take)
+        number += len(asked)
         together = min(together, max(1, pages - number), MOST_AHEAD)
     again = listing(await read(size), what)
     moved.add(again.total)
     totals |= moved
-    whole = moved == {len(seen)} and _by_id(again.rows, keep).keys() <= seen.keys()
-    return seen, whole
+    return moved == {len(found.ids)} and _by_id(again.rows, keep).keys() <= found.ids
 
 
 async def _pages(
-    read: ReadPage, size: dict[str, str], what: str, numbers: Sequence[int], keep: Callable[[Json], T]
-) -> list[tuple[int, dict[str, T]] | None]:
-    """These pages, read together: the total and the rows of each; None when the registry has no page of that number."""
-    found: dict[int, tuple[int, dict[str, T]] | None] = {}
+    read: ReadPage,
+    size: dict[str, str],
+    what: str,
+    numbers: Sequence[int],
+    keep: Callable[[Json], T],
+    take: Callable[[Rowed[T]], None],
+) -> None:
+    """Reads these pages together; `take` gets them in their order, each as soon as all before it are there."""
+    found: dict[int, Rowed[T]] = {}
+    due = iter(numbers)
+    following = next(due)
 
     async def one(number: int) -> None:
+        nonlocal following
         page = await _page(read, {**size, "current_page": str(number)}, what)
         found[number] = None if page is None else (page.total, _by_id(page.rows, keep))
+        while following in found:
+            take(found.pop(following))
+            following = next(due, -1)
 
     async with task_group() as group:
         for number in numbers:
             group.start_soon(one, number)
-    return [found[number] for number in numbers]
 
 
 async def _page(read: ReadPage, parameters: dict[str, str], what: str) -> Listing | None:
@@ -159,12 +213,6 @@ def _has_id(row: Json) -> bool:
 
 def _by_id(rows: Sequence[dict[str, Json]], keep: Callable[[Json], T]) -> dict[str, T]:
     return {row["id"]: keep(row) for row in rows}
-
-
-def _newest_first(times: Iterable[Json]) -> bool:
-    """Then whatever is created while a walk goes on shows on the first page."""
-    found = list(times)
-    return all(isinstance(time, str) for time in found) and all(newer >= older for newer, older in pairwise(found))
 
 
 def _not_whole(what: str, found: int, totals: set[int], *, same: bool) -> Stop:
