@@ -51,12 +51,14 @@ types: $(READY)  ## mypy, strict
 
 PYTEST := -m pytest -q -rs --numprocesses 2 --dist worksteal
 
-test: lint types  ## Lint, types, and every test; branch coverage of all but campaigns and simulations
+test: lint types  ## Lint, types, and every test
+	$(BIN)/python $(PYTEST)
+
+coverage: $(READY)  ## Branch coverage of every test, which makes them take twice as long
 	$(BIN)/coverage erase
-	$(BIN)/coverage run $(PYTEST) -m 'not real and not unmeasured'
+	$(BIN)/coverage run $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-	$(BIN)/python $(PYTEST) -m unmeasured
 
 test-real: $(READY)  ## The tests on real MLflow and Phoenix servers and on promptfoo, which this installs (node 20.20) and starts
 	$(MAKE) --jobs 2 servers
@@ -77,4 +79,4 @@ pages: $(READY)  ## Write what the READMEs take from the code anew
 clean:  ## Remove what these targets made, but for ledgers
 	rm -rf $(VENV) $(SERVERS) .npm-promptfoo .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build *.egg-info
 
-.PHONY: help setup servers demo lint types test test-real chaos bench picture pages clean
+.PHONY: help setup servers demo lint types test coverage test-real chaos bench picture pages clean

@@ -15,8 +15,6 @@ import pytest
 from engine.http.concurrency_search import FIRST_LIMIT, ConcurrencySearch
 from tests.simulator import Latency, Run, Unlimited, World, migrated
 
-pytestmark = pytest.mark.unmeasured
-
 SEEDS = 20
 CEILING = 64
 

@@ -28,8 +28,6 @@ from tests.simulator import (
     migrated,
 )
 
-pytestmark = pytest.mark.unmeasured
-
 SEEDS = 3
 LATE = 0.02
 
