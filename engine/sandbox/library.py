@@ -86,7 +86,7 @@ def library(count: int, seed: int, partials: Mapping[str, str]) -> Iterator[Seed
             collection=team if team in ("support", "sales", "engineering", "hr") else "default",
             at=_FIRST_DAY + (index - index % 2) * step,  # pairs of one second: paging must bear ties
             fields=fields,
-            draft={"string": f"{_text_of(fields)} (draft)"} if index % 9 == 4 else {},
+            draft=_draft(fields) if index % 9 == 4 else {},
             label=("production", "staging")[index % 2] if index % 5 == 0 else None,
         )
 
@@ -112,9 +112,11 @@ def _taken(parameters: Fields, model: str) -> Fields:
     return taken
 
 
-def _text_of(fields: Fields) -> str:
+def _draft(fields: Fields) -> Fields:
+    """A text, whatever the prompt was: no raw template, which would have to be JSON."""
     text: str = fields["string"]
-    return "Hello {{name}}" if text.startswith("[") else text
+    draft = {"string": f"{'Hello {{name}}' if text.startswith('[') else text} (draft)"}
+    return draft | ({"is_raw_template": 0} if fields.get("is_raw_template") else {})
 
 
 def _name(index: int, team: str, task: str, audience: str, used: dict[str, int]) -> str:

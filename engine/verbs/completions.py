@@ -11,8 +11,12 @@ from engine.model import Completion, Gateway, Json
 
 CALLS_EACH: Final = 4
 """Calls of one prompt, for telling what it will cost."""
-SHORT: Final[Mapping[str, Json]] = {"max_tokens": 16}
-"""A hyperparameter that is overridden in a call, and makes it cheap."""
+SHORT: Final = 16
+"""Tokens of an answer, where a call overrides how long it may be: that makes it cheap."""
+LIMITS: Final = ("max_completion_tokens", "max_tokens")
+"""What a limit of the answer is called; the first that a prompt has, else the last."""
+THINKS: Final = ("thinking", "reasoning", "reasoning_effort")
+"""With one of these the limit holds for thoughts as well, and a short one is refused: below the budget for them."""
 
 
 def spread(items: Sequence[tuple[str, str | None]], count: int) -> list[str]:
@@ -28,20 +32,34 @@ def spread(items: Sequence[tuple[str, str | None]], count: int) -> list[str]:
     return [prompt_id for prompt_id in chain.from_iterable(rounds) if prompt_id is not None][: max(0, count)]
 
 
-async def call(gateway: Gateway, ref: str, version: str | None, variables: Mapping[str, Json]) -> list[Completion]:
+async def call(
+    gateway: Gateway,
+    ref: str,
+    version: str | None,
+    variables: Mapping[str, Json],
+    parameters: Mapping[str, Json],
+) -> list[Completion]:
     """Calls a prompt as applications do: plain and streamed, by `@version` (unless None), `@latest` with an override.
 
-    `ref`: id or slug without a suffix. One after the other, at most CALLS_EACH; each costs money. Raises Stop.
+    `ref`: id or slug without a suffix; `parameters`: the prompt's own. One after the other, at most CALLS_EACH; each
+    costs money. Raises Stop.
     """
     plain: dict[str, Json] = {}
     ways = [(ref, False, plain), (ref, True, plain)]
     if version is not None:
         ways.append((f"{ref}@{version}", False, plain))
-    ways.append((f"{ref}@latest", True, dict(SHORT)))
+    ways.append((f"{ref}@latest", True, _override(parameters)))
     return [
         await gateway.complete(suffixed, variables, stream=stream, overrides=overrides)
         for suffixed, stream, overrides in ways
     ]
+
+
+def _override(parameters: Mapping[str, Json]) -> dict[str, Json]:
+    limit = next((name for name in LIMITS if name in parameters), LIMITS[-1])
+    if any(name in parameters for name in THINKS):
+        return {limit: parameters[limit]} if limit in parameters else {}
+    return {limit: SHORT}
 
 
 def differs(completions: Sequence[Completion]) -> tuple[str, ...]:

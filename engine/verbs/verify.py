@@ -289,14 +289,15 @@ class _Pair:
             return verified
         replica_ref = self._reference()
         cases = cases_for(source, checks.cases, checks.variables)
+        prepared = self._draft(source)
         if checks.render:
-            prepared = self._draft(source)
             may_differ = render.may_differ_of(prepared.rewritten) if isinstance(prepared, Prepared) else frozenset()
             before = self._source_reference(source)
             rendered = await render.compare(checks.source, checks.target, before, replica_ref, cases, may_differ)
             verified = _with(verified, rendered.fields, rendered.problem)
         if call:
-            done = await completions.call(checks.target, made.target_id, made.version, cases[0].variables)
+            parameters = (prepared.replica.prompt if isinstance(prepared, Prepared) else source).parameters
+            done = await completions.call(checks.target, made.target_id, made.version, cases[0].variables, parameters)
             verified = replace(_with(verified, completions.differs(done), None), completions=done)
         return verified
 

@@ -132,7 +132,7 @@ async def test_what_is_made_up_for_a_raw_template_is_json_inside_of_quotes_and_o
 async def test_the_four_calls_of_a_prompt_are_answered_though_it_streams_by_itself() -> None:
     async with sandboxed() as (sandbox, gateway):
         prompt = sandbox.add_prompt("p", CHAT, parameters={"stream": True})
-        found = await call(gateway, prompt, "1", {"question": "why"})
+        found = await call(gateway, prompt, "1", {"question": "why"}, {})
         assert differs(found) == ()
         assert [one.how for one in found] == ["plain", "streamed", "plain @1", "streamed @latest"]
         assert {one.model for one in found} == {"claude-3-7-sonnet-20250219"}
@@ -145,7 +145,7 @@ async def test_the_four_calls_of_a_prompt_are_answered_though_it_streams_by_itse
 async def test_a_version_that_is_not_there_gives_no_answer() -> None:
     async with sandboxed() as (sandbox, gateway):
         prompt = sandbox.add_prompt("p", CHAT)
-        found = await call(gateway, prompt, "7", {"question": "why"})
+        found = await call(gateway, prompt, "7", {"question": "why"}, {})
         assert differs(found) == ("completions.plain @7",)
         assert found[2].error is not None
         assert "404 AB08" in found[2].error

@@ -41,7 +41,7 @@ class Answers:
 
 async def test_the_four_ways_of_a_call() -> None:
     gateway = Answers()
-    found = await call(gateway, "t1", "3", {"a": 1})
+    found = await call(gateway, "t1", "3", {"a": 1}, {})
     assert gateway.calls == [
         ("t1", {"a": 1}, False, {}),
         ("t1", {"a": 1}, True, {}),
@@ -52,21 +52,41 @@ async def test_the_four_ways_of_a_call() -> None:
     assert differs(found) == ()
 
 
+@pytest.mark.parametrize(
+    ("parameters", "override"),
+    [
+        ({"max_tokens": 900}, {"max_tokens": 16}),
+        ({"max_completion_tokens": 900}, {"max_completion_tokens": 16}),
+        ({"max_tokens": 8192, "thinking": {"type": "enabled", "budget_tokens": 2048}}, {"max_tokens": 8192}),
+        ({"reasoning_effort": "low"}, {}),
+    ],
+)
+async def test_an_answer_is_made_short_where_the_model_takes_that(
+    parameters: dict[str, Json], override: dict[str, Json]
+) -> None:
+    gateway = Answers()
+    await call(gateway, "t1", None, {}, parameters)
+    assert gateway.calls[-1] == ("t1@latest", {}, True, override)
+
+
 async def test_a_prompt_without_a_known_version_is_called_in_three_ways() -> None:
     gateway = Answers()
-    await call(gateway, "t1", None, {})
+    await call(gateway, "t1", None, {}, {})
     assert [(ref, stream) for ref, _, stream, _ in gateway.calls] == [("t1", False), ("t1", True), ("t1@latest", True)]
 
 
 async def test_what_was_not_answered_is_told_by_how_it_was_asked() -> None:
-    assert differs(await call(Answers(1, 4), "t1", "3", {})) == ("completions.plain", "completions.streamed @latest")
-    assert differs(await call(Answers(2, 3), "t1", "3", {})) == ("completions.streamed", "completions.plain @3")
+    assert differs(await call(Answers(1, 4), "t1", "3", {}, {})) == (
+        "completions.plain",
+        "completions.streamed @latest",
+    )
+    assert differs(await call(Answers(2, 3), "t1", "3", {}, {})) == ("completions.streamed", "completions.plain @3")
 
 
 async def test_a_stop_ends_the_calls() -> None:
     gateway = Answers(stop=Stop("quota", "No.", next="Pay."))
     with pytest.raises(Stop):
-        await call(gateway, "t1", "3", {})
+        await call(gateway, "t1", "3", {}, {})
     assert len(gateway.calls) == 1
 
 
