@@ -75,7 +75,7 @@ PROMPTS: Final = {"hang": 3, "drip": 3, "refuse": 12}
 """Not ten: what costs the whole timeout, and too few for the registry to count as down; and surely enough for that."""
 TIMEOUTS: Final = {"hang": 1, "drip": 1, "gzip bomb": 15}
 """A bomb is to be judged by its size, however slow the machine."""
-FLAGS: Final = {"refuse": ("--max-duration", "4s")}
+FLAGS: Final = {"refuse": ("--max-duration", "9s")}
 LISTED: Final = ("page loop", "repeated rows")
 """What only a listing can have: it comes in several pages then."""
 PLANS: Final[Mapping[str, Mapping[str, Any]]] = {
