@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from engine.cli.commands import (
-    AsJson,
-    Collection,
-    File,
-    IdsFile,
-    Only,
-    Rate,
-    app,
-    chosen_by,
-    show_result,
-)
+from engine.cli.commands import AsJson, Collection, File, IdsFile, Only, Rate, app, chosen_by, show_result
 from engine.cli.common import MOST_CALLS, Common, command, confirmation, run_async, say, write_file
 from engine.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_UNFINISHED
 

@@ -9,7 +9,7 @@ from marshal import loads
 from typing import Final, Literal, NamedTuple, TypeGuard
 
 from engine.ledger.parts import seconds
-from engine.model.packed import Fields, Form, PackedDict, packed
+from engine.model.packed import Fields, Form, PackedDict, packed, packed_key
 
 Status = Literal["intent", "unknown", "created", "updated", "unchanged", "skipped", "conflict", "failed", "rolled_back"]
 _DIGEST: Final = 32
@@ -168,7 +168,7 @@ class Records(PackedDict[Record]):
         self, source_id: str, said: Said, target_id: str | None, updated_at: str | None, digests: bytes | None
     ) -> bool:
         """Puts a record that has no more than this, without making it; False, and none put, where there is one."""
-        key = source_id.encode("utf-8", "surrogatepass")
+        key = packed_key(source_id)
         if key in self._values:
             return False
         self._values[key] = packed((self._number(said), target_id, updated_at, digests))
@@ -176,7 +176,7 @@ class Records(PackedDict[Record]):
 
     def is_made(self, source_id: str) -> bool:
         """Whether this prompt has a replica, see `Record.made`; no record is made for the answer."""
-        value = self._values.get(source_id.encode("utf-8", "surrogatepass"))
+        value = self._values.get(packed_key(source_id))
         return value is not None and _is_made(value)
 
     def replicas(self, *, ours: bool = False) -> set[str]:
@@ -193,7 +193,7 @@ class Records(PackedDict[Record]):
     def made_beside(self, source_ids: Iterable[str]) -> int:
         """How many prompts that are none of these have a replica."""
         others = set(self._values)
-        others.difference_update(one.encode("utf-8", "surrogatepass") for one in source_ids)
+        others.difference_update(map(packed_key, source_ids))
         return sum(_is_made(self._values[key]) for key in others)
 
     def _flat(self, record: Record) -> Fields | None:

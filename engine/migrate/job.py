@@ -11,7 +11,7 @@ from engine.content.rewrite import Rewritten, rewrite
 from engine.errors import Rejected
 from engine.migrate.readings import Readings
 from engine.migrate.task import Prepared, Step
-from engine.model import Failed, Mark, Prompt, Rule, Select, Source, Target, Version, altered
+from engine.model import Failed, Mark, Parts, Prompt, Rule, Select, Source, Target, Version, altered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,12 @@ class Job:
     concurrency: int
     attempts: int
     readings: Readings = field(default_factory=Readings)
+
+    @property
+    def parts(self) -> Parts:
+        """What makes and removes parts at the target. Only where some are to be made, or were."""
+        assert self.target.parts is not None  # a file that asks for it is refused
+        return self.target.parts
 
     async def read_ahead(self, prompt_id: str) -> Prompt:
         """A definition that is needed before its turn comes, and is kept for it. Raises what `Source.fetch` raises."""

@@ -23,7 +23,7 @@ from engine.migrate.listing import catalog_of, down
 from engine.migrate.needs import Need, counted, listed, mapped
 from engine.migrate.reconcile import look_up_at
 from engine.migrate.send import intended
-from engine.model import Catalog, Created, Entry, Failed, Named, Outcome, Part, PartKey, Parts, Sending, Unknown
+from engine.model import Catalog, Created, Entry, Failed, Named, Outcome, Part, PartKey, Sending, Unknown
 from engine.taskgroup import for_each
 
 UNSETTLED: Final = "nobody knows yet whether it was made"
@@ -108,7 +108,7 @@ class _Making:
         attempt = (record.attempt if record is not None else 0) + 1
 
         async def write(sending: Sending) -> list[Outcome]:
-            return [await _parts(job).make(wanted, sending)]
+            return [await job.parts.make(wanted, sending)]
 
         def intents() -> list[Entry]:
             return [entries.part_intent(wanted, need.part, mark, attempt)]
@@ -210,7 +210,7 @@ class _Making:
             return named[0] if named else None
         for one in named:
             try:
-                part = await _parts(self.job).read(key[0], one.id)
+                part = await self.job.parts.read(key[0], one.id)
             except Rejected:
                 continue
             except Transient as error:
@@ -218,8 +218,3 @@ class _Making:
             if (mark := read_mark({}, part.description)) is not None and mark.key == record.mark:
                 return one
         return None
-
-
-def _parts(job: Job) -> Parts:
-    assert job.target.parts is not None  # a file that asks for it is refused
-    return job.target.parts

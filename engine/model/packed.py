@@ -156,12 +156,12 @@ class PackedDict(MutableMapping[str, T]):
         self.update(values)
 
     def __getitem__(self, key: str) -> T:
-        value = self._values[_key(key)]
+        value = self._values[packed_key(key)]
         return self._form.whole(loads(value)) if type(value) is bytes else value  # type: ignore[return-value]
 
     def get(self, key: str, default: Any = None) -> Any:
         """The same as of a dict; the one of a mapping would raise and catch for each key that is not there."""
-        value = self._values.get(key.encode("utf-8", "surrogatepass"))
+        value = self._values.get(packed_key(key))
         if value is None:
             return default
         return self._form.whole(loads(value)) if type(value) is bytes else value
@@ -175,15 +175,15 @@ class PackedDict(MutableMapping[str, T]):
     def __setitem__(self, key: str, value: T) -> None:
         try:
             flat = self._form.flat(value)
-            self._values[_key(key)] = value if flat is None else packed(flat)
+            self._values[packed_key(key)] = value if flat is None else packed(flat)
         except ValueError:
-            self._values[_key(key)] = value
+            self._values[packed_key(key)] = value
 
     def __delitem__(self, key: str) -> None:
-        del self._values[_key(key)]
+        del self._values[packed_key(key)]
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and _key(key) in self._values
+        return isinstance(key, str) and packed_key(key) in self._values
 
     def __iter__(self) -> Iterator[str]:
         return (key.decode("utf-8", "surrogatepass") for key in self._values)
@@ -197,5 +197,6 @@ def packed(flat: Fields) -> bytes:
     return bytes(memoryview(dumps(flat)))
 
 
-def _key(text: str) -> bytes:
+def packed_key(text: str) -> bytes:
+    """An id as a mapping keeps it."""
     return text.encode("utf-8", "surrogatepass")

@@ -7,12 +7,13 @@ import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from engine.errors import ConfigError, Stop
 from engine.ledger.durable import PUBLIC, append_line
+from engine.ledger.lines import timestamp
 
 _TEXTS: Final = ("name", "time", "sha256")
 
@@ -53,8 +54,7 @@ def approve(
     """Adds a line, which is durable when it returns; gives its fields. Raises ConfigError, and Stop on a full disk."""
     if not (name := " ".join(name.split())) or not name.isprintable():
         raise ConfigError("--as: say who approves it, in letters that can be seen")
-    time = now.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    line: dict[str, Any] = {"name": name, "time": time, "sha256": sha256, "reason": reason}
+    line: dict[str, Any] = {"name": name, "time": timestamp(now.timestamp()), "sha256": sha256, "reason": reason}
     if signer is not None:
         line["key"] = signer.key
         line["signature"] = signer.sign(content(line))

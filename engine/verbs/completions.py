@@ -14,7 +14,7 @@ CALLS_EACH: Final = 4
 SHORT: Final = 16
 """Tokens of an answer, where a call overrides how long it may be: that makes it cheap."""
 LIMITS: Final = ("max_completion_tokens", "max_tokens")
-"""What a limit of the answer is called; the first that a prompt has, else the last."""
+"""The names that a limit of tokens has at models."""
 THINKS: Final = ("thinking", "reasoning", "reasoning_effort")
 """With one of these the limit holds for thoughts as well, and a short one is refused: below the budget for them."""
 
@@ -55,11 +55,16 @@ async def call(
     ]
 
 
+def limit_of(parameters: Mapping[str, Json]) -> str | None:
+    """What the limit of tokens of a prompt is called; None: it has none."""
+    return next((name for name in LIMITS if name in parameters), None)
+
+
 def _override(parameters: Mapping[str, Json]) -> dict[str, Json]:
-    limit = next((name for name in LIMITS if name in parameters), LIMITS[-1])
+    limit = limit_of(parameters)
     if any(name in parameters for name in THINKS):
-        return {limit: parameters[limit]} if limit in parameters else {}
-    return {limit: SHORT}
+        return {limit: parameters[limit]} if limit is not None else {}
+    return {limit or "max_tokens": SHORT}
 
 
 def differs(completions: Sequence[Completion]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from engine.migrate.context import Context
 from engine.migrate.entries import CLOCKS_APART_S
 from engine.migrate.job import Job
 from engine.migrate.listing import catalog_of, rows_of
-from engine.model import Catalog, Named, PartKey, Parts, Row
+from engine.model import Catalog, Named, PartKey, Row
 from engine.taskgroup import for_each
 
 TAKEN_BACK: Final = ("deleted", "gone")
@@ -116,7 +116,7 @@ class _Unmaking:
     async def _read_partial(self, one: Named) -> None:
         try:
             for version in ("published", "latest"):
-                self._names((await _parts(self.job).read("partial", one.id, version)).text, one.id, one.name)
+                self._names((await self.job.parts.read("partial", one.id, version)).text, one.id, one.name)
         except Gone:
             return
         except (Rejected, Transient) as error:
@@ -150,7 +150,7 @@ class _Unmaking:
 
     async def one(self, key: PartKey) -> Unmade:
         record, what = self.context.state.parts[key], key[0]
-        target_id, parts = record.target_id or "", _parts(self.job)
+        target_id, parts = record.target_id or "", self.job.parts
         if self.context.halt.stop is not None:
             return _said(key, record, "not_started")
         try:
@@ -200,8 +200,3 @@ def _said(key: PartKey, record: PartRecord, result: str, message: str = "") -> U
     what, slug = key
     target_id = record.target_id or ""
     return Unmade(what=what, source_slug=slug, name=record.name, target_id=target_id, result=result, message=message)
-
-
-def _parts(job: Job) -> Parts:
-    assert job.target.parts is not None  # something was made there
-    return job.target.parts

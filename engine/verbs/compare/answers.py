@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +24,7 @@ import anyio
 from engine.errors import ConfigError, Stop
 from engine.ledger.durable import PRIVATE, open_locked, sync_data, write_all
 from engine.ledger.file import AGAIN
+from engine.ledger.lines import timestamp
 from engine.lossless_json import NotKept, encode
 from engine.model import Json, Reply, ToolCall
 
@@ -165,8 +166,7 @@ class AnswersFile:
         await self._write({"kind": kind, **of._asdict(), "number": number, **told})
 
     async def _write(self, fields: Mapping[str, Json]) -> None:
-        stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = {"v": VERSION, "ts": stamp, "run": self._run, **fields}
+        line = {"v": VERSION, "ts": timestamp(time.time()), "run": self._run, **fields}
         with anyio.CancelScope(shield=True):  # it was paid for: whatever ends the command now, it is kept
             async with self._lock:
                 await anyio.to_thread.run_sync(partial(self._put, _encoded(line)))

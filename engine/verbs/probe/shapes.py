@@ -15,9 +15,8 @@ from typing import Any, Final
 from engine.content.rewrite import Rewritten
 from engine.lossless_json.numbers import dumps
 from engine.model import Json, Prompt, Tried
+from engine.verbs.completions import LIMITS, limit_of
 
-LIMITS: Final = ("max_completion_tokens", "max_tokens")
-"""The names that a limit of tokens has at models."""
 SURE: Final = 4_096
 """No model in use writes less: a limit of so many tokens is taken everywhere."""
 BESIDE: Final = ("functions", "tools", "tool_choice")
@@ -128,7 +127,7 @@ def shapes_of(kinds: Kinds) -> list[Shape]:
 
 def _limited(request: Mapping[str, Json], name: str) -> tuple[Mapping[str, Json], str | None, bool]:
     """The same with a limit of one token, where nothing stands against it; else with its own."""
-    own = next((name for name in LIMITS if name in request), None)
+    own = limit_of(request)
     value = request.get(own) if own is not None else None
     thinking = request.get("thinking")
     budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
