@@ -21,11 +21,16 @@ from engine.model import Json, Prompt, stored_version
 _LEFT_OUT: Final = frozenset({"variables", "inputs"})
 
 
+def copies_of(ledger: Path) -> Path:
+    """Where they lie, if there are any."""
+    return ledger.with_name(f"{ledger.name}.before.jsonl")
+
+
 class BeforeImages:
     """One file, made when the first copy is kept; a line is durable when `keep` returns."""
 
     def __init__(self, ledger: Path, *, run: str) -> None:
-        self.path: Final = ledger.with_name(f"{ledger.name}.before.jsonl")
+        self.path: Final = copies_of(ledger)
         self._run = run
         self._lock = anyio.Lock()
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from engine.content.shard import names_a_shard, whole_name
 from engine.errors import ConfigError, EngineError, Stop
 from engine.ledger import durable as disk
 from engine.ledger.durable import PRIVATE, NotAFile, new_file, sync, sync_folder
@@ -21,7 +23,7 @@ from engine.ledger.lines import Chain, Condition, condition_of
 from engine.ledger.state import State
 from engine.model import Json
 
-_REST_BYTES: Final = 64 * 2**20
+REST_BYTES: Final = 64 * 2**20
 """More than one batch: what is longer was not torn by one write."""
 _BUFFER_BYTES: Final = 256 * 1024
 """Many lines at a time: to ask the system for each eight kilobytes takes as long as to find the lines in them."""
@@ -45,24 +47,33 @@ class Reading:
 
     def refusal(self) -> EngineError | None:
         """Why nothing may be written behind this; None: whole, or only torn."""
-        line = self.verdict.line
-        match self.verdict.kind:
-            case "damaged":
-                return Stop(
-                    "ledger_damaged",
-                    f"{self.path}: line {line} is damaged and later ones are whole, so a crash did not do it",
-                    next=f"See what is left with `promptferry ledger check {self.path}`, or restore a copy.",
-                )
-            case "newer":
-                return Stop(
-                    "ledger_mismatch",
-                    f"{self.path}: line {line} was written by a newer version of promptferry",
-                    next="Run it with the version that wrote this ledger, or a later one.",
-                )
-            case "foreign":
-                return ConfigError(f"{self.path}: this file is no ledger of promptferry: name another one")
-            case "whole" | "torn":
-                return None
+        return refusal_of(self.path, self.verdict)
+
+
+def refusal_of(path: Path, verdict: Condition) -> EngineError | None:
+    """Why nobody goes on with a ledger in this condition; None: whole, or only torn."""
+    match verdict.kind:
+        case "damaged":
+            return Stop(
+                "ledger_damaged",
+                f"{path}: line {verdict.line} is damaged and later ones are whole, so a crash did not do it",
+                next=f"See what is left with `{check_command(path)}`, or restore a copy.",
+            )
+        case "newer":
+            return Stop(
+                "ledger_mismatch",
+                f"{path}: line {verdict.line} was written by a newer version of promptferry",
+                next="Run it with the version that wrote this ledger, or a later one.",
+            )
+        case "foreign":
+            return ConfigError(f"{path}: this file is no ledger of promptferry: name another one")
+        case "whole" | "torn":
+            return None
+
+
+def check_command(path: Path) -> str:
+    """What to type to see how a ledger is."""
+    return f"promptferry ledger check {shlex.quote(str(path))}"
 
 
 def read_ledger(path: Path) -> Reading:
@@ -75,7 +86,21 @@ def read_ledger(path: Path) -> Reading:
 
 
 def entries(path: Path) -> Iterator[dict[str, Json]]:
-    """The good lines as they stand, first to last; ends where they end. Raises what read_ledger raises."""
+    """The lines as they stand, first to last; a torn end is left out. Raises what read_ledger raises, and behind the
+    good lines what `refusal_of` gives: what damaged ones said is not known, so nobody may take the rest for all.
+    """
+    try:
+        with _open_to_read(path) as file:
+            walk = _Walk(file)
+            yield from walk.lines()
+    except OSError as exc:
+        raise refused(path, exc, "read") from exc
+    if refusal := refusal_of(path, walk.verdict):
+        raise refusal
+
+
+def good_entries(path: Path) -> Iterator[dict[str, Json]]:
+    """The good lines, also of a ledger that nobody may go on with. Raises what read_ledger raises."""
     try:
         with _open_to_read(path) as file:
             yield from _good_lines(file, Chain())
@@ -83,29 +108,72 @@ def entries(path: Path) -> Iterator[dict[str, Json]]:
         raise refused(path, exc, "read") from exc
 
 
+def no_ledger(path: Path) -> ConfigError:
+    """Somebody asks for a ledger that is not there; those of shards may lie beside it."""
+    said = f"{path}: there is no ledger here"
+    if any(names_a_shard(one.name) and whole_name(one.name) == path.name for one in _beside(path)):
+        return ConfigError(f"{said}, but of its shards: give --shard, or `promptferry ledger merge` their ledgers")
+    return ConfigError(f"{said}: name another one, or run the migration first")
+
+
+def _beside(path: Path) -> list[Path]:
+    try:
+        return list(path.parent.iterdir())
+    except OSError:  # no such folder, or not for us to see
+        return []
+
+
 def _open_to_read(path: Path) -> BinaryIO:
     if not path.exists():
-        raise ConfigError(f"{path}: there is no ledger here: name another one, or run the migration first")
+        raise no_ledger(path)
     if not path.is_file():
         raise ConfigError(f"{path}: this is no file: name a ledger")
     return path.open("rb", buffering=_BUFFER_BYTES)
 
 
 def _read(path: Path, file: BinaryIO) -> Reading:
-    state, end = State(), Chain()
-    with _uncollected():
-        state.fold_all(_good_lines(file, end))
-    file.seek(end.offset)
-    rest = file.read(_REST_BYTES)
+    state, walk = State(), _Walk(file)
+    with uncollected():
+        state.fold_all(walk.lines())
+    return Reading(path=path, state=state, verdict=walk.verdict, end=walk.end)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """Through the good lines of a file, first to last."""
+
+    file: BinaryIO
+    end: Chain = field(default_factory=Chain)
+    """Where those end that were taken."""
+    verdict: Condition = field(default_factory=lambda: Condition("damaged", 1, 0))
+    """What stands behind them, when all were taken."""
+
+    def lines(self) -> Iterator[dict[str, Json]]:
+        """To be taken once."""
+        return chain.from_iterable(self._readings())
+
+    def _readings(self) -> Iterator[Iterator[dict[str, Json]]]:
+        before = -1
+        # a line that was being written when it was read can be whole by now, and stand before others
+        while self.verdict.kind == "damaged" and self.end.offset != before:
+            before = self.end.offset
+            yield _good_lines(self.file, self.end)
+            self.file.seek(self.end.offset)
+            self.verdict = judged(self.file.read(REST_BYTES), self.end)
+            self.file.seek(self.end.offset)
+
+
+def judged(rest: bytes, end: Chain) -> Condition:
+    """What the first REST_BYTES behind the good lines mean."""
     verdict = condition_of(rest, end)
-    if verdict.kind == "torn" and len(rest) == _REST_BYTES:
-        verdict = Condition("damaged", verdict.line, verdict.offset)
-    return Reading(path=path, state=state, verdict=verdict, end=end)
+    if verdict.kind == "torn" and len(rest) == REST_BYTES:
+        return Condition("damaged", verdict.line, verdict.offset)
+    return verdict
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Nothing of a fold is garbage: to look for cycles in it, again and again, would take a fifth of its time."""
+def uncollected() -> Iterator[None]:
+    """Nothing of a fold or a page is garbage: to look for cycles, again and again, would take a fifth of its time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -115,10 +183,10 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _good_lines(file: BinaryIO, chain: Chain) -> Iterator[dict[str, Json]]:
+def _good_lines(file: BinaryIO, end: Chain) -> Iterator[dict[str, Json]]:
     """Up to the first one that is not. No loop of Python: a ledger has two lines for each prompt."""
-    lines = iter(partial(file.readline, _REST_BYTES), b"")
-    return iter(partial(next, map(chain.accept, lines)), None)
+    lines = iter(partial(file.readline, REST_BYTES), b"")
+    return iter(partial(next, map(end.accept, lines)), None)
 
 
 # ---- opening ---------------------------------------------------------------------------------------------------------

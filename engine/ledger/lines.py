@@ -51,6 +51,11 @@ class Chain:
     offset: int = 0
     """Bytes."""
 
+    @property
+    def last_bytes(self) -> bytes:
+        """What the good lines end with: of another file, or of the same written anew, it is something else."""
+        return b',"crc":"%08x"}\n' % self.crc if self.seq else b""
+
     def accept(self, line: bytes) -> dict[str, Json] | None:
         """The fields of the next line, when it is good; None, and no move, when it is not."""
         crc = zlib.crc32(line[:_BODY], self.crc)

@@ -12,6 +12,8 @@ from engine.ledger.parts import seconds
 from engine.model.packed import Fields, Form, PackedDict, packed, packed_key
 
 Status = Literal["intent", "unknown", "created", "updated", "unchanged", "skipped", "conflict", "failed", "rolled_back"]
+DOUBTFUL: Final = frozenset({"intent", "unknown"})
+"""What is said of a prompt of which nobody knows what became of it."""
 _DIGEST: Final = 32
 """Hex digits of a digest that are remembered: enough to tell contents apart, and half the memory."""
 
@@ -102,7 +104,7 @@ class Record:
     @property
     def doubtful(self) -> bool:
         """Something was sent, or was about to be, and nobody knows what became of it."""
-        return self.status in ("intent", "unknown")
+        return self.status in DOUBTFUL
 
     @property
     def made(self) -> bool:
@@ -173,6 +175,22 @@ class Records(PackedDict[Record]):
             return False
         self._values[key] = packed((self._number(said), target_id, updated_at, digests))
         return True
+
+    def said_of(self, source_id: str) -> tuple[Status, str] | None:
+        """What was last said of this prompt, and the run that did; no record is made for the answer."""
+        value = self._values.get(packed_key(source_id))
+        if type(value) is bytes:
+            said = self._said[loads(value)[0]]
+            return said[0], said[1]
+        return None if value is None else (value.status, value.run)  # type: ignore[union-attr]
+
+    def reason_of(self, source_id: str) -> str | None:
+        """Why, as it was last said; no record is made for the answer."""
+        value = self._values.get(packed_key(source_id))
+        if value is None or not isinstance(value, bytes):
+            return None if value is None else value.reason
+        said: Said = self._said[loads(value)[0]]
+        return said[3]
 
     def is_made(self, source_id: str) -> bool:
         """Whether this prompt has a replica, see `Record.made`; no record is made for the answer."""

@@ -12,14 +12,16 @@ from typing import Any, Final
 
 from engine.errors import ConfigError, Stop
 from engine.ledger.durable import PRIVATE, new_file, put_in_place, sync_folder
-from engine.ledger.file import entries, open_ledger, read_ledger, recover, refused
+from engine.ledger.file import entries, good_entries, open_ledger, read_ledger, recover, refused
 from engine.ledger.lines import RESERVED, Chain, encode_line, salvage, seal
 from engine.ledger.state import State
 from engine.model import Entry, Json
 
 Line = dict[str, Json]
-_EACH_RUN: Final = ("updated", "published", "rolled_back")
-"""What a rollback needs of every run."""
+_EACH_RUN: Final = ("updated", "published", "rolled_back", "end")
+"""What a rollback, or who looks back, needs of every run."""
+_ALL: Final = ("run", "pace")
+"""What says how runs went, and nothing of prompts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +45,7 @@ def repair(path: Path, *, force: bool) -> Mended:
     opening a ledger raises, and Stop `ledger_damaged` for damage without `force`.
     """
     before = read_ledger(path)
-    with _locked(path) as fd:
+    with locked(path) as fd:
         if before.verdict.kind != "damaged":
             after = recover(path, fd)
             return Mended(ledger=str(path), lines_before=before.end.seq, lines_after=after.end.seq)
@@ -55,13 +57,13 @@ def repair(path: Path, *, force: bool) -> Mended:
                 "and the next run looks up what they said.",
             )
         rest = path.read_bytes()[before.end.offset :]
-        lines = [*entries(path), *salvage(rest)]
+        lines = [*good_entries(path), *salvage(rest)]
         return _replace(path, lines, before=before.end.seq + rest.count(b"\n"), keep_as="damaged")
 
 
 def compact(path: Path) -> Mended:
     """Keeps the lines that decide the state and drops the rest. Raises what opening a ledger raises."""
-    with _locked(path) as fd:
+    with locked(path) as fd:
         found = recover(path, fd)
         lines = deciding(list(entries(path)), found.state)
         return _replace(path, lines, before=found.end.seq, keep_as="before-compact")
@@ -88,12 +90,12 @@ def deciding(lines: Sequence[Line], state: State) -> Iterator[Line]:
         record = state.records.get(str(source_id))
         over = record is not None and record.made and number < made.get(str(source_id), 0)
         replica = line["kind"] == "created" and line.get("target_id") in targets
-        if line["kind"] == "run" or (number in keep and (replica or not over)):
+        if line["kind"] in _ALL or (number in keep and (replica or not over)):
             yield line
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[int]:
+def locked(path: Path) -> Iterator[int]:
     """The descriptor of a ledger under its lock. Raises Stop when somebody writes it, or when the disk fails."""
     if not path.exists():
         raise ConfigError(f"{path}: there is no ledger here: name another one")
@@ -110,7 +112,7 @@ def _locked(path: Path) -> Iterator[int]:
 def _replace(path: Path, lines: Iterable[Line], *, before: int, keep_as: str) -> Mended:
     """Writes the lines anew with a chain of their own, keeps the old file, and renames."""
     new = path.with_name(f"{path.name}.new")
-    number = _write(new, lines)
+    number = write_anew(new, lines)
     kept = next(name for n in count(1) if not (name := path.with_name(f"{path.name}.{keep_as}-{n}")).exists())
     os.link(path, kept)
     put_in_place(new, path)
@@ -118,7 +120,8 @@ def _replace(path: Path, lines: Iterable[Line], *, before: int, keep_as: str) ->
     return Mended(ledger=str(path), lines_before=before, lines_after=number, kept=str(kept))
 
 
-def _write(path: Path, lines: Iterable[Line]) -> int:
+def write_anew(path: Path, lines: Iterable[Line]) -> int:
+    """Writes these lines with a chain of their own, durably but for the name; how many there are."""
     chain = Chain()
     with new_file(path, mode=PRIVATE, over=True) as file:
         for line in lines:

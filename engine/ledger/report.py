@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from engine.errors import EXIT_ACT, EXIT_OK, EXIT_UNFINISHED, Stop
+from engine.content.shard import Shard
+from engine.errors import EXIT_ACT, EXIT_DIFFERENT, EXIT_OK, EXIT_UNFINISHED, Stop
+from engine.ledger.remedies import remedy
 from engine.ledger.state import Record, State
 
 SCHEMA: Final = 1
@@ -22,8 +24,14 @@ OUTCOMES: Final = (
     "not_started",
 )
 """What becomes of a selected prompt: `selected` is the sum of these."""
+WITH_REASON: Final = ("failed", "conflicts", "unresolved", "skipped")
+"""Those of which the ledger says why."""
+NO_WORD: Final = "no word after its intent"
+"""Why a prompt is unresolved of which nothing more is known."""
+Reasons = Mapping[str, Mapping[str, int]]
+"""Outcome -> why -> prompts."""
 
-_OUTCOME_OF: Final = {
+OUTCOME_OF: Final = {
     "created": "created",
     "updated": "updated",
     "unchanged": "unchanged",
@@ -33,6 +41,7 @@ _OUTCOME_OF: Final = {
     "intent": "unresolved",
     "unknown": "unresolved",
 }
+"""Kind of a prompt's last line -> what has become of it, in the order of the books."""
 
 
 _NAMED: Final = 3
@@ -67,6 +76,8 @@ class Summary:
     next: str
     counts: Mapping[str, int]
     this_run: Mapping[str, int]
+    reasons: Reasons = field(default_factory=dict)
+    """Why the selected prompts failed, conflict, are unresolved or were skipped; the most frequent first."""
     orphaned: int = 0
     verified: Mapping[str, int] | None = None
     """Result -> replicas, when the run was verified at its end."""
@@ -91,9 +102,9 @@ def outcome_of(record: Record | None, run: str | None, *, due: bool = False) -> 
 
     `due`: the run had something to do for it. Then what an earlier run made is unchanged only if this one says so.
     """
-    if record is None or record.status not in _OUTCOME_OF:
+    if record is None or record.status not in OUTCOME_OF:
         return "not_started"
-    outcome = _OUTCOME_OF[record.status]
+    outcome = OUTCOME_OF[record.status]
     if outcome in ("created", "updated") and record.run != run:
         outcome = "unchanged"
     return "not_started" if due and outcome == "unchanged" and record.told != run else outcome
@@ -116,6 +127,31 @@ def books(
             this_run[outcome] += 1
     whole = {"listed": listed, "selected": counts.total()} | {name: counts[name] for name in OUTCOMES}
     return whole, {name: this_run[name] for name in OUTCOMES}
+
+
+def why(state: State, selected: Iterable[str]) -> Counter[tuple[str, str]]:
+    """(outcome, why) -> prompts, of those that have a reason."""
+    found: Counter[tuple[str, str]] = Counter()
+    for source_id in selected:
+        said = state.records.said_of(source_id)
+        if said is not None and (outcome := OUTCOME_OF.get(said[0])) in WITH_REASON:
+            found[outcome, state.records.reason_of(source_id) or NO_WORD] += 1
+    return found
+
+
+def ranked(found: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    """By outcome, the most frequent reason first."""
+    order = sorted(found.items(), key=lambda one: (-one[1], one[0][1]))
+    whole = {name: {why: count for (outcome, why), count in order if outcome == name and count} for name in WITH_REASON}
+    return {name: reasons for name, reasons in whole.items() if reasons}
+
+
+def together(parts: Iterable[Reasons]) -> dict[str, dict[str, int]]:
+    """The reasons of several migrations."""
+    whole: Counter[tuple[str, str]] = Counter()
+    for part in parts:
+        whole.update({(outcome, why): count for outcome, of in part.items() for why, count in of.items()})
+    return ranked(whole)
 
 
 def nothing() -> tuple[dict[str, int], dict[str, int]]:
@@ -148,6 +184,9 @@ def lost_track(chosen: Mapping[str, int], lost: Sequence[str] = (), *, stop: Sto
     return f"the books do not balance: {count} prompts were taken up and have no outcome{among}"
 
 
+_REST: Final = "Run the same command again for the rest."
+
+
 def verdict(
     chosen: Mapping[str, int],
     *,
@@ -156,19 +195,22 @@ def verdict(
     problem: str | None,
     kept: bool = False,
     mode: str = "replicate",
+    proved: bool = True,
 ) -> tuple[int, str, str]:
     """Exit code, reason, and what to do now. `chosen` are the counts of the prompts that this run was about; `kept`:
     some of them failed so that a plain run leaves them alone until something changes; `mode`: replicate | staged | in
-    place.
+    place; `proved`: no replica was found to differ when the run was verified at its end.
     """
     if stop is not None:
         return stop.exit_code, stop.reason, stop.next
     if problem is not None:
         return EXIT_ACT, "failures", "Report this with the ledger: the numbers above cannot be trusted."
     if sentence := _open(chosen, kept=kept):
-        return EXIT_UNFINISHED, "failures", sentence
+        return EXIT_UNFINISHED, "failures", f"{sentence} {_REST}" if limited and chosen["not_started"] else sentence
+    if not proved:
+        return EXIT_DIFFERENT, "failures", "See what differs with `promptferry verify`."
     if limited:
-        return EXIT_OK, "limit", "Run the same command again for the rest."
+        return EXIT_OK, "limit", _REST
     return EXIT_OK, "done", _done(chosen, mode)
 
 
@@ -185,6 +227,12 @@ def _open(counts: Mapping[str, int], *, kept: bool) -> str:
         parts.append("run it again to look up what was not answered, and to finish what was begun")
     sentence = "; ".join(parts)
     return f"{sentence[:1].upper()}{sentence[1:]}." if sentence else ""
+
+
+def of_shard(sentence: str, shard: Shard, exit_code: int) -> str:
+    """The same of a run that was about a part of the prompts."""
+    done = " When every shard is done, `promptferry ledger merge` makes one ledger of theirs."
+    return shard.said(sentence) + (done if exit_code == EXIT_OK else "")
 
 
 _AFTER_UPDATE: Final = {
@@ -221,6 +269,7 @@ def to_text(summary: Summary) -> str:
         lines.append(summary.message)
     lines.append(f"{counts['selected']} of {counts['listed']} prompts selected")
     lines.extend(f"  {counts[name]:>7,}  {name.replace('_', ' ')}" for name in OUTCOMES if counts[name])
+    lines.extend(reasons_table(summary.reasons))
     requests = summary.requests
     lines.append(
         f"{requests['total']:,} requests ({requests['retries']:,} repeated, {requests['throttled']:,} throttled) "
@@ -234,6 +283,20 @@ def to_text(summary: Summary) -> str:
     return "\n".join(lines)
 
 
+def reasons_table(reasons: Reasons) -> Iterator[str]:
+    """A line for each reason, with what to do about it; nothing where there is none."""
+    rows = [(name, why, count) for name, of in reasons.items() for why, count in of.items()]
+    width = max((len(name) + len(why) for name, why, _ in rows), default=0) + 2
+    for name, why, count in rows:
+        title = f"{name}: {why.replace('_', ' ')}"
+        yield f"  {count:>7,}  {title:<{width}}  {remedy(name, why).advice}"
+
+
 def counted(results: Mapping[str, int], nothing: str = "nothing") -> str:
     """`12 same, 1 differs`."""
     return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in results.items() if count) or nothing
+
+
+def several(number: int, what: str) -> str:
+    """`1 prompt`, `2,000 prompts`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -20,8 +20,8 @@ from engine.model import Json, PartKey, version_ref
 # ---- the fold --------------------------------------------------------------------------------------------------------
 
 _STATUSES: Final = frozenset(get_args(Status))
-_RARELY: Final = frozenset({"reason", "error", "retriable", "pending", "target_updated_at"})
-"""Fields of few `created` lines, that a record remembers."""
+_RARELY: Final = frozenset({"reason", "error", "retriable", "pending", "target_updated_at", "what"})
+"""Fields of few `created` lines: those that a record remembers, and the one that tells of a part of a library."""
 
 
 @dataclass(slots=True)
@@ -38,6 +38,12 @@ class State:
     """What prompts refer to, where it was to be made; in the order in which that was begun."""
     identity: Mapping[str, Json] | None = None
     """What the newest run said it was, see `mismatch`; None: no run yet."""
+    shard: str | None = None
+    """Which part of the prompts it is about, as `0/3`; None: all of them."""
+    merged: tuple[str, ...] = ()
+    """Parts whose ledgers were put together in it; no longer told where a run of all prompts came behind them."""
+    newest: tuple[str, ...] = ()
+    """The newest run; of a merged ledger, the newest run of each."""
     rules: Json = None
     """Digest of the rules of the newest run."""
     rewrites: str | None = None
@@ -57,8 +63,12 @@ class State:
         kind: Json = line.get("kind")
         if kind == "run":
             self.identity, self.rules = {part: line.get(part) for part in PARTS}, line.get("rules")
-            self.rewrites = line.get("rewrites")
+            self.rewrites, self.shard = line.get("rewrites"), line.get("shard")
             self.runs, self.last_run = self.runs + 1, line["run"]
+            self.merged, self.newest = (), (line["run"],)
+        elif kind == "merged":
+            self.shard, self.newest = None, tuple(line["runs"])
+            self.merged = tuple(shard for shard in line["shards"] if shard is not None)
         elif kind == "end":
             self._remember(line.get("throttle"))
         elif isinstance(what := line.get("what"), str):
@@ -83,11 +93,11 @@ class State:
         intents: dict[str, Mapping[str, Json]] = {}
         for line in lines:
             source_id = line.get("source_id")
-            if line.get("kind") != "created" or not isinstance(source_id, str) or "what" in line:
+            if line.get("kind") != "created" or not isinstance(source_id, str):
                 self._hold_or_fold(line, intents)
                 continue
             intents.pop(source_id, None)
-            if not self._make_first(source_id, line):
+            if not self.make_first(source_id, line):
                 self.fold(line)
         for line in intents.values():
             self.fold(line)
@@ -107,7 +117,7 @@ class State:
         else:
             self.fold(line)
 
-    def _make_first(self, source_id: str, line: Mapping[str, Json]) -> bool:
+    def make_first(self, source_id: str, line: Mapping[str, Json]) -> bool:
         """Of an ordinary `created` that is the first thing known of its prompt, what `fold` would make of it; no record
         is made on the way. False, and nothing done, where it is something else.
         """

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.content.filter import Chosen
+from engine.errors import EXIT_DIFFERENT
 from engine.ledger.file import entries, read_ledger
-from engine.ledger.report import OUTCOMES, SCHEMA, outcome_of
+from engine.ledger.lines import Condition
+from engine.ledger.record import DOUBTFUL, Record
+from engine.ledger.record import Status as Word
+from engine.ledger.report import NO_WORD, OUTCOMES, SCHEMA, Reasons, outcome_of, ranked
 from engine.ledger.state import State
 from engine.ledger.writes import read_made
 from engine.model import Json
@@ -26,69 +30,206 @@ ID_FIELDS: Final = (
     "source_version",
     "target_version",
 )
+NOT_BEGUN: Final = "It was not started yet."
+TAKEN_BACK: Final = "It was rolled back since, in whole or in part: run it again only to have that back."
+UNPROVED: Final = "Not all replicas are as they were written: `promptferry verify` names them, and what differs."
+PROVED: Final = "What differed when that run was verified was found since to be as it was written."
+CUT_OVER: Final = "What was staged is published: applications get it."
 GOES_ON: Final = "Wait for its end; if it was killed, run the same command again: it goes on where that one stopped."
+_REASONED: Final = frozenset({"failed", "conflict", "skipped", *DOUBTFUL})
+"""What became of prompts of which the ledger says why."""
 _AFTER: Final = ("verified", "published")
 """Lines after a run that change nothing about what became of its prompts."""
 _FAILED_FIELDS: Final = {"source_id": "source_id", "name": "source_name", "stage": "stage", "error": "error"}
 
 
 @dataclass(slots=True)
-class _Read:
-    """One pass over the lines."""
+class StatusFold:
+    """What the lines say so far, told of the chosen prompts: give it each good line, first to last, and ask for the
+    `status` whenever it is wanted: neither costs more the longer the ledger is.
+    """
 
+    chosen: Chosen = field(default_factory=Chosen)
     state: State = field(default_factory=State)
     run: Mapping[str, Json] = field(default_factory=dict)
+    """The newest `run` line."""
     listed: Mapping[str, Json] = field(default_factory=dict)
     end: Mapping[str, Json] = field(default_factory=dict)
     """Of the newest run; empty while it goes on."""
     final: bool = False
     """Nothing was written since that end that changes its books."""
-    failed: dict[str, dict[str, Json]] = field(default_factory=dict)
+    taken_back: bool = False
+    """Something was rolled back since that end."""
+    cut_over: bool = False
+    """Something that was staged was published since that end."""
+    failed: dict[str, Mapping[str, Json]] = field(default_factory=dict)
     verified: dict[str, str] = field(default_factory=dict)
     """Of replicas that were verified since they were last written: the result."""
-    picked: set[str] = field(default_factory=set)
     first: str = ""
     last: str = ""
     """Times of the newest run's first and last line."""
+    told: tuple[Word, str] | None = None
+    """What is said of the prompt that the last line spoke of, and the run that did."""
+    _picked: set[str] = field(default_factory=set)
+    """Prompts that are chosen, where not all are."""
+    _said: Counter[tuple[Word, str, bool]] = field(default_factory=Counter)
+    """(what became of it, the run that said so, whether it is chosen) -> prompts."""
+    _why: Counter[tuple[Word, str, bool]] = field(default_factory=Counter)
+    """(what became of it, why, whether it is chosen) -> prompts; of those that have a reason."""
 
+    def take(self, line: Mapping[str, Json]) -> None:
+        """The next good line."""
+        kind, source_id = line["kind"], line.get("source_id")
+        if kind == "run" or not self.end:  # what came after its end, such as a rollback, is no part of it
+            self.last = line["ts"]
+        if isinstance(source_id, str):
+            self._take_prompt(kind, source_id, line)
+            return
+        self.state.fold(line)
+        if kind == "run":
+            self.run, self.first, self.end, self.final, self.taken_back = line, line["ts"], {}, False, False
+            self.cut_over = False
+        elif kind == "merged":  # what the runs of all have come to, as if they were one
+            self.end, self.final = line, True
+            self.listed = {"count": line["counts"]["listed"], "selected": line["counts"]["selected"]}
+        elif kind == "end":
+            self.end, self.final = line, True
+        elif kind == "listed":
+            self.listed = line
 
-def _read(path: Path, chosen: Chosen) -> _Read:
-    found = _Read()
-    for line in entries(path):
-        found.state.fold(line)
-        if line["kind"] == "run" or not found.end:  # what came after its end, such as a rollback, is no part of it
-            found.last = line["ts"]
-        source_id = line.get("source_id")
-        if line["kind"] == "run":
-            found.run, found.first, found.end, found.final = line, line["ts"], {}, False
-        elif line["kind"] == "end":
-            found.end, found.final = line, True
-        elif line["kind"] == "listed":
-            found.listed = line
-        elif source_id is not None:
-            if line["kind"] == "moved":
-                _move(found, line["was"], source_id)
-            if chosen.takes_line(line):
-                found.picked.add(source_id)
-            found.final &= line["kind"] in _AFTER
-            found.failed.pop(source_id, None)
-            if line["kind"] == "failed":
-                found.failed[source_id] = line
-            elif line["kind"] == "verified":
-                found.verified[source_id] = line["result"]
-            elif line["kind"] in ("created", "updated", "rolled_back"):
-                found.verified.pop(source_id, None)
-    return found
+    def _take_prompt(self, kind: str, source_id: str, line: Mapping[str, Json]) -> None:
+        if kind == "moved":
+            self._count(line["was"], -1)
+        self._count(source_id, -1)
+        if kind != "created" or not self.state.make_first(source_id, line):  # most are, and it costs half
+            self.state.fold(line)
+        if kind == "moved":
+            self._move(line["was"], source_id)
+        if not self.chosen.everything and self.chosen.takes_line(line):
+            self._picked.add(source_id)
+        self.told = self._count(source_id, 1)
+        self.final &= kind in _AFTER
+        self.taken_back |= kind == "rolled_back" and bool(self.end) and line.get("result") != "kept"
+        self.cut_over |= kind == "published" and bool(self.end) and line.get("result") in ("published", "already")
+        self.failed.pop(source_id, None)
+        if kind == "failed":
+            self.failed[source_id] = line
+        elif kind == "verified":
+            self.verified[source_id] = line["result"]
+        elif kind in ("created", "updated", "rolled_back"):
+            self.verified.pop(source_id, None)
 
+    def _count(self, source_id: str, by: int) -> tuple[Word, str] | None:
+        """What is said of it, counted once more or less."""
+        said = self.state.records.said_of(source_id)
+        if said is not None:
+            picked = self._is_picked(source_id)
+            self._said[(*said, picked)] += by
+            if said[0] in _REASONED:
+                self._why[said[0], self.state.records.reason_of(source_id) or NO_WORD, picked] += by
+        return said
 
-def _move(found: _Read, was: str, source_id: str) -> None:
-    """What was said of a prompt under its old id holds under the new one."""
-    if was in found.picked:
-        found.picked.add(source_id)
-    if was in found.failed:
-        found.failed[source_id] = found.failed.pop(was) | {"source_id": source_id}
-    if was in found.verified:
-        found.verified[source_id] = found.verified.pop(was)
+    def _is_picked(self, source_id: str) -> bool:
+        return self.chosen.everything or source_id in self._picked
+
+    def _move(self, was: str, source_id: str) -> None:
+        """What was said of a prompt under its old id holds under the new one."""
+        if was in self._picked:
+            self._picked.add(source_id)
+        if was in self.failed:
+            self.failed[source_id] = {**self.failed.pop(was), "source_id": source_id}
+        if was in self.verified:
+            self.verified[source_id] = self.verified.pop(was)
+
+    def notes(self) -> list[str]:
+        """That none of the prompts that the ledger speaks of is chosen, where that is so."""
+        return self.chosen.takes_none(len(self._picked), len(self.state.records), "prompts that the ledger speaks of")
+
+    def outcome(self, status: Word, run: str) -> str:
+        """What became of a prompt of which a run last said this, as the newest run sees it."""
+        return outcome_of(Record(status, run=run), run if run in self.state.newest else self.state.last_run)
+
+    def status(self, path: Path) -> Status:
+        """Of the ledger at `path`, as far as its lines were taken."""
+        run, end = self.state.last_run, self.end
+        counts, this_run = self._counts()
+        seconds = end["duration_s"] if end.get("kind") == "merged" else self._seconds()
+        settled = sum(
+            n for (status, of, _), n in self._said.items() if of in self.state.newest and status not in DOUBTFUL
+        )
+        failed = [line for source_id, line in self.failed.items() if self._is_picked(source_id)]
+        verified = Counter(result for source_id, result in self.verified.items() if self._is_picked(source_id))
+        return Status(
+            migration=self.run.get("migration") or "",
+            run=run or "",
+            mode=self.run.get("mode") or "",
+            going_on=run is not None and not end,
+            exit_code=end.get("exit_code"),
+            reason=end.get("reason"),
+            next=self._next(),
+            counts=counts,
+            this_run=this_run,
+            reasons=self._reasons(),
+            orphaned=end.get("orphaned"),
+            verified=dict(verified) or None,
+            requests=end.get("requests"),
+            throttle=end.get("throttle"),
+            duration_s=end.get("duration_s") or seconds,
+            rate=round(settled / seconds, 1) if seconds else 0.0,
+            failed=[_failed(line) for line in failed],
+            why=dict(Counter(str(line.get("error")) for line in failed).most_common()),
+            ledger=str(path),
+        )
+
+    def _next(self) -> str:
+        if not self.run and not self.end:
+            return NOT_BEGUN
+        if self.taken_back:
+            return TAKEN_BACK
+        if not self.end:
+            return GOES_ON
+        told = str(self.end.get("next") or "")
+        code = self.end.get("exit_code")
+        open_still = told if code and code != EXIT_DIFFERENT else ""
+        if not {"differs", "missing"}.isdisjoint(self.verified.values()):
+            return f"{UNPROVED} {open_still}".rstrip()
+        if self.cut_over and not open_still and not any(one.rare.staged for _, one in self.state.records.whole_items()):
+            return CUT_OVER
+        return PROVED if code == EXIT_DIFFERENT else told
+
+    def _counts(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Of the chosen; prompts that no line speaks of are known by number only, when all are asked for.
+
+        Which of those made earlier a run did not come to is known to the books that it ended with.
+        """
+        if self.chosen.everything and self.final and "this_run" in self.end:
+            return dict(self.end["counts"]), dict(self.end["this_run"])
+        counts: Counter[str] = Counter()
+        this_run: Counter[str] = Counter()
+        for (status, run, picked), number in self._said.items():
+            if picked:
+                counts[self.outcome(status, run)] += number
+            if picked and run in self.state.newest:
+                this_run[self.outcome(status, run)] += number
+        if self.chosen.everything:
+            counts["not_started"] += max(0, self.listed.get("selected", 0) - counts.total())
+        for outcome in ("unchanged", "not_started"):
+            this_run[outcome] = counts[outcome]
+        head = {"listed": self.listed.get("count", 0), "selected": counts.total()}
+        return head | {name: counts[name] for name in OUTCOMES}, {name: this_run[name] for name in OUTCOMES}
+
+    def _reasons(self) -> Reasons:
+        found: Counter[tuple[str, str]] = Counter()
+        for (status, why, picked), number in self._why.items():
+            if picked:
+                found[outcome_of(Record(status), None), why] += number
+        return ranked(found)
+
+    def _seconds(self) -> float:
+        """From the newest run's first line to the last one."""
+        if not self.first:
+            return 0.0
+        return (datetime.fromisoformat(self.last) - datetime.fromisoformat(self.first)).total_seconds()
 
 
 # ---- status ----------------------------------------------------------------------------------------------------------
@@ -108,6 +249,8 @@ class Status:
     next: str
     counts: Mapping[str, int]
     this_run: Mapping[str, int]
+    reasons: Reasons
+    """Why prompts failed, conflict, are unresolved or were skipped; the most frequent first."""
     orphaned: int | None
     verified: Mapping[str, int] | None
     """Result -> replicas that were verified since they were last written."""
@@ -131,58 +274,15 @@ class Status:
 
 def read_status(path: Path, chosen: Chosen) -> Status:
     """Needs no lock. Raises what `entries` raises."""
-    found = _read(path, chosen)
-    run = found.state.last_run
-    end = found.end
-    counts, this_run = _counts(found, run, chosen)
-    seconds = _seconds(found)
-    settled = sum(record.run == run and not record.doubtful for record in found.state.records.values())
-    failed = [line for source_id, line in found.failed.items() if source_id in found.picked]
-    return Status(
-        migration=found.run.get("migration") or "",
-        run=run or "",
-        mode=found.run.get("mode") or "",
-        going_on=run is not None and not end,
-        exit_code=end.get("exit_code"),
-        reason=end.get("reason"),
-        next=end.get("next") or GOES_ON,
-        counts=counts,
-        this_run=this_run,
-        orphaned=end.get("orphaned"),
-        verified=dict(Counter(found.verified[one] for one in found.picked & found.verified.keys())) or None,
-        requests=end.get("requests"),
-        throttle=end.get("throttle"),
-        duration_s=end.get("duration_s") or seconds,
-        rate=round(settled / seconds, 1) if seconds else 0.0,
-        failed=[_failed(line) for line in failed],
-        why=dict(Counter(str(line.get("error")) for line in failed).most_common()),
-        ledger=str(path),
-    )
+    return read_fold(path, chosen).status(path)
 
 
-def _counts(found: _Read, run: str | None, chosen: Chosen) -> tuple[dict[str, int], dict[str, int]]:
-    """Of the chosen; prompts that no line speaks of are known by number only, when all are asked for.
-
-    Which of those made earlier a run did not come to is known to the books that it ended with.
-    """
-    if chosen.everything and found.final and "this_run" in found.end:
-        return dict(found.end["counts"]), dict(found.end["this_run"])
-    picked = [record for one, record in found.state.records.items() if one in found.picked]
-    counts = Counter(outcome_of(record, run) for record in picked)
-    this_run = Counter(outcome_of(record, run) for record in picked if record.run == run)
-    if chosen.everything:
-        counts["not_started"] += max(0, found.listed.get("selected", 0) - counts.total())
-    for outcome in ("unchanged", "not_started"):
-        this_run[outcome] = counts[outcome]
-    head = {"listed": found.listed.get("count", 0), "selected": counts.total()}
-    return head | {name: counts[name] for name in OUTCOMES}, {name: this_run[name] for name in OUTCOMES}
-
-
-def _seconds(found: _Read) -> float:
-    """From the newest run's first line to the last one."""
-    if not found.first:
-        return 0.0
-    return (datetime.fromisoformat(found.last) - datetime.fromisoformat(found.first)).total_seconds()
+def read_fold(path: Path, chosen: Chosen) -> StatusFold:
+    """All lines that are there, taken. Raises what `entries` raises."""
+    found = StatusFold(chosen)
+    for line in entries(path):
+        found.take(line)
+    return found
 
 
 def _failed(line: Mapping[str, Json]) -> dict[str, Json]:
@@ -246,8 +346,13 @@ def examine_ledger(path: Path) -> Health:
         created=sum(record.made for record in records),
         in_doubt=sum(record.doubtful for record in records),
         runs=reading.state.runs,
-        advice=" ".join(_advice(reading.verdict.kind, reading.verdict.line)),
+        advice=advice_on(reading.verdict),
     )
+
+
+def advice_on(verdict: Condition) -> str:
+    """What can be done with a ledger in this condition."""
+    return " ".join(_advice(verdict.kind, verdict.line))
 
 
 def _advice(kind: str, line: int) -> Iterator[str]:

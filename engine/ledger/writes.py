@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from engine.content.filter import Chosen
+from engine.errors import EXIT_RETRY
 from engine.ledger.file import entries
 from engine.model import Json, version_ref
 
@@ -16,6 +17,8 @@ _COPIED: Final = ("source_version", "source_updated_at", "name", "model", "sourc
 """What the line `finished` of a whole history says of the version that is published."""
 FIRST: Final = "1"
 """The version that a create makes, where its line does not say another one."""
+_AS_IT_WAS: Final = ("unchanged", "published")
+"""Lines after which a replica is what it was."""
 _WHOSE: Final = ("source_id", "source_name", "source_collection")
 
 
@@ -86,6 +89,36 @@ def read_made(path: Path, chosen: Chosen) -> list[Writes]:
     return [made for source_id, made in found.items() if source_id in picked and (made.writes or made.intent)]
 
 
+def proved_so_far(path: Path) -> set[str]:
+    """Prompts that the runs before found the same at their ends, where those were asked to end, or killed, before they
+    had compared all: what was written or found otherwise since is none of them. Raises what `entries` raises.
+    """
+    proved: set[str] = set()
+    run, rules = None, None
+    for line in entries(path):
+        kind, source_id = line["kind"], line.get("source_id")
+        if kind == "run":
+            if line.get("rules") != rules:
+                proved.clear()
+            run, rules = line["run"], line.get("rules")
+        elif kind == "end" and line.get("exit_code") != EXIT_RETRY:
+            proved.clear()
+        elif kind == "verified" and line["run"] == run and line.get("result") == "same":
+            proved.add(str(source_id))
+        elif isinstance(source_id, str) and not (kind in _AS_IT_WAS and not line.get("edited")):
+            proved.discard(source_id)
+    return proved
+
+
+def none_taken(path: Path, chosen: Chosen, made: Sequence[object]) -> list[str]:
+    """The note that these flags take nothing of what was written, where that is so. `made`: see `read_made`, which it
+    raises as.
+    """
+    if made or chosen.everything:
+        return []
+    return chosen.takes_none(0, len(read_made(path, Chosen())), "prompts that were written")
+
+
 def _move(found: dict[str, Writes], picked: set[str], line: Line) -> None:
     """All that was written for the prompt under its old id is now told under the new one."""
     was, source_id = line["was"], line["source_id"]
@@ -143,6 +176,10 @@ def _take_back(made: Writes, line: Line) -> None:
     made.intent = made.cut_over = made.verified = None
 
 
-def runs_of(path: Path) -> Iterator[str]:
-    """Ids of the runs, oldest first."""
-    return (line["run"] for line in entries(path) if line["kind"] == "run")
+def runs_of(path: Path) -> Iterator[frozenset[str]]:
+    """Ids of the runs, oldest first; where ledgers were merged, behind them the newest of each, which are as one."""
+    for line in entries(path):
+        if line["kind"] == "run":
+            yield frozenset((line["run"],))
+        elif line["kind"] == "merged":
+            yield frozenset(line["runs"])

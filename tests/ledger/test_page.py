@@ -8,21 +8,26 @@ import shutil
 import subprocess
 from collections import defaultdict
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from engine.after_run import rollback_migration, verify_migration
 from engine.config import load_migration
 from engine.content.rewrite import Rewritten
+from engine.content.shard import Shard
+from engine.http.limiter import RateLimiter
 from engine.ledger.file import entries as lines_of
 from engine.ledger.lines import RESERVED
+from engine.ledger.merge import merge
 from engine.ledger.sink import Sink
 from engine.migrate import entries
 from engine.migrate.task import Prepared
 from engine.model import Completion, Created, Entry, Failed, Mark, Part, Prompt, Replica, Row
 from engine.run import run_migration
+from engine.run.after import rollback_migration, verify_migration
 from engine.session import VerbOptions
+from engine.session.pace import Pace
 
 PAGE = (Path(__file__).parents[2] / "engine" / "ledger" / "README.md").read_text(encoding="utf-8")
 JQ = re.findall(r"^jq .*$", PAGE, flags=re.MULTILINE)
@@ -58,10 +63,24 @@ async def migrated(folder: Path) -> Path:
     sink = Sink.open(migration.ledger, run="by hand")
     try:
         async with sink:
-            await sink.record(*others())
+            await sink.record(*others(), paced())
     finally:
         sink.close()
     return migration.ledger
+
+
+async def merged(folder: Path) -> Path:
+    """The same migration by a shard, and what is made of its ledger."""
+    shard = load_migration(folder / "migration.yaml").of_shard(Shard(0, 1), folder / "shard.jsonl")
+    await run_migration(shard)
+    merge(folder / "all.jsonl", [shard.ledger], run="merge", now=0.0)
+    return folder / "all.jsonl"
+
+
+def paced() -> Entry:
+    """What only a run that takes longer comes to."""
+    source, target = (RateLimiter(rate=None, concurrency=1) for _ in range(2))
+    return Pace(source, target).entry()
 
 
 def others() -> list[Entry]:
@@ -84,6 +103,7 @@ def others() -> list[Entry]:
         entries.failed(origin, "fetch", Failed(error="e", message="m"), entries.seen(None, None, now), op="update"),
         *parts(),
         entries.verified(origin, "t", "differs", ["string"], completions=[asdict(called)]),
+        entries.answers({"same": 1}),
         entries.published(origin, "t", "published", before="1", version="2"),
         entries.rolled_back(
             origin, "t", "restored", undone=1, source_digest="", replica_digest="", source_updated_at=None
@@ -122,8 +142,10 @@ def test_the_page_has_what_the_ledger_puts_into_each_line() -> None:
 
 async def test_the_page_has_the_fields_that_lines_have(tmp_path: Path) -> None:
     seen: dict[str, set[str]] = defaultdict(set)
-    for line in lines_of(await migrated(tmp_path)):
+    for line in chain(lines_of(await migrated(tmp_path)), lines_of(await merged(tmp_path))):
         about = {"source_id", "source_name", "source_collection"} if "source_id" in line else set()
+        if about and line["kind"] not in ("created", "updated"):
+            about |= {"source_slug", "source_collection_id"}
         seen[line["kind"]] |= line.keys() - RESERVED - about
     page = told()
     assert seen.keys() == page.keys()

@@ -519,7 +519,7 @@ async def test_damage_is_refused_by_line_with_what_to_do(path: Path) -> None:
 
 
 async def test_more_than_a_write_can_tear_is_damage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.ledger.file, "_REST_BYTES", 4096)
+    monkeypatch.setattr(engine.ledger.file, "REST_BYTES", 4096)
     data = await written(path, (intent(1),)) + b"\0" * 4096
     path.write_bytes(data)
     with pytest.raises(Stop, match="line 2 is damaged"):

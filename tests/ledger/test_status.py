@@ -12,11 +12,24 @@ import pytest
 
 from engine.cli import show
 from engine.content.filter import Chosen
-from engine.errors import ConfigError, Rejected
+from engine.content.shard import Shard
+from engine.errors import ConfigError, Rejected, Stop
+from engine.ledger.file import entries as lines_of
 from engine.ledger.report import OUTCOMES, Summary
 from engine.ledger.sink import Sink
-from engine.ledger.status import ID_FIELDS, Status, examine_ledger, read_ids_map, read_status
-from engine.model import Entry
+from engine.ledger.status import (
+    CUT_OVER,
+    GOES_ON,
+    ID_FIELDS,
+    NOT_BEGUN,
+    TAKEN_BACK,
+    UNPROVED,
+    Status,
+    examine_ledger,
+    read_ids_map,
+    read_status,
+)
+from engine.model import Entry, Select
 from tests.workspaces import Wrapped, job_of, memory, prompt, run
 
 ALL = Chosen()
@@ -155,6 +168,25 @@ async def test_failures_are_told_by_kind_and_one_by_one_until_they_are_mended(le
     assert [one["source_id"] for one in found.to_json(with_failed=True)["failed"]] == ["p1", "p2"]
 
 
+async def test_what_failed_conflicts_or_is_left_out_is_found_by_slug_and_by_id_of_its_collection(ledger: Path) -> None:
+    async def on_fetch(prompt_id: str) -> None:
+        if prompt_id in ("a", "b"):
+            raise Rejected("it is refused", error="x")
+
+    somebodys = prompt("z", name="d-replica", slug="pp-z", collection="c2")
+    prompts = [prompt(one, slug=f"pp-{one}", collection="c1" if one == "a" else "c2") for one in "abcd"]
+    job = job_of(Wrapped(memory(*prompts, somebodys), on_fetch=on_fetch), select=Select(names=("?",)))
+    await run(job, ledger)
+    for one, outcome in (("a", "failed"), ("b", "failed"), ("c", "created"), ("d", "conflicts")):
+        found = read_status(ledger, Chosen(ids=(f"pp-{one}",)))
+        assert (found.counts["selected"], found.counts[outcome]) == (1, 1)
+        assert [line["source_id"] for line in found.failed] == ([one] if outcome == "failed" else [])
+    assert read_status(ledger, Chosen(collections=("c1",))).counts["failed"] == 1
+    assert [one["source_id"] for one in read_ids_map(ledger, Chosen(collections=("c2",)))] == ["c"]
+    (intent,) = (line for line in lines_of(ledger) if line["kind"] == "intent")
+    assert not {"source_slug", "source_collection_id"} & intent.keys()
+
+
 @pytest.mark.parametrize(
     ("chosen", "ids"),
     [
@@ -173,7 +205,11 @@ async def test_what_was_chosen_is_told_alone(ledger: Path, chosen: Chosen, ids: 
 
 
 async def test_a_ledger_without_a_run_and_none_at_all(ledger: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no ledger here"):
+    with pytest.raises(ConfigError, match="there is no ledger here: name another one"):
+        read_status(ledger, ALL)
+    shards = ledger.with_name(Shard(1, 4).ledger_name(ledger.name))
+    shards.touch()
+    with pytest.raises(ConfigError, match="there is no ledger here, but of its shards: give --shard"):
         read_status(ledger, ALL)
     ledger.touch()
     found = read_status(ledger, ALL)
@@ -252,6 +288,19 @@ async def test_the_map_as_csv_json_and_environment(ledger: Path) -> None:
     assert show.ids_env(pairs) == "PROMPT_PP_SUPPORT_R_PLY_V2_0A1B=pp-t1\nPROMPT_P2=t2\n"
 
 
+@pytest.mark.parametrize(("first", "second"), [("a-b", "a_b"), ("Grüße", "gr\u00fc\u00dfe"), ("a b", "A.B")])
+def test_two_prompts_that_would_be_one_variable_are_named(first: str, second: str) -> None:
+    pairs = [
+        {"source_id": f"p{number}", "source_slug": slug, "target_id": f"t{number}", "target_slug": None}
+        for number, slug in enumerate((first, "other", second))
+    ]
+    with pytest.raises(ConfigError) as error:
+        show.ids_env(pairs)
+    (problem,) = error.value.problems
+    assert f"{first} and {second} would both be PROMPT_" in problem.message
+    assert show.ids_env([{**one, "target_slug": "same"} for one in pairs]).count("\n") == 2
+
+
 async def test_an_update_says_the_version_that_it_made(ledger: Path) -> None:
     updated = line("updated", 1, target_id="p1", name="n", before_version=3, after_version=5)
     await written(ledger, run_line(), updated)
@@ -278,6 +327,70 @@ async def test_the_health_of_a_ledger(ledger: Path) -> None:
     assert "Line 2" in found.advice
     ledger.write_text("a diary\n")
     assert examine_ledger(ledger).verdict == "foreign"
+
+
+@pytest.mark.parametrize("told", ["damaged", "foreign", "newer"])
+async def test_what_some_lines_say_is_not_taken_for_all(ledger: Path, told: str) -> None:
+    """A status, or a map of which some lines were lost, would be believed: old ids would stay where nobody looks."""
+    await written(ledger, run_line(), created(1))
+    await written(ledger, created(2))
+    whole = ledger.read_bytes()
+    spoilt = {
+        "damaged": whole.replace(b'"t1"', b'"t9"'),
+        "foreign": b"a diary\n",
+        "newer": whole + b'{"v":2,"seq":9}\n',
+    }
+    ledger.write_bytes(spoilt[told])
+    for read in (read_status, read_ids_map):
+        with pytest.raises(ConfigError if told == "foreign" else Stop) as refused:
+            read(ledger, ALL)
+        assert told == "foreign" or "line " in str(refused.value)
+
+
+async def test_a_line_that_is_being_written_is_waited_for_by_the_next_who_asks(ledger: Path) -> None:
+    await written(ledger, run_line(), created(1))
+    with ledger.open("ab") as file:
+        file.write(b'{"v":1,"seq":3,')
+    assert read_status(ledger, ALL).counts["created"] == 1
+    assert len(read_ids_map(ledger, ALL)) == 1
+
+
+async def test_what_to_do_now_is_never_what_held_before(ledger: Path) -> None:
+    ledger.write_bytes(b"")
+    assert read_status(ledger, ALL).next == NOT_BEGUN
+    end = Entry("end", {"reason": "done", "exit_code": 0, "next": "Point applications to the replicas."})
+    await written(ledger, run_line(), created(1), end)
+    assert read_status(ledger, ALL).next == "Point applications to the replicas."
+    await written(ledger, line("verified", 1, target_id="t1", result="differs", fields=["text"]))
+    assert read_status(ledger, ALL).next == UNPROVED
+    await written(ledger, line("verified", 1, target_id="t1", result="same", fields=[]))
+    assert read_status(ledger, ALL).next == "Point applications to the replicas."
+    await written(ledger, line("rolled_back", 1, target_id="t1", result="kept"))
+    assert read_status(ledger, ALL).next == "Point applications to the replicas."
+    await written(ledger, line("rolled_back", 1, target_id="t1", result="deleted"))
+    assert read_status(ledger, ALL).next == TAKEN_BACK
+    await written(ledger, run_line(), run="r2")
+    assert read_status(ledger, ALL).next == GOES_ON
+
+
+async def test_what_was_open_at_the_end_stays_open_when_a_replica_differs(ledger: Path) -> None:
+    end = Entry("end", {"reason": "failures", "exit_code": 1, "next": "See why prompts failed."})
+    await written(ledger, run_line(), created(1), end, line("verified", 1, target_id="t1", result="missing"))
+    assert read_status(ledger, ALL).next == f"{UNPROVED} See why prompts failed."
+
+
+async def test_what_is_published_is_not_to_be_published_again(ledger: Path) -> None:
+    end = Entry("end", {"reason": "done", "exit_code": 0, "next": "Cut over with `promptferry publish`."})
+    updates = [
+        line("updated", number, target_id=f"t{number}", before_version="1", after_version="2", source_version="3")
+        for number in (1, 2)
+    ]
+    await written(ledger, run_line(), *updates, end)
+    cut = {"result": "published", "before_version": "1", "version": "2"}
+    await written(ledger, line("published", 1, target_id="t1", **cut))
+    assert read_status(ledger, ALL).next == "Cut over with `promptferry publish`."
+    await written(ledger, line("published", 2, target_id="t2", **cut))
+    assert read_status(ledger, ALL).next == CUT_OVER
 
 
 def test_status_has_every_field_of_a_summary() -> None:
