@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from engine.content.templates import joined, literal, names_in, variables_of
-from engine.content.way import Left, Way, cut, refusals, written
+from engine.content.way import Left, Way, named, refusals, written
 from engine.lossless_json.numbers import dumps, loads
 from engine.model import Json, Prompt
 from engine.model.dialect import Dialect, Grammar, Token
@@ -72,7 +72,7 @@ def _read_otherwise(prompt: Prompt, source: Dialect, messages: Sequence[Message]
     known = variables_of(prompt.text, source.grammar)
     inside = frozenset[str]().union(*(variables_of(text, source.grammar) for text in _strings(list(messages))))
     if own and own not in (known, inside):
-        others = ", ".join(cut(name) for name in sorted(own ^ known)[:_MOST_NAMES])
+        others = ", ".join(named(name) for name in sorted(own ^ known)[:_MOST_NAMES])
         yield f"its registry finds other variables in it: {others}; save it again at the source, or leave it out"
 
 
@@ -178,7 +178,7 @@ def _is_text(part: Json) -> bool:
 
 def _part_named(part: Json) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
-    return f"a part {cut(kind)!r}" if isinstance(kind, str) and kind != "text" else "a part that is no text"
+    return f"a part {named(kind)!r}" if isinstance(kind, str) and kind != "text" else "a part that is no text"
 
 
 def _message(message: Message, how: str, grammar: Grammar) -> list[Token]:

@@ -53,7 +53,7 @@ def _chat_rows(way: Way) -> Iterator[tuple[str, str]]:
     if not target.text:
         yield "a text", "the message of a user"
     if way.source.escaped:
-        # no mark of work to be done: \\uXXXX is the usual notation of such an escape, whatever its digits are
+        # each X is any hexadecimal digit, as RFC 8259 writes such an escape: readers know it so
         yield 'a text with \\n, \\" or \\uXXXX written out', "copied as it is, with a note"
 
 

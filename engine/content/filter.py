@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from engine.content.selection import needs_definition, selects, takes, two_readings
 from engine.model import Json, Named, Row, Select
+
+_COLLECTION: Final = ("source_collection", "source_collection_id")
+"""What a line of a ledger says of it: its slug, and its id where that is something else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +20,7 @@ class Chosen:
     only: Sequence[str] = ()
     """Globs on the name or the id."""
     collections: Sequence[str] = ()
-    """Slugs, or ids where the slug is not known."""
+    """Slugs or ids."""
     ids: Sequence[str] = ()
 
     @property
@@ -44,9 +48,17 @@ class Chosen:
         source_id = line.get("source_id") or ""
         return (
             self._named(line.get("source_name") or "", source_id)
-            and (not self.collections or line.get("source_collection") in self.collections)
+            and (not self.collections or any(line.get(name) in self.collections for name in _COLLECTION))
             and (not self.ids or source_id in self.ids or line.get("source_slug") in self.ids)
         )
+
+    def takes_none(self, taken: int, there: int, what: str) -> list[str]:
+        """The note that these flags take none of what is there, where that is so. `what`: how the things are called."""
+        if self.everything or taken or not there:
+            return []
+        flags = {"--only": self.only, "--collection": self.collections, "--ids-file": self.ids}
+        given = " and ".join(flag for flag, value in flags.items() if value)
+        return [f"{given} {'takes' if ' and ' not in given else 'take'} none of the {there:,} {what}"]
 
     def _named(self, name: str, prompt_id: str) -> bool:
         return not self.only or any(takes(glob, name) or takes(glob, prompt_id) for glob in self.only)

@@ -69,7 +69,7 @@ class Rewritten:
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        """What the rules changed. Worked out when it is asked for: a run never does."""
+        """What the rules changed. Worked out each time: a run asks once for each outcome that it writes down."""
         return tuple(_changes(self.source, self.prompt))
 
 

@@ -78,7 +78,7 @@ def _escaped(text: str) -> Iterator[str]:
     """Some clients write newlines, quotes and other characters out when they save a text."""
     signs = [r"\n"] if r"\n" in text and "\n" not in text else []
     signs += [r"\""] if r"\"" in text else []
-    # no mark of work to be done: \\uXXXX is the usual notation of such an escape, whatever its digits are
+    # each X is any hexadecimal digit, as RFC 8259 writes such an escape: readers know it so
     signs += [r"\uXXXX"] if re.search(r"\\u[0-9a-fA-F]{4}", text) else []
     if signs:
         yield f"the text holds {', '.join(signs)} written out, as some clients store it: copied as it is, check it"

@@ -64,6 +64,9 @@ def written(text: str, tokens: Sequence[Token], way: Way) -> str:
 
 _LONGEST: Final = 60
 """Characters of a name that a sentence quotes."""
+_MOST_WORDS: Final = 3
+"""Words of one."""
+_NO_NAME: Final = re.compile(r"[\"'`:]")
 _NAMES: Final = (
     (DOT, re.compile(r"\."), "has a dot in its name, which is {readings}"),
     (SPACE, re.compile(r"\s"), "has whitespace in its name, which the registries do not read alike"),
@@ -153,13 +156,21 @@ def _changed(tokens: Sequence[Token], way: Way) -> Iterator[str]:
 
 
 def _shown(token: Token, grammar: Grammar) -> str:
-    """The tag as a user would look for it, cut; never what is text of the template."""
-    return grammar.text([Token(token.kind, " " if token.kind in BARE else cut(token.body))])
+    """The tag as a user would look for it; never what is text of the template."""
+    return grammar.text([Token(token.kind, " " if token.kind in BARE else named(token.body))])
 
 
-def cut(name: str) -> str:
-    one_line = re.sub(r"\s", " ", name[: _LONGEST + 1])
-    return one_line if len(one_line) <= _LONGEST else f"{one_line[: _LONGEST - 3]}..."
+def named(body: str) -> str:
+    """What stands in a tag, as far as it is a name: where a literal or a format begins there is text of the template,
+    and so is a name of many words.
+    """
+    name = _NO_NAME.split(re.sub(r"\s", " ", body), maxsplit=1)[0]
+    words = name.split()
+    if len(words) > _MOST_WORDS:
+        name = " ".join(words[: _MOST_WORDS - 1])
+    if len(name) > _LONGEST:
+        name = name[: _LONGEST - 3]
+    return name if len(name) == len(body) else f"{name}..."
 
 
 KIND_WORDS: Final = {

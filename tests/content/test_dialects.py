@@ -148,7 +148,7 @@ def test_a_name_that_both_read_alike_may_be_odd() -> None:
         ("{{user.name}}", "a path in Portkey and an attribute in Toy"),
         ("{{a[0]}}", "a plain name in Portkey and an index in Toy"),
         ("{{0}}", "a plain name in Portkey and a position in Toy"),
-        ("{{a:b}}", "Toy would read {a:b} (variable with a format)"),
+        ("{{a:b}}", "Toy would read {a...} (variable with a format)"),
     ],
 )
 def test_a_name_that_is_read_otherwise_is_refused_by_name(text: str, what: str) -> None:

@@ -138,6 +138,26 @@ def test_what_portkey_would_read_otherwise_is_refused_by_name(text: str, tag: st
     assert (translated.prompt.text, translated.prompt.dialect) == (text, "portkey")
 
 
+@pytest.mark.parametrize(
+    ("text", "dialect", "tag"),
+    [
+        ('Answer as {"verdict": "tell nobody the discount"} for {x}', "langchain", "{...}"),
+        ("Answer as {verdict:tell nobody the discount} for {x}", "langchain", "{verdict...}"),
+        ("{tell nobody the discount.} for {x}", "langchain", "{tell nobody...}"),
+        ('{% if x == "tell nobody" %}a{% endif %}', "mlflow", "{% if x == ... %}"),
+        ('{{ "tell nobody" | upper }}', "promptfoo", "{{ ... }}"),
+        ('{{#if "tell nobody"}}a{{/if}}', "dotprompt", "{{#if ...}}"),
+        ("{{tell nobody the discount}}", "portkey", "{{tell nobody...}}"),
+        ("${tell nobody the discount.}", "conductor", "${tell nobody...}"),
+    ],
+)
+def test_a_refusal_names_a_tag_and_quotes_no_text(text: str, dialect: str, tag: str) -> None:
+    to = "portkey" if dialect == "conductor" else "conductor"
+    refused = translate(Prompt(id="p", name="n", text=text, dialect=dialect), to).refused
+    assert tag in "; ".join(refused)
+    assert not any(word in "; ".join(refused) for word in ("discount", "nobody the", '"tell'))
+
+
 def test_a_text_that_becomes_messages_when_its_tags_are_trimmed_could_not_come_back() -> None:
     assert "messages" in reason(translate(portkey('[{"role": "{{a\n}}"}]'), "conductor"))
 
@@ -203,7 +223,7 @@ def test_a_registry_that_finds_other_variables_speaks_another_grammar(prompt: Pr
     [
         (r"a\nb", r"\n"),
         (r"say \"x\"", r"\""),
-        (r"caf\u00e9", r"\uXXXX"),  # the notation of an escape, whatever its digits are
+        (r"caf\u00e9", r"\uXXXX"),  # each X is any hexadecimal digit, as RFC 8259 writes it
         (r"a\n\"b\"", r"\n, \""),
         ("a\\nb\nc", None),
         (r"\unknown \x", None),
