@@ -13,20 +13,22 @@ May import connectors, whose endpoints say what an end has, content, the model, 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 from pydantic import ValidationError
 
 from engine.config.complaints import Complaint, complaints
-from engine.config.fields import ids_in, ledger_path, seconds
-from engine.config.fleet import Fleet, Planned, fleet_ledgers, load_fleet
-from engine.config.migration import Limits, Migration
-from engine.config.yamlfile import YamlFile, read_yaml
-from engine.connectors import REGISTRIES
+from engine.config.fields import ids_in, is_file_name, ledger_path, seconds
+from engine.config.fleet import SOURCES, Fleet, Planned, fleet_ledgers, load_fleet
+from engine.config.migration import Limits, Migration, Written
+from engine.config.yamlfile import Place, YamlFile, dotted, read_yaml
+from engine.connectors import REGISTRIES, console_of
 from engine.connectors.fields import Surroundings
 from engine.content.textfile import NotText
 from engine.errors import ConfigError, Problem
+from engine.lossless_json.numbers import dumps
 from engine.model import Json
 
 __all__ = [
@@ -34,15 +36,33 @@ __all__ = [
     "Limits",
     "Migration",
     "Planned",
+    "Written",
+    "console_of",
     "files_of",
     "fleet_ledgers",
     "json_schema",
     "ledger_of",
     "load_fleet",
     "load_migration",
+    "name_of",
+    "read_again",
     "read_ids",
     "seconds",
+    "told_rules",
 ]
+
+_ASKED: Final = (
+    "select",
+    "rewrite",
+    "allow_loss",
+    "create_missing",
+    "on_existing",
+    "on_change",
+    "on_edited",
+    "publish",
+    "limits",
+)
+"""Keys of a migration file that say what is asked for; in what they hold nothing is replaced from the environment."""
 
 
 def load_migration(path: str | Path, environ: Mapping[str, str] | None = None) -> Migration:
@@ -61,7 +81,25 @@ def load_migration(path: str | Path, environ: Mapping[str, str] | None = None) -
     problems = _problems(file, found)
     if migration is None or problems:
         raise ConfigError(problems)
-    return migration.model_copy(update={"ledger": _in_ledger_folder(migration.ledger, environ)})
+    ledger = _in_ledger_folder(migration.ledger, environ)
+    if why := migration.why_not_at(ledger):
+        raise ConfigError([file.problem(("ledger",), why)])
+    return migration.lying_at(ledger)
+
+
+def read_again(written: Written, environ: Mapping[str, str] | None = None) -> Migration:
+    """The same migration by the surroundings of this process, which may be on another machine: its secrets are fetched
+    here. What only who lists needs is left out: chosen ids, the ledger, what is verified. Raises ConfigError.
+    """
+    environ = os.environ if environ is None else environ
+    data = {key: value for key, value in written.data.items() if key not in ("ledger", "verify")}
+    if isinstance(select := data.get("select"), dict):
+        data["select"] = {key: value for key, value in select.items() if key not in ("ids", "ids_file")}
+    try:
+        return Migration.model_validate(data, context=Surroundings(written.folder, environ))
+    except ValidationError as error:
+        problems = [Problem(message, key=dotted(place)) for place, message in complaints(error, Migration)]
+    raise ConfigError(problems)
 
 
 def ledger_of(path: str | Path, environ: Mapping[str, str] | None = None) -> Path:
@@ -72,12 +110,24 @@ def ledger_of(path: str | Path, environ: Mapping[str, str] | None = None) -> Pat
     environ = os.environ if environ is None else environ
     data = read_yaml(Path(path)).data
     parts = data if isinstance(data, dict) else {}
+    if parts.keys() & set(SOURCES):
+        raise ConfigError(f"{path}: this is a fleet file: use `promptferry fleet`, or name one of its ledgers")
     given, name = parts.get("ledger", Migration.model_fields["ledger"].default), parts.get("name")
     try:
         found = ledger_path(given, name=name if isinstance(name, str) else "", folder=_folder(path))
     except ValueError:
         return load_migration(path, environ).ledger
     return _in_ledger_folder(found, environ)
+
+
+def name_of(path: Path) -> str:
+    """The name in a migration file that was refused; empty where not even that can be read."""
+    try:
+        data = read_yaml(path).data if path.is_file() else None  # what is no file was read to its end already
+    except ConfigError:
+        return ""
+    name = data.get("name") if isinstance(data, dict) else None
+    return str(name) if is_file_name(name) else ""
 
 
 def files_of(path: str | Path) -> list[Path]:
@@ -87,6 +137,26 @@ def files_of(path: str | Path) -> list[Path]:
     values = [part.get(key) for part in parts if isinstance(part, dict) for key in ("path", "ids_file", "cases")]
     named = [_folder(path) / value for value in values if isinstance(value, str)]
     return [Path(path), *(Path(os.path.abspath(one)) for one in named)]
+
+
+def told_rules(path: str | Path) -> list[tuple[str, str]]:
+    """What a migration file asks for, but for its ends, keys and cases: dotted keys, and their values as JSON."""
+    data = read_yaml(Path(path)).data
+    return [
+        (dotted((key, *inner)), value if isinstance(value, str) else dumps(value, ensure_ascii=False))
+        for key in _ASKED
+        if key in data
+        for inner, value in _leaves(data[key])
+    ]
+
+
+def _leaves(value: Json, place: Place = ()) -> Iterator[tuple[Place, Json]]:
+    """A map of maps, key by key; a list stays whole."""
+    if not isinstance(value, dict) or not value:
+        yield place, value
+        return
+    for key, inner in value.items():
+        yield from _leaves(inner, (*place, key))
 
 
 def _folder(path: str | Path) -> Path:

@@ -25,6 +25,7 @@ from engine.config.yamlfile import Place, YamlFile, dotted, read_yaml
 from engine.connectors.endpoint import Part
 from engine.connectors.fields import Surroundings
 from engine.content.selection import takes
+from engine.content.shard import Shard, shard_of
 from engine.content.textfile import NotText, read_text
 from engine.errors import ConfigError, Problem
 from engine.model import Json
@@ -32,7 +33,8 @@ from engine.model import Json
 PARALLEL: Final = 4
 NAMED: Final = 10
 """Names that a message gives."""
-_SOURCES: Final = ("migrations", "matrix", "csv")
+SOURCES: Final = ("migrations", "matrix", "csv")
+"""Keys that a fleet has one of, and a migration none."""
 _COLUMN: Final = re.compile(r"[^\W\d][\w .-]*")
 _FILLED: Final = re.compile(r"(?<!\$)\{\{[^{}]*\}\}|(?<!\$)\{([^\W\d][\w .|-]*)\}")
 """What stands in braces; a name in double ones is a variable of a prompt, and behind a $ one of the environment."""
@@ -85,6 +87,25 @@ class Fleet:
         """Those whose name one of these globs takes; all of them where there is none. Raises ConfigError."""
         names = picked([one.name for one in self.migrations], globs)
         return replace(self, migrations=tuple(one for one in self.migrations if one.name in names))
+
+    def of_shard(self, shard: Shard) -> Fleet:
+        """The migrations that are this shard's, each whole and with its own ledger. Raises ConfigError where two shards
+        would make the same thing.
+        """
+        makers: dict[str, Migration] = {}
+        for one in self.migrations:
+            first = makers.setdefault(one.ends[1].identity, one) if one.create_missing else one
+            if shard_of(first.name, shard.count) != shard_of(one.name, shard.count):
+                raise ConfigError(
+                    f"create_missing: {first.name} and {one.name} are of two shards and write to one workspace, where "
+                    "both would make what both need: make what `promptferry fleet plan` lists there and take "
+                    "create_missing out, or run them without --shard"
+                )
+        return replace(self, migrations=tuple(one for one in self.migrations if shard.takes(one.name)))
+
+    def sharing(self, count: int) -> Fleet:
+        """See `Migration.sharing`."""
+        return replace(self, migrations=tuple(one.sharing(count) for one in self.migrations))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,10 +179,15 @@ def load_fleet(path: str | Path, environ: Mapping[str, str] | None = None, *, le
 
 
 def fleet_ledgers(
-    path: str | Path, environ: Mapping[str, str] | None = None, *, ledgers: Path | None = None, only: Sequence[str] = ()
+    path: str | Path,
+    environ: Mapping[str, str] | None = None,
+    *,
+    ledgers: Path | None = None,
+    only: Sequence[str] = (),
+    shard: Shard | None = None,
 ) -> tuple[str, list[Planned]]:
     """The fleet's name and the ledger of each migration, without their secrets: of those whose name one of the globs in
-    `only` takes. Raises what load_fleet raises.
+    `only` takes, and that are this shard's. Raises what load_fleet raises.
     """
     environ = os.environ if environ is None else environ
     reading = _read(Path(path))
@@ -171,7 +197,9 @@ def fleet_ledgers(
     taken = picked([str(name) for name in names], only)
     folder = _ledger_folder(reading, environ, ledgers)
     return reading.fleet.name, [
-        Planned(name=one, ledger=folder / f"{one}.jsonl") for one in map(str, names) if one in taken
+        Planned(name=one, ledger=folder / f"{one}.jsonl")
+        for one in map(str, names)
+        if one in taken and (shard is None or shard.takes(one))
     ]
 
 
@@ -194,7 +222,7 @@ def _read(path: Path) -> _Reading:
     file = read_yaml(path)
     fleet, wrong = _fleet_file(file)
     reading = _Reading(file, fleet, [*file.problems, *(file.problem(place, message) for place, message in wrong)])
-    given = [key for key in _SOURCES if file.data.get(key) is not None]
+    given = [key for key in SOURCES if file.data.get(key) is not None]
     if len(given) != 1:
         message = "give one of `migrations`, `matrix` and `csv`"
         reading.problems.append(file.problem((given[1],) if given else (), message))
@@ -443,4 +471,5 @@ def _depth(file: YamlFile, place: Place) -> int:
 
 
 def _placed(migration: Migration, folder: Path) -> Migration:
-    return migration.model_copy(update={"ledger": folder / f"{migration.name}.jsonl"})
+    """Raises ConfigError."""
+    return migration.lying_at(folder / f"{migration.name}.jsonl")

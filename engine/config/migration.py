@@ -6,15 +6,19 @@ The attributes of `Migration` and its parts are named as the keys of the file.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, Union
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Discriminator,
     Field,
+    ModelWrapValidatorHandler,
     PlainValidator,
+    PrivateAttr,
     SecretStr,
     StrictBool,
     StrictInt,
@@ -39,7 +43,9 @@ from engine.config.fields import (
 )
 from engine.connectors import REGISTRIES
 from engine.connectors.endpoint import Endpoint, Part
-from engine.connectors.fields import Text
+from engine.connectors.fields import Text, surroundings
+from engine.content.shard import Shard
+from engine.errors import ConfigError, Problem
 from engine.lossless_json.numbers import Number, dumps_plainly
 from engine.model import LABELLED, Clamp, Json, ParameterRules, Rule, Select, When
 
@@ -70,7 +76,22 @@ def _number(value: Json) -> int | float | Number:
 
 # Integers stay integers: what is clamped to them must not become 8192.0.
 _Number = Annotated[int | float | Number, PlainValidator(_number, json_schema_input_type=float)]
-_Rate = Annotated[float, BeforeValidator(rounded), Field(strict=True, gt=0)]
+_LEAST: Final = 0.001
+"""As of `--rate`: below it a run stands still for longer than anybody waits."""
+
+
+def _enough(value: float) -> float:
+    if value < _LEAST:
+        raise ValueError(f"must be at least {_LEAST:g}")
+    return value
+
+
+_Positive = Annotated[
+    float,
+    BeforeValidator(rounded),
+    Field(strict=True, gt=0, json_schema_extra={"minimum": _LEAST}),
+    AfterValidator(_enough),
+]
 
 
 _KINDS: Final = tuple(REGISTRIES)
@@ -229,14 +250,14 @@ class Rewrite(Changes):
 class Limits(Part):
     """How hard the registries are worked."""
 
-    rate: _Rate | None = Field(
+    rate: _Positive | None = Field(
         default=None,
         description="Most requests a second to one host with one key, everything counted; null: found by itself.",
     )
-    reads: _Rate | None = Field(default=None, description="Most reads a second, below rate.")
-    writes: _Rate | None = Field(default=None, description="Most writes a second, below rate.")
-    share: Annotated[float, BeforeValidator(rounded), Field(strict=True, gt=0, le=1)] = Field(
-        default=0.9, description="How much of a limit that was found is used; the rest is for live traffic."
+    reads: _Positive | None = Field(default=None, description="Most reads a second, below rate.")
+    writes: _Positive | None = Field(default=None, description="Most writes a second, below rate.")
+    share: _Positive = Field(
+        default=0.9, le=1, description="How much of a limit that was found is used; the rest is for live traffic."
     )
     concurrency: StrictInt = Field(default=64, ge=1, description="Most requests in flight.")
     timeout: Seconds = Field(default=30.0, description="Time for one request in all: seconds, or 90s, 15m, 2h.")
@@ -268,6 +289,16 @@ class VerifySettings(Part):
 
 
 # ---- the whole -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A migration as it is written, before anything of its surroundings is put in: no secret is in it. `folder`: what
+    its paths are relative to.
+    """
+
+    data: Mapping[str, Json] = field(compare=False, repr=False)
+    folder: Path = field(compare=False)
 
 
 class Migration(Part):
@@ -319,6 +350,23 @@ class Migration(Part):
         validate_default=True,
     )
     verify: VerifySettings = Field(default=VerifySettings(), description="What is compared when replicas are checked.")
+    _shard: Shard | None = PrivateAttr(default=None)
+
+    _written: Written | None = PrivateAttr(default=None)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _remember(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        made = handler(data)
+        if isinstance(data, Mapping):
+            made._written = Written(data, surroundings(info).folder)
+        return made
+
+    @property
+    def written(self) -> Written:
+        """As it was read, for whoever reads it again on another machine."""
+        assert self._written is not None  # it was read from somewhere
+        return self._written
 
     @field_validator("target")
     @classmethod
@@ -386,6 +434,41 @@ class Migration(Part):
         """Source and target; the source twice when the file names no target."""
         return self.source, self.target or self.source
 
+    def why_not_at(self, ledger: Path) -> str:
+        """Why its ledger cannot lie there; blank: it can."""
+        for name, end in zip(("source", "target"), self.ends, strict=True):
+            if end.reads(ledger):
+                return f"{ledger} is what the prompts of the {name} are read from ({end.url}): name another file"
+        return ""
+
+    def lying_at(self, ledger: Path) -> Migration:
+        """The same with another ledger. Raises ConfigError where it cannot lie there."""
+        if why := self.why_not_at(ledger):
+            raise ConfigError([Problem(why, key="ledger")])
+        return self.model_copy(update={"ledger": ledger})
+
+    @property
+    def shard(self) -> Shard | None:
+        """Which part of the prompts it is about; None: all of them. No file says so."""
+        return self._shard
+
+    def of_shard(self, shard: Shard, ledger: Path) -> Migration:
+        """This part of it, with a ledger of its own. Raises ConfigError where shards cannot work side by side."""
+        if self.create_missing and shard.count > 1:
+            raise ConfigError(
+                "create_missing: two shards would both make what prompts of both need: make what `promptferry plan` "
+                "lists at the target and take create_missing out, or run it without --shard"
+            )
+        part = self.lying_at(ledger)
+        part._shard = shard
+        return part
+
+    def sharing(self, count: int) -> Migration:
+        """The same with its part of the limits that the file knows, where so many ask the registry at once."""
+        known = {name: getattr(self.limits, name) for name in ("rate", "reads", "writes")}
+        parts = {name: value / count for name, value in known.items() if value is not None}
+        return self.model_copy(update={"limits": self.limits.model_copy(update=parts)})
+
     @property
     def same_workspace(self) -> bool:
         """Whether both ends are surely one workspace: the same kind, base_url and workspace, by the same key."""
@@ -398,6 +481,18 @@ class Migration(Part):
         """Every secret in clear text: for the log, which hides them wherever they turn up."""
         values = (value for end in self.ends for _, value in end)
         return frozenset(value.get_secret_value() for value in values if isinstance(value, SecretStr))
+
+    def fingerprints(self, salt: bytes) -> dict[str, bytes]:
+        """Key of the file -> what is equal where two processes have found the same secret: slow to make, so that nobody
+        guesses by it. Not of what a command prints, which may be another one each time.
+        """
+        ends = zip(("source", "target"), self.ends, strict=True)
+        named = [(f"{word}.{key}", self.written.data.get(word), key, value) for word, end in ends for key, value in end]
+        return {
+            place: hashlib.scrypt(value.get_secret_value().encode(), salt=salt, n=2**14, r=8, p=1, dklen=16)
+            for place, written, key, value in named
+            if isinstance(value, SecretStr) and isinstance(written, dict) and isinstance(written.get(key), str)
+        }
 
     def selection(self) -> Select:
         """Which prompts, in the engine's own vocabulary."""

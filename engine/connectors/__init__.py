@@ -38,6 +38,18 @@ TABLE: Final = (
 )
 REGISTRIES: Final[Mapping[str, Registry]] = {registry.kind: registry for registry in TABLE}
 """By the word that stands for it in a migration file; the first is meant where none stands there."""
+
+
+def console_of(identity: str) -> str:
+    """Of an end as its `identity` names it: where its console shows one prompt, with {id}, {slug} or {name} in place of
+    what is the prompt's own; empty where that is not known.
+    """
+    kind, _, rest = identity.partition(" ")
+    url = rest.partition(" ")[0].rstrip("/")
+    registry = REGISTRIES.get(kind)
+    return registry.endpoint.console.replace("{url}", url) if registry and url.startswith("http") else ""
+
+
 DIALECTS: Final[Mapping[str, Dialect]] = {
     one.name: one
     for registry in TABLE

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
@@ -53,6 +54,11 @@ class Endpoint(Part):
     address_form: ClassVar[str] = ""
     """How its address looks, for advice: `it ends with /v1`."""
 
+    console: ClassVar[str] = ""
+    """Where its own console shows one prompt: {url} is its address, {id}, {slug} and {name} are the prompt's; empty
+    where that is not known from the address and the prompt alone.
+    """
+
     kind: str = Field(description="What kind of registry it is.")
 
     @field_validator("*", mode="before")
@@ -92,6 +98,11 @@ class Endpoint(Part):
         return f"{self.kind} {self.url}"
 
     @property
+    def place(self) -> Hashable:
+        """Equal only where both are surely the same workspace: a key may be what tells it from others."""
+        return self.identity, self.keys
+
+    @property
     def address(self) -> Address:
         """Of the registry."""
         return Address(self.url, self.keys, form=self.address_form)
@@ -114,6 +125,10 @@ class Endpoint(Part):
     def able(self, can: Abilities) -> Abilities:
         """What the registry can do as this end has it, of what its kind `can`."""
         return can
+
+    def reads(self, file: Path) -> bool:
+        """Whether this file would be taken for one of its prompts, or for all of them."""
+        return False
 
     def in_sandbox(self, url: str, key: str) -> Endpoint:
         """The same, as the embedded stand-in serves it at `url`; keys of the file stay."""

@@ -222,3 +222,13 @@ def _is_private(host: str) -> bool:
 
 Url = Annotated[str, BeforeValidator(_expanded), AfterValidator(_url)]
 """Address of a registry without trailing slash, with ${NAME} replaced; or `sandbox`, `sandbox:NAME`."""
+
+
+def _no_sandbox(text: str) -> str:
+    if is_sandbox(text):
+        raise ValueError("leave it out at the sandbox, which has its own")
+    return text
+
+
+GatewayUrl = Annotated[Url, AfterValidator(_no_sandbox)]
+"""The same of what renders and calls prompts, but never the sandbox's."""

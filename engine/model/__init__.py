@@ -290,6 +290,8 @@ class Finding:
     text: str
     advice: str = ""
     """What mends it, where that is worth a line of its own."""
+    reason: str = ""
+    """Of the Stop that an end could not be asked for; else nothing."""
 
 
 # ---- the ledger ------------------------------------------------------------------------------------------------------

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from ruamel.yaml import YAML
 
+from engine.cli.common import Common
 from engine.cli.starter import starter
 from engine.config import Migration, json_schema, load_migration, read_ids, seconds
 from engine.connectors.files.endpoint import FilesEndpoint
+from engine.content.shard import Shard
 from engine.errors import ConfigError, Problem
 from engine.lossless_json.numbers import Number
 from engine.model import Clamp, ParameterRules, Rule, Select, When
@@ -460,6 +462,16 @@ mode: update
         ("rewrite: {parameters: {clamp: {min: {mix: 1}}}}", "rewrite.parameters.clamp.min.mix", "did you mean `min`"),
         ("limits: {rate: 0}", "limits.rate", "must be above 0"),
         ("limits: {rate: '5'}", "limits.rate", "must be a number"),
+        ("limits: {rate: 1.0e-320}", "limits.rate", "must be at least 0.001"),
+        ("limits: {reads: 0.00099}", "limits.reads", "must be at least 0.001"),
+        ("limits: {writes: 1.0e-9}", "limits.writes", "must be at least 0.001"),
+        ("limits: {share: 1.0e-300}", "limits.share", "must be at least 0.001"),
+        ("source: {base_url: sandbox, gateway_url: sandbox}", "source.gateway_url", "leave it out at the sandbox"),
+        ("target: {base_url: sandbox, gateway_url: 'sandbox:b'}", "target.gateway_url", "leave it out at the sandbox"),
+        ("target: {kind: files, path: ledgers/m.jsonl}", "ledger", "prompts of the target are read from"),
+        ("source: {kind: files, path: x.jsonl}\nledger: a/../x.jsonl", "ledger", "prompts of the source are read from"),
+        ("target: {kind: files, path: out}\nledger: out/deep/x.MD", "ledger", "prompts of the target are read from"),
+        ("target: {kind: files, path: out, format: prompty}\nledger: out/x.prompty", "ledger", "name another file"),
         ("limits: {share: 1.5}", "limits.share", "must be at most 1"),
         ("limits: {concurrency: 1.5}", "limits.concurrency", "must be a whole number"),
         ("limits: {attempts: 0}", "limits.attempts", "must be at least 1"),
@@ -496,6 +508,30 @@ def test_wrong_values(problems: Problems, tmp_path: Path, text: str, key: str, w
     found = problems(rest + text + "\n")
     assert list(found) == [key]
     assert words in found[key].message
+
+
+@pytest.mark.parametrize("ledger", ["out/x.jsonl", "out/.kept/x.md", "x.md", "out.md", "out/x"])
+def test_a_ledger_beside_prompts_that_is_none_of_them_is_fine(load: Load, tmp_path: Path, ledger: str) -> None:
+    found = load(f"{HEAD}target: {{kind: files, path: out}}\nledger: {ledger}\n")
+    assert found.ledger == tmp_path / ledger
+
+
+def test_a_ledger_that_is_named_elsewhere_is_none_of_the_prompts_either(load: Load, tmp_path: Path) -> None:
+    text = f"{HEAD}target: {{kind: files, path: there/m.jsonl}}\n"
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    with pytest.raises(ConfigError, match="read from"):
+        load(text, {**ENVIRON, "PROMPTFERRY_LEDGER_DIR": str(tmp_path / "link")})
+    assert load(text).ledger == tmp_path / "ledgers" / "m.jsonl"
+    with pytest.raises(ConfigError, match="read from"):
+        Common(ledger=tmp_path / "there" / "m.jsonl").load(tmp_path / "m.yaml")
+    with pytest.raises(ConfigError, match="read from"):
+        load(text.replace("m.jsonl", "m.0-of-2.jsonl")).of_shard(Shard(0, 2), tmp_path / "there" / "m.0-of-2.jsonl")
+
+
+@pytest.mark.parametrize("least", [0.001, 1])
+def test_the_least_that_limits_may_be(load: Load, least: float) -> None:
+    limits = load(f"{HEAD}limits: {{rate: {least}, reads: {least}, writes: {least}, share: {least}}}\n").limits
+    assert (limits.rate, limits.reads, limits.writes, limits.share) == (least, least, least, least)
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ async def test_only_one_run_writes(tmp_path: Path, where: str) -> None:
         with pytest.raises(Stop, match="another run") as caught:
             async with open_files(tmp_path / where, name="target", writes=True, dialects=DIALECTS):
                 pass
-        assert caught.value.exit_code == 75
+        assert (caught.value.exit_code, caught.value.reason) == (75, "ledger_in_use")
         assert await ids(tmp_path / where) == []
     assert await export(tmp_path / where) == []
 

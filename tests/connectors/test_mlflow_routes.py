@@ -223,6 +223,33 @@ def test_a_create_that_was_ended_before_its_alias_gets_it(mlflow: Mlflow, regist
     whole(mlflow)
 
 
+@pytest.mark.parametrize("when", ["early", "late"])
+@pytest.mark.parametrize("path", ["registered-models/create", "model-versions/create", "registered-models/alias"])
+def test_a_database_without_a_free_connection_is_waited_for(
+    path: str, when: str, mlflow: Mlflow, registry: Served, tmp_path: Path
+) -> None:
+    """As 3.17.2 says it when requests hold one connection each and wait for a second; carried out or not."""
+    left = [3]
+    full = {
+        "error_code": "BAD_REQUEST",
+        "message": "QueuePool limit of size 5 overflow 10 reached, connection timed out, timeout 30.00",
+    }
+
+    async def answer(asked: str, _given: Item) -> web.StreamResponse | None:
+        if asked != path or not left[0]:
+            return None
+        left[0] -= 1
+        return web.json_response(full, status=400)
+
+    some(registry, 6)
+    mlflow.server.ask(lambda server: setattr(server, when, answer))
+    way = route(tmp_path, registry, Portkey(registry), mlflow)
+    ended = way.run()
+    assert (ended.code, did(ended), left) == (0, {"created": 6}, [0]), ended.err
+    whole(mlflow, 6)
+    assert mlflow.texts() == Portkey(registry).texts()
+
+
 def test_a_version_that_is_refused_leaves_no_prompt_behind(mlflow: Mlflow, registry: Served, tmp_path: Path) -> None:
     async def early(path: str, _given: Item) -> web.StreamResponse | None:
         body = {"error_code": "INVALID_PARAMETER_VALUE", "message": "a rule of tomorrow"}

@@ -14,6 +14,7 @@ from engine.connectors.endpoint import Endpoint
 from engine.connectors.fields import plain, surroundings
 from engine.connectors.files.fileformat import FileFormat
 from engine.connectors.files.formats.table import FORMATS
+from engine.connectors.files.tree import file_of
 from engine.model import Abilities, Json
 
 
@@ -68,6 +69,17 @@ class FilesEndpoint(Endpoint):
     def able(self, can: Abilities) -> Abilities:
         """In another format than ours prompts are written in its dialect."""
         return replace(can, dialect=self.file_format.dialect)
+
+    def reads(self, file: Path) -> bool:
+        """The file of lines, or one in the folder whose name is a prompt's."""
+        place, file = Path(os.path.realpath(self.place)), Path(os.path.realpath(file))
+        if place == file:
+            return True
+        of_lines = self.file_format.lines and self.place.suffix == ".jsonl"
+        inside = file.relative_to(place) if not of_lines and file.is_relative_to(place) else None
+        if inside is None or any(part.startswith(".") for part in inside.parts):
+            return False
+        return file_of(inside.as_posix(), self.file_format.endings) is not None
 
     @property
     def place(self) -> Path:

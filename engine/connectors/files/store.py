@@ -147,7 +147,7 @@ def lock_store(fd: int, path: Path) -> None:
 def in_use(path: Path) -> Stop:
     """Another run writes there."""
     message = f"{path}: another run is writing there"
-    return Stop("disk", message, next="Wait until it ends, then run the same command again.")
+    return Stop("ledger_in_use", message, next="Wait until it ends, then run the same command again.")
 
 
 def missing(path: Path, name: str) -> ConfigError:

@@ -21,6 +21,7 @@ class MlflowEndpoint(Endpoint):
 
     needed: ClassVar[Mapping[str, str]] = {"base_url": "http://127.0.0.1:5000: the address of the tracking server"}
     address_form: ClassVar[str] = "MLflow's stands without /api"
+    console: ClassVar[str] = "{url}/#/prompts/{name}"
 
     kind: Literal["mlflow"] = Field(default="mlflow", description="What kind of registry it is.")
     base_url: Url | None = Field(

@@ -73,6 +73,13 @@ ERRORS: Final = (
     ),
     Special(status=400, codes=frozenset({"RESOURCE_ALREADY_EXISTS"}), read_as=409),
     Special(
+        status=400,
+        codes=frozenset({"BAD_REQUEST"}),
+        text="QueuePool limit",
+        read_as=503,
+        says="none of its connections to its database was free for as long as it waits",
+    ),
+    Special(
         status=403,
         text="Invalid Host header",
         says="it does not know itself under this host: where it runs, name the host in MLFLOW_SERVER_ALLOWED_HOSTS",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import ClassVar, Final, Literal
 
 from pydantic import Field
 
 from engine.connectors.endpoint import Address, Endpoint
-from engine.connectors.fields import Secret, Url, Workspace
+from engine.connectors.fields import GatewayUrl, Secret, Url, Workspace
 
 HOSTED: Final = "https://api.portkey.ai/v1"
 
@@ -21,7 +21,7 @@ class PortkeyEndpoint(Endpoint):
 
     kind: Literal["portkey"] = Field(default="portkey", description="What kind of registry it is.")
     base_url: Url = Field(default=HOSTED, description="Address of the API; `sandbox`: the embedded stand-in.")
-    gateway_url: Url | None = Field(
+    gateway_url: GatewayUrl | None = Field(
         default=None,
         description="Where render and completions live, when not base_url.",
         examples=["https://gateway.example/v1"],
@@ -49,6 +49,11 @@ class PortkeyEndpoint(Endpoint):
     def identity(self) -> str:
         """With the workspace, where the file names one."""
         return " ".join(part for part in (self.kind, self.base_url, self.workspace) if part)
+
+    @property
+    def place(self) -> Hashable:
+        """Whatever the key, where the file names the workspace."""
+        return self.identity if self.workspace is not None else super().place
 
     @property
     def gateway(self) -> Address:
