@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import anyio
 
 from engine.content.digest import MarkIn
 from engine.errors import EngineError, Stop, Transient
 from engine.ledger.before_images import BeforeImages
-from engine.ledger.sink import Sink
 from engine.ledger.state import State
 from engine.log import log
 from engine.migrate.halt import Halt
+from engine.migrate.job import Job
+from engine.migrate.task import Rest
 from engine.model import Entry, Failed, Outcome, Target
 
 PERCENT_FROM: Final = 20
@@ -33,7 +34,9 @@ EVENTS: Final = {
     "unknown": "prompt.unknown",
 }
 
-GRAVE: Final = ("failed", "conflict", "unknown")
+FINAL: Final = ("failed", "conflict")
+"""What did not arrive."""
+GRAVE: Final = (*FINAL, "unknown")
 
 LOGGED: Final = (
     "source_id",
@@ -115,21 +118,50 @@ class FirstWrite:
         return self.read_back or (self.arrived and not create)
 
 
+class Recording(Protocol):
+    """Where lines become durable: the ledger's sink, or the way to it from another process. `run`: whose lines."""
+
+    run: str
+    state: State
+
+    async def record(self, *entries: Entry) -> None:
+        """Returns when all are durable, in this order. Raises Stop."""
+        ...
+
+
+class LabelIds(Protocol):
+    """What knows the labels of the target."""
+
+    def learn(self, name: str, label_id: str) -> None:
+        """One that was just made."""
+        ...
+
+    async def id_of(self, target: Target, name: str) -> str:
+        """Made when it is missing. Raises EngineError when it is not there and cannot be made."""
+        ...
+
+
+Elsewhere = Callable[[Job, "Context", Rest], Awaitable[None]]
+"""Runs the pools over these tasks, in other processes; every outcome is in the ledger when it returns."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Context:
     """One run. Every line of the ledger goes through `record`."""
 
-    sink: Sink
+    sink: Recording
     halt: Halt
     clock: Callable[[], float]
     max_failures: MaxFailures | None = None
     copies: BeforeImages
-    labels: Labels = field(default_factory=Labels)
+    labels: LabelIds = field(default_factory=Labels)
     first: FirstWrite = field(default_factory=FirstWrite)
     mark_in: MarkIn = "metadata"
     """Where the mark comes back: `metadata` or `description`; the first create of a run finds out."""
     looking_up: bool = False
     """What is left is in doubt and waits for its settle time."""
+    elsewhere: Elsewhere | None = None
+    """Other processes that create; None: all is done in this one."""
     total: int = 0
     """Prompts that this run takes up."""
     replicas: set[str] = field(default_factory=set)
@@ -138,11 +170,18 @@ class Context:
     """Bound once: a new one for each line costs more than the line."""
     done: Counter[str] = field(default_factory=Counter)
     """Kind of outcome -> how many prompts in this run."""
+    why: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(`failed` or `conflict`, why) -> how many prompts in this run."""
 
     @property
     def settled(self) -> int:
         """Prompts of this run whose outcome is known."""
         return self.done.total() - self.done["unknown"]
+
+    @property
+    def idle(self) -> int:
+        """Prompts of this run that were looked at and needed nothing."""
+        return self.done["unchanged"] + self.done["skipped"] + len(self.replicas)
 
     @property
     def state(self) -> State:
@@ -162,6 +201,8 @@ class Context:
                 self._say_part(entry)
             elif entry.kind in EVENTS:
                 self.done[entry.kind] += 1
+                if entry.kind in FINAL:
+                    self.why[entry.kind, str(entry.fields.get("error") or entry.fields.get("reason"))] += 1
                 self._say(entry)
         if self.max_failures is not None:
             self._judge_failures(self.max_failures)

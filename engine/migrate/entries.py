@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -32,18 +34,31 @@ from engine.model import (
 MESSAGE_BYTES: Final = 500
 CLOCKS_APART_S: Final = 60.0
 UPDATE: Final = {"op": "update"}
+_LONGER: Final = ("source_slug", "source_collection_id")
+_NAMES: Final = ("model", "provider", "collection")
+"""Fields that name something, and hold nothing of a prompt's text."""
+MOST_EXACT: Final = 2**53
+"""Above it a reader that has only floats, as JavaScript does, has another integer."""
 EXISTS: Final = "exists"
 """The `error` of an `unknown` line after a 409: the registry has that name, and a look-up tells whose it is."""
 
 
 def origin_of(row: Row, collections: Sequence[Named] | None) -> dict[str, Json]:
-    """Whose line it is; by name and collection too, so that readers of the ledger can choose by them."""
+    """Whose line it is; by name, slug and collection too, so that readers of the ledger can choose by them."""
     known = find(collections, row.collection)
+    collection = known.slug if known is not None else row.collection
     return {
         "source_id": row.id,
         "source_name": row.name,
-        "source_collection": known.slug if known is not None else row.collection,
+        "source_collection": collection,
+        **({"source_slug": row.slug} if row.slug not in (None, row.id) else {}),
+        **({"source_collection_id": known.id} if known is not None and known.id != collection else {}),
     }
+
+
+def _in_short(origin: Mapping[str, Json]) -> dict[str, Json]:
+    """Of lines that others about the same prompt follow, which can be chosen by all of it."""
+    return {name: value for name, value in origin.items() if name not in _LONGER}
 
 
 def compared_at(updated_at: str | None, now: float) -> str | None:
@@ -64,7 +79,7 @@ def intent(origin: Mapping[str, Json], prepared: Prepared, attempt: int) -> Entr
     return Entry(
         "intent",
         {
-            **origin,
+            **(origin if revision is not None else _in_short(origin)),
             "op": "create" if revision is None else "update",
             "key": prepared.replica.mark.key,
             "name": prepared.replica.prompt.name,
@@ -114,9 +129,8 @@ def of(
                 "how": "response",
             }
             made |= {"after_version": stored_version(outcome.version)} if outcome.version != FIRST else {}
-            return Entry(
-                "created", {**origin, **_copied(prepared, now), **made, **({"pending": True} if pending else {})}
-            )
+            told = {**_copied(prepared, now), **made, "changes": changes_of(prepared)}
+            return Entry("created", {**origin, **told, **({"pending": True} if pending else {})})
         case _:
             raise RuntimeError(f"the {stage} of a prompt ended as {type(outcome).__name__}")
 
@@ -145,9 +159,39 @@ def updated(
             "collection": prepared.replica.prompt.collection,
             "after_version": stored_version(after),
             "published": published,
+            "changes": changes_of(prepared),
             **({"pending": True} if pending else {}),
         },
     )
+
+
+def changes_of(prepared: Prepared) -> list[list[Json]]:
+    """[field, before, after] of what the rules changed, or an update, but for names; of texts only that they did.
+
+    Values of parameters may quote the template: numbers are told as they are, of the others what kind they are.
+    """
+    revision, rewritten = prepared.revision, prepared.rewritten
+    compared = rewritten if revision is None else replace(rewritten, source=revision.before)
+    return [
+        [change.field, *(_told(change.field, value) for value in (change.before, change.after))]
+        for change in compared.changes
+        if change.field != "name"
+    ]
+
+
+def _told(field: str, value: Json) -> Json:
+    if isinstance(value, str):
+        return short(value) if field in _NAMES else "a text"
+    if isinstance(value, Sized):
+        return f"{len(value)} {'keys' if isinstance(value, Mapping) else 'items'}"
+    if value is None or isinstance(value, bool) or (isinstance(value, int | float) and _exact(value)):
+        return value
+    return str(value)
+
+
+def _exact(value: float) -> bool:
+    """Whether whoever reads the ledger, such as a browser, has the same number."""
+    return abs(value) <= MOST_EXACT if isinstance(value, int) else math.isfinite(value)
 
 
 def _before(revision: Revision) -> dict[str, Json]:
@@ -191,7 +235,7 @@ def unchanged(
 def version(origin: Mapping[str, Json], target_id: str, source_version: str, target_version: str) -> Entry:
     """One version of a history has arrived."""
     refs = {"source_version": stored_version(source_version), "target_version": stored_version(target_version)}
-    return Entry("version", {**origin, "target_id": target_id, **refs})
+    return Entry("version", {**_in_short(origin), "target_id": target_id, **refs})
 
 
 def verified(origin: Mapping[str, Json], target_id: str, result: str, fields: Sequence[str], **more: Json) -> Entry:
@@ -212,9 +256,8 @@ def rolled_back(origin: Mapping[str, Json], target_id: str | None, result: str, 
 
 def finished(origin: Mapping[str, Json], target_id: str, prepared: Prepared | None, *, now: float) -> Entry:
     """What was pending is there. `prepared`: of a whole history the version that is published."""
-    return Entry(
-        "finished", {**origin, "target_id": target_id, **(_copied(prepared, now) if prepared is not None else {})}
-    )
+    copied = _copied(prepared, now) if prepared is not None else {}
+    return Entry("finished", {**_in_short(origin), "target_id": target_id, **copied})
 
 
 def adopted(
@@ -292,6 +335,11 @@ def conflict(origin: Mapping[str, Json], reason: str, target_id: str | None, *, 
     """A person must decide: `exists`, `name_clash`, `edited`, `changed`. `op`: as in `failed`."""
     more = {"op": op} if op is not None else {}
     return Entry("conflict", {**origin, **more, "reason": reason, "target_id": target_id})
+
+
+def answers(counts: Mapping[str, int]) -> Entry:
+    """What a comparison of answers came to: cases by result, and no word of them."""
+    return Entry("answers", {"counts": {**counts}})
 
 
 # ---- what prompts refer to: `what` and no `source_id`, so that readers of prompts pass them over ---------------------

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from engine.content.digest import MarkIn, digest, key_of, make_replica, read_mark
 from engine.content.references import Ends
 from engine.content.rewrite import Rewritten, rewrite
+from engine.content.shard import Shard
 from engine.errors import Rejected
+from engine.migrate.claims import Claims
 from engine.migrate.readings import Readings
 from engine.migrate.task import Prepared, Step
-from engine.model import Failed, Mark, Parts, Prompt, Rule, Select, Source, Target, Version, altered
+from engine.model import Failed, Mark, Parts, Prompt, Row, Rule, Select, Source, Target, Version, altered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,16 @@ class Job:
     concurrency: int
     attempts: int
     readings: Readings = field(default_factory=Readings)
+    shard: Shard | None = None
+    """Which part of the prompts it is about; None: all of them."""
+    rivals: Sequence[Row] = ()
+    """Prompts of other shards that may take a name from one of these."""
+    claims: Claims | None = None
+    """Names that the other migrations of a fleet give at the same target; None: it is alone there."""
+
+    def takes(self, source_id: str) -> bool:
+        """Whether this prompt is no other shard's."""
+        return self.shard is None or self.shard.takes(source_id)
 
     @property
     def parts(self) -> Parts:
@@ -72,6 +84,10 @@ class Job:
     def key(self, source_id: str) -> str:
         """The key of the replica of this prompt, the same without any ledger."""
         return key_of(self.migration, self.registry, source_id)
+
+    def claim(self, name: str) -> str | None:
+        """The other migration of the fleet that gives this name to a replica; None: it is this one's."""
+        return self.claims.claim(name, self.migration) if self.claims is not None else None
 
     def replicas_among(self, target_ids: Collection[str]) -> Collection[str]:
         """See the function of that name."""

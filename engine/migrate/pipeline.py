@@ -9,77 +9,106 @@ the replicas queue is full.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from itertools import chain
 from typing import Final
 
 import anyio
 
 from engine.errors import Stop
 from engine.migrate import entries
-from engine.migrate.context import Context
+from engine.migrate.context import Context, Elsewhere
 from engine.migrate.decide import Decision, decide
 from engine.migrate.job import Job
+from engine.migrate.limit import is_compared
 from engine.migrate.post import post, revise
-from engine.migrate.task import Ready, Task
-from engine.migrate.trial import Canaries, as_marked, finish_in_turn, judge_canaries, write_alone
+from engine.migrate.task import Ready, Rest, Task, packed_tasks
+from engine.migrate.trial import IDLE, Canaries, as_marked, finish_in_turn, judge_canaries, write_alone
 from engine.taskgroup import task_group
 
 BULKS: Final = 2
 """Bulks at once: one is being filled while another one is under way."""
 GRACE_S: Final = 10.0
 """Seconds that requests in flight get after the run was asked to end."""
-IDLE: Final = ("unchanged", "skip", "replica")
-"""Decisions after which a prompt was no canary."""
+WITHOUT_WRITE: Final = (*IDLE, "failed", "conflict")
+"""Decisions after which nothing is sent."""
 
 
-class _Rest:
-    """Tasks that were not taken up yet. They are made one by one, for there may be a million."""
-
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        self._tasks: Iterator[Task] = iter(tasks)
-        self._left = len(tasks)
-
-    def __len__(self) -> int:
-        return self._left
-
-    def pop(self) -> Task:
-        """The first one."""
-        self._left -= 1
-        return next(self._tasks)
-
-    def put_back(self, tasks: Sequence[Task]) -> None:
-        """Before all others."""
-        self._tasks, self._left = chain(tasks, self._tasks), self._left + len(tasks)
-
-
-async def migrate(job: Job, context: Context, tasks: Sequence[Task], *, canary: int = 0) -> None:
+async def migrate(
+    job: Job, context: Context, tasks: Sequence[Task], *, canary: int = 0, limit: int | None = None
+) -> Rest:
     """Creates the replicas of these tasks; every outcome is in the ledger when it returns.
 
     `canary`: so many that need something first, read back whole; the run ends when one of them is not as it should be.
+    `limit`: so many that need something at most, of tasks in turn (`limit.in_turn`). Returns what is beyond it.
     """
-    rest = _Rest(tasks)
+    rest = Rest(tasks)
     if canary:
-        canaries = Canaries(canary)
+        canaries = Canaries(canary if limit is None else min(canary, limit))
         await _all(job, context, rest, canaries)
         if context.halt.stop is None:
             await until_stopped(context, partial(judge_canaries, job, context, canaries.taken))
         rest.put_back(canaries.left)
+        limit = None if limit is None else limit - len(canaries.taken)
+    if limit is None:
+        await _anywhere(job, context, rest)
+        return rest
+    while rest and limit and context.halt.stop is None:
+        limit -= await _some(job, context, rest, limit)
+    return rest
+
+
+async def _some(job: Job, context: Context, rest: Rest, limit: int) -> int:
+    """The next ones: all that are to be compared, until so many need something, or so many of the others. How many did
+    need something.
+    """
+    records = context.state.records
+    if compared := rest.take(len(rest), lambda task: is_compared(task, records.get(task.row.id))):
+        part, found = Rest(compared), Canaries(limit)
+        await _all(job, context, part, found)
+        rest.put_back([*found.left, *part.take(len(part))])
+        return len(found.taken)
+    idle = context.idle
+    some = rest.take(limit, lambda task: not is_compared(task, records.get(task.row.id)))
+    await _anywhere(job, context, Rest(some))
+    return len(some) - (context.idle - idle)
+
+
+async def _anywhere(job: Job, context: Context, rest: Rest) -> None:
+    if context.elsewhere is not None:
+        rest = await _elsewhere(job, context, rest, context.elsewhere)
     await _all(job, context, rest)
 
 
-async def _all(job: Job, context: Context, rest: _Rest, canaries: Canaries | None = None) -> None:
+async def _elsewhere(job: Job, context: Context, rest: Rest, elsewhere: Elsewhere) -> Rest:
+    """Creates go to other processes once one was read back here. The rest, for this one: an update keeps a copy of what
+    was there before beside the ledger.
+    """
+    creates, others = packed_tasks(), packed_tasks()
+    while rest:
+        task = rest.pop()
+        (creates if task.action == "create" else others).append(task)
+    rest = Rest(creates)
+    while rest and context.halt.stop is None and not context.first.over(create=True):
+        first = Canaries(1, idle=WITHOUT_WRITE)
+        await _all(job, context, rest, first)
+        rest.put_back(first.left)
     if rest and context.halt.stop is None:
-        await until_stopped(context, partial(_pools, job, context, rest, canaries))
+        await until_stopped(context, partial(elsewhere, job, context, rest))
+    return Rest(others)
 
 
-async def until_stopped(context: Context, work: Callable[[], Awaitable[None]]) -> None:
-    """Runs a stage; GRACE_S after the run was asked to end, what is still in flight is dropped and stays an intent."""
+async def _all(job: Job, context: Context, rest: Rest, canaries: Canaries | None = None) -> None:
+    if rest and context.halt.stop is None:
+        await until_stopped(context, partial(run_pools, job, context, rest, canaries))
+
+
+async def until_stopped(context: Context, work: Callable[[], Awaitable[None]], *, seconds: float = GRACE_S) -> None:
+    """Runs a stage; so long after the run was asked to end, what is still in flight is dropped and stays an intent."""
 
     async def grace(scope: anyio.CancelScope) -> None:
         await context.halt.wait()
-        await anyio.sleep(GRACE_S)
+        await anyio.sleep(seconds)
         scope.cancel()
 
     async with task_group() as group:
@@ -103,7 +132,8 @@ async def _write(job: Job, context: Context, batch: Sequence[Ready]) -> None:
             await revise(job, context, update)
 
 
-async def _pools(job: Job, context: Context, rest: _Rest, canaries: Canaries | None) -> None:
+async def run_pools(job: Job, context: Context, rest: Rest, canaries: Canaries | None = None) -> None:
+    """The stages over these tasks. Every outcome is in the ledger when it returns."""
     # no more workers than may be in flight: whoever waits for a place costs time and sends nothing
     workers = min((job.concurrency + 1) // 2, len(rest))
     posters = workers if job.target.batch == 1 else min(workers, BULKS)
@@ -113,7 +143,7 @@ async def _pools(job: Job, context: Context, rest: _Rest, canaries: Canaries | N
 class _Pools:
     """The stages over these tasks, or over the canaries among them: what was not taken up stays in `rest`."""
 
-    def __init__(self, job: Job, context: Context, rest: _Rest, canaries: Canaries | None) -> None:
+    def __init__(self, job: Job, context: Context, rest: Rest, canaries: Canaries | None) -> None:
         self.job, self.context, self.rest, self.canaries = job, context, rest, canaries
         self.ids: asyncio.Queue[Task | None] = asyncio.Queue(job.concurrency)
         self.ready: asyncio.Queue[Ready | None] = asyncio.Queue(job.concurrency)
@@ -187,7 +217,7 @@ class _Pools:
             return None
         record = context.state.records.get(task.row.id)
         decision = await decide(job, task, record, now=context.clock(), mark_in=context.mark_in)
-        if canaries is not None and decision.action not in IDLE and not canaries.take(task):
+        if canaries is not None and decision.action not in canaries.idle and not canaries.take(task):
             return None
         origin = entries.origin_of(task.row, job.ends.source.collections)
         if decision.action == "replica":

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
+from engine.content.shard import Shard
 from engine.content.textfile import NotText, repeated_key, text_of
 from engine.errors import ConfigError, Problem
 from engine.ledger.state import mismatch
@@ -27,10 +28,11 @@ class PlanFile:
     made: frozenset[PartKey] = frozenset()
 
 
-def write(plan: Plan, identity: Mapping[str, str], rules: str) -> bytes:
-    """The file, a prompt a line so that two plans can be compared."""
+def write(plan: Plan, identity: Mapping[str, str], rules: str, *, shard: Shard | None = None) -> bytes:
+    """The file, a prompt a line so that two plans can be compared. `shard`: which part of the prompts it is about."""
     made = [list(need.key) for need in plan.made if not need.problem]
-    parts = {"made": made} if made else {}
+    parts: dict[str, Any] = {"made": made} if made else {}
+    parts |= {"shard": str(shard)} if shard is not None else {}
     head = json.dumps({"promptferry_plan": VERSION, "rules": rules, "identity": dict(identity), **parts})[:-1]
     prompts = ",\n".join(
         json.dumps(
@@ -47,13 +49,17 @@ def write(plan: Plan, identity: Mapping[str, str], rules: str) -> bytes:
     return f'{head}, "prompts": [\n{prompts}\n]}}\n'.encode("ascii")
 
 
-def read(data: bytes, name: str, identity: Mapping[str, str], rules: str) -> PlanFile:
-    """Raises ConfigError when it is no plan, or not one of this migration under these rules. `name`: of the file."""
+def read(data: bytes, name: str, identity: Mapping[str, str], rules: str, *, shard: Shard | None = None) -> PlanFile:
+    """Raises ConfigError when it is no plan, or not one of this migration under these rules, or that of another shard,
+    of which none of its prompts is. `name`: of the file; `shard`: which part is to be done.
+    """
     found = _parsed(data, name)
     if different := mismatch(found.identity, identity):
         raise ConfigError(f"{name}: is the plan of another migration: {different}")
     if found.rules != rules:
         raise ConfigError(f"{name}: the migration file was changed since this plan was made: make the plan again")
+    if shard is not None and found.shard not in (None, str(shard)):
+        raise ConfigError(f"{name}: is the plan of shard {found.shard}, and this is shard {shard}")
     return PlanFile(found.steps, plan_digest(data), found.made)
 
 
@@ -69,6 +75,7 @@ class _Parsed:
     made: frozenset[PartKey]
     identity: Mapping[str, str]
     rules: str
+    shard: str | None
 
 
 def _parsed(data: bytes, name: str) -> _Parsed:
@@ -78,7 +85,8 @@ def _parsed(data: bytes, name: str) -> _Parsed:
         prompts = found["prompts"]
         steps = {one["source_id"]: Step(one["action"], one["source_digest"], one["replica_digest"]) for one in prompts}
         made = frozenset((str(what), str(slug)) for what, slug in found.get("made", ()))
-        version, parsed = found["promptferry_plan"], _Parsed(steps, made, dict(found["identity"]), found["rules"])
+        version, identity = found["promptferry_plan"], dict(found["identity"])
+        parsed = _Parsed(steps, made, identity, found["rules"], found.get("shard"))
     except NotText as error:
         raise ConfigError([Problem(str(error), file=name, line=error.line)]) from None
     except (ValueError, TypeError, KeyError, RecursionError):

@@ -35,16 +35,18 @@ async def reconcile(job: Job, context: Context, rows: Iterable[Row]) -> None:
             return
         now = context.clock()  # before the listing: what landed while it was read is not in it
         target_rows, _ = await context.halt.guard(rows_of(job.target))
-        tasks, _ = await context.halt.guard(judge(job, context.state, doubtful, target_rows, now=now))
+        rivals = {row.id for row in job.rivals}
+        judged = judge(job, context.state, [*job.rivals, *doubtful], target_rows, now=now, rivals=rivals)
+        tasks, _ = await context.halt.guard(judged)
         await settle(job, context, tasks)
         again = [task for task in tasks if task.action in ("create", "update")]
         if again:
             await migrate(job, context, again)
 
 
-async def settle(job: Job, context: Context, tasks: Iterable[Task]) -> None:
+async def settle(job: Job, context: Context, tasks: Iterable[Task], *, completes: bool = True) -> None:
     """Records what a judgement found without sending anything: adopted, in conflict, unread, to be left alone. Then
-    brings what adopted replicas are short of.
+    brings what adopted replicas are short of, where it `completes` them.
     """
     short: list[Task] = []
     for task in tasks:
@@ -52,13 +54,12 @@ async def settle(job: Job, context: Context, tasks: Iterable[Task]) -> None:
             log.warning("prompt.note", source_id=task.row.id, note=task.note)
         origin = entries.origin_of(task.row, job.ends.source.collections)
         if task.adopt is not None:
-            match = task.adopt.match
-            pending = job.select.version == "all" or task.adopt.labelled or job.puts_out
+            match, pending = task.adopt.match, is_short(job, task)
             source, now = task.adopt.source, context.clock()
             await context.record(
                 entries.adopted(origin, task.row, source, match.row, match.mark, now=now, pending=pending)
             )
-            if pending:
+            if pending and completes:
                 short.append(task)
         elif task.action == "conflict":
             op = entries.UPDATE if job.in_place else {}
@@ -75,6 +76,11 @@ async def settle(job: Job, context: Context, tasks: Iterable[Task]) -> None:
         await finish_in_turn(job, context, task, entries.origin_of(task.row, job.ends.source.collections))
 
     await for_each(short, complete, limit=job.concurrency)
+
+
+def is_short(job: Job, task: Task) -> bool:
+    """Whether it adopts a replica that may lack labels or versions, which are then brought."""
+    return task.adopt is not None and (job.select.version == "all" or task.adopt.labelled or job.puts_out)
 
 
 def _in_doubt(context: Context, row: Row) -> bool:

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Final
 
 from engine.content.rewrite import Placement, clashes, free_name, place
-from engine.content.selection import glob_readings, needs_definition, rows_tell, selects, takes_all
+from engine.content.selection import glob_readings
 from engine.ledger.state import Failure, Record, State
 from engine.migrate import moved
 from engine.migrate.adopt import examine, is_unfinished
@@ -20,31 +20,28 @@ from engine.migrate.entries import EXISTS
 from engine.migrate.job import Job, digest_of
 from engine.migrate.listing import (
     Listed,
-    Told,
     definition,
     label_notes,
     listings,
     told_by_definitions,
-    with_definitions,
-    with_labelled,
 )
 from engine.migrate.lookup import Found, look_up, numbered
 from engine.migrate.notes import EDITED_BEFORE, survey_notes
 from engine.migrate.places import Placed, Places, find_places
+from engine.migrate.selected import EVERYTHING, find_rivals, in_order, is_selected, select_rows
 from engine.migrate.task import Task, packed_tasks
 from engine.model import ROW, Entry, Failed, Prompt, Row, Select, packed_rows
 from engine.model.packed import PackedDict, PackedList
 from engine.taskgroup import for_each
 
 UNFINISHED: Final = "a prompt equal to it is there already, without a mark: it is taken over"
-EVERYTHING: Final = Select()
 _OPEN: Final = ("conflict", "failed", "skipped", "rolled_back")
 """What a made prompt may be called while something is still to be done for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """Both listings, judged. `tasks` has one task for each selected prompt, in the order of the listing."""
+    """Both listings, judged. `tasks`: one for each selected prompt of the shard, in the order of the listing."""
 
     rows: Sequence[Row]
     """The whole listing of the source."""
@@ -53,6 +50,8 @@ class Survey:
     orphaned: int = 0
     """Replicas whose source is gone."""
     notes: list[str] = field(default_factory=list)
+    rivals: Sequence[Row] = ()
+    """See `Job.rivals`."""
     moved: Sequence[Entry] = ()
     """Lines for the ledger, before any other: prompts and replicas that have another id than in earlier runs."""
 
@@ -78,14 +77,24 @@ async def survey(
     source_rows, total, target_rows = listed or await listings(job.source, job.target, same=job.ends.same)
     moves = moved.Moves(sources={row.id for row in source_rows} if job.source.can.moves else frozenset())
     lines = await _follow(job, state, source_rows, target_rows, moves)
-    found, selected = await _select(job, state, source_rows, narrowed)
+    found, selected = await select_rows(job, state, source_rows, narrowed, among=job.takes)
     readable = packed_rows(row for row in selected if row.id not in found.unread) if found.unread else selected
-    tasks, replicas = await judge(job, state, readable, target_rows, now=now, retry_failed=retry_failed, moves=moves)
+    rivals = await find_rivals(job, state, found.rows, readable)
+    tasks, replicas = await judge(
+        job,
+        state,
+        in_order(found.rows, readable, rivals),
+        target_rows,
+        now=now,
+        retry_failed=retry_failed,
+        moves=moves,
+        rivals={row.id for row in rivals},
+    )
     if found.unread:
         tasks = packed_tasks(_with_unread(state, selected, found.unread, tasks))
     if replicas:  # those of ours that no ledger knows are no sources
         tasks = packed_tasks(task for task in tasks if task.row.id not in replicas)
-    if twins := _several(row.name for row in selected if row.id not in replicas):
+    if twins := _several(row.name for row in chain(selected, rivals) if row.id not in replicas):
         tasks = packed_tasks(_as_twin(task, twins) for task in tasks)
     return Survey(
         rows=found.rows,
@@ -100,6 +109,7 @@ async def survey(
             *glob_readings(job.select, job.rules, found.rows, job.ends.source.collections),
             *survey_notes(job, state, tasks, target_rows, twins),
         ],
+        rivals=rivals if job.on_existing == "rename" else (),
         moved=lines,
     )
 
@@ -111,7 +121,7 @@ async def _follow(
     if job.in_place or not (job.source.can.moves or job.target.can.moves):
         return []
     ours = job.replicas_among(state.targets)
-    selected = [row for row in rows if row.id not in ours and _is_selected(job, state, row)]
+    selected = [row for row in rows if job.takes(row.id) and row.id not in ours and is_selected(job, state, row)]
     lines = []
     if lost := moved.lost(job, state, selected, target_rows):
         placed = list((await find_places(job, lost)).known())
@@ -122,51 +132,6 @@ async def _follow(
     for line in lines:
         state.fold({"kind": line.kind, **line.fields})
     return lines
-
-
-async def _select(job: Job, state: State, listed: Sequence[Row], narrowed: Select) -> tuple[Told, Sequence[Row]]:
-    """The listing with what had to be read for it, and its rows that are selected, or that nobody can judge."""
-    ours, collections = job.replicas_among(state.targets), job.ends.source.collections
-
-    def silent(row: Row) -> bool:
-        if row.id in ours:
-            return False
-        if needs_definition(job.select, row, collections) and not _was_changed(job, state, row):
-            return True
-        return needs_definition(narrowed, row, collections) and _is_selected(job, state, row)
-
-    if job.select.label is not None:
-        found = await with_labelled(
-            listed,
-            job.select,
-            collections,
-            job.read_ahead,
-            among=lambda row: row.id not in ours and not _was_changed(job, state, row),
-            concurrency=job.concurrency,
-        )
-    elif rows_tell(job.select) and rows_tell(narrowed):
-        found = Told(listed)
-    else:
-        found = await with_definitions(listed, silent, job.read_ahead, concurrency=job.concurrency)
-    selected = packed_rows(
-        row
-        for row in found.rows
-        if row.id not in ours
-        and row.id not in found.unlabelled
-        and (row.id in found.unread or _is_selected(job, state, row))
-    )
-    return found, selected
-
-
-def _is_selected(job: Job, state: State, row: Row) -> bool:
-    """What was changed in place stays selected: by its new model it would not be."""
-    return (
-        takes_all(job.select) or _was_changed(job, state, row) or selects(job.select, row, job.ends.source.collections)
-    )
-
-
-def _was_changed(job: Job, state: State, row: Row) -> bool:
-    return job.in_place and state.records.is_made(row.id)
 
 
 def _with_unread(
@@ -199,9 +164,11 @@ async def judge(
     now: float,
     retry_failed: bool = False,
     moves: moved.Moves | None = None,
+    rivals: Collection[str] = (),
 ) -> tuple[PackedList[Task], set[str]]:
     """A task for each row, and the ids of the target's prompts that are replicas of this migration. `moves`: where
-    prompts may have other ids than when their replicas were made.
+    prompts may have other ids than when their replicas were made; `rivals`: ids of rows that are judged as the others
+    and get no task, for they are another shard's.
     """
     again = await _taken_up(job, state, rows, retry_failed=retry_failed)
     if job.in_place:
@@ -210,7 +177,8 @@ async def judge(
     places = await find_places(job, rows, lambda row: not state.records.is_made(row.id))
     replicas, found = await _look_up(job, state, places, target_rows)
     if moves is not None:
-        await moved.inherit(job, found, _new(places, replicas), moves)
+        await moved.inherit(job, found, _new(places, replicas, {}), moves)
+    stands = _stands(job, found, rivals)
     made = state.records.replicas()
     there = _by_id(row for row in target_rows if row.id in made) if made else {}
     del made
@@ -219,17 +187,28 @@ async def judge(
         state=state,
         found=found,
         there=there,
-        clashing=_clashing(job, state, places, replicas, there),
-        taken=_taken(target_rows, _new(places, replicas)) if job.on_existing == "rename" else set(),
+        clashing=_clashing(job, state, places, replicas, there, stands),
+        taken=_taken(target_rows, _new(places, replicas, stands)) if job.on_existing == "rename" else set(),
         unclear=moves.unclear if moves is not None else (),
         now=now,
         again=again,
     )
-    tasks = packed_tasks(
+    tasks = (
         _unread(state, row, places.unread[row.id]) if row.id in places.unread else judgement.task(row, placement)
         for row, placement in places
     )
-    return await _adopted(judgement, tasks, places), replicas
+    own = packed_tasks(task for task in tasks if task.row.id not in rivals) if rivals else packed_tasks(tasks)
+    return await _adopted(judgement, own, places), replicas
+
+
+def _stands(job: Job, found: Found, rivals: Iterable[str]) -> dict[str, Placement]:
+    """Where replicas of other shards' prompts are that are there already."""
+    matches = ((source_id, found.ours.get(job.key(source_id))) for source_id in rivals)
+    return {
+        source_id: Placement(name=of_it[0].row.name, collection=of_it[0].row.collection)
+        for source_id, of_it in matches
+        if of_it
+    }
 
 
 async def _look_up(job: Job, state: State, places: Places, target_rows: Sequence[Row]) -> tuple[set[str], Found]:
@@ -247,21 +226,28 @@ async def _look_up(job: Job, state: State, places: Places, target_rows: Sequence
     return {*job.replicas_among({match.row.id for matches in found.ours.values() for match in matches})}, found
 
 
-def _new(places: Places, replicas: Collection[str]) -> Iterator[Placed]:
-    """The prompts that get a place, but for those that are replicas themselves."""
-    return ((row, placement) for row, placement in places.known() if row.id not in replicas)
+def _new(places: Places, replicas: Collection[str], stands: Mapping[str, Placement]) -> Iterator[Placed]:
+    """The prompts that get a place, or have one already, but for those that are replicas themselves."""
+    return ((row, stands.get(row.id, placement)) for row, placement in places.known() if row.id not in replicas)
 
 
 def _clashing(
-    job: Job, state: State, places: Places, replicas: Collection[str], there: Mapping[str, Row]
+    job: Job,
+    state: State,
+    places: Places,
+    replicas: Collection[str],
+    there: Mapping[str, Row],
+    stands: Mapping[str, Placement],
 ) -> Collection[str]:
     """Ids of the prompts that would get a name that another one gets, or that a replica of an earlier run has."""
     if next(places.names(), None) is None:
         return ()
-    shared = _several(chain(places.names(), (row.name for row in there.values())))
+    shared = _several(
+        chain(places.names(), (one.name for one in stands.values()), (row.name for row in there.values()))
+    )
     if not shared:
         return ()
-    placed = [(row, placement) for row, placement in _new(places, replicas) if placement.name in shared]
+    placed = [(row, placement) for row, placement in _new(places, replicas, stands) if placement.name in shared]
     return clashes([*placed, *_made(state, places.rows, there, shared)], twins=not job.target.can.unique)
 
 
@@ -355,6 +341,7 @@ class _Judgement:
             return Task(row=row, action="adopt", target_id=matches[0].row.id)
         if record is not None and record.doubtful and not self._refused_name(record):
             if self.now < record.since + 2 * self.job.settle:
+                self._claim(record.name)
                 return Task(row=row, action="wait", reason="its create is in doubt and is looked up first")
         elif record is not None and self._is_kept(row, record):
             return Task(row=row, action="keep", reason=record.reason)
@@ -421,15 +408,28 @@ class _Judgement:
         """A new replica, unless somebody else's prompt has its name."""
         if other is None and record is not None and self._refused_name(record):
             return Task(row=row, action="conflict", reason="exists")
-        if other is None or placement is None:
+        claimer = self._claim(placement.name if placement is not None else None) if other is None else None
+        if placement is None or (other is None and claimer is None):
             return Task(row=row, action="create")
-        if self.job.on_existing == "skip":
-            return Task(row=row, action="skip", reason="exists", target_id=other.id)
         if self.job.on_existing == "rename":
-            name = free_name(placement.name, self.taken)
+            return self._numbered(row, placement.name)
+        action = "skip" if self.job.on_existing == "skip" else "conflict"
+        note = f"{placement.name!r} is what migration {claimer} of this fleet calls a replica" if claimer else None
+        return Task(
+            row=row, action=action, reason="exists", target_id=other.id if other is not None else None, note=note
+        )
+
+    def _numbered(self, row: Row, taken: str) -> Task:
+        """A new replica under the first number that nobody has."""
+        name = taken
+        while name == taken or self._claim(name):
+            name = free_name(taken, self.taken)
             self.taken.add(name)
-            return Task(row=row, action="create", name=name, note=f"{placement.name!r} is taken; named {name!r}")
-        return Task(row=row, action="conflict", reason="exists", target_id=other.id)
+        return Task(row=row, action="create", name=name, note=f"{taken!r} is taken; named {name!r}")
+
+    def _claim(self, name: str | None) -> str | None:
+        """The other migration of a fleet that has this name for a replica."""
+        return self.job.claim(name) if name is not None else None
 
 
 def renamed(job: Job, there: str, wanted: str) -> Failed | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Final, NamedTuple
 
 from engine.content.rewrite import Rewritten
@@ -105,6 +106,37 @@ def _whole(fields: Fields) -> list[Task]:
 
 _made: Final = maker(Task)
 _TASKS: Final = Columns(_flat, _whole)
+
+
+class Rest:
+    """Tasks that were not taken up yet. They are made one by one, for there may be a million."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self._tasks: Iterator[Task] = iter(tasks)
+        self._left = len(tasks)
+
+    def __len__(self) -> int:
+        return self._left
+
+    def pop(self) -> Task:
+        """The first one."""
+        self._left -= 1
+        return next(self._tasks)
+
+    def take(self, most: int, fits: Callable[[Task], bool] = lambda _: True) -> PackedList[Task]:
+        """The first ones: at most so many, and none behind one that does not fit."""
+        taken = packed_tasks()
+        while self and len(taken) < most:
+            task = self.pop()
+            if not fits(task):
+                self.put_back([task])
+                break
+            taken.append(task)
+        return taken
+
+    def put_back(self, tasks: Sequence[Task]) -> None:
+        """Before all others."""
+        self._tasks, self._left = chain(tasks, self._tasks), self._left + len(tasks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

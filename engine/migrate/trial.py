@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from engine.content.digest import differences, digest, make_replica, read_mark
 from engine.errors import Gone, Rejected, Stop, Transient
@@ -15,8 +16,9 @@ from engine.migrate.history import finish
 from engine.migrate.job import Job, prepare
 from engine.migrate.post import post, revise
 from engine.migrate.send import READ_BACK_TRIES, seen_source
-from engine.migrate.task import Prepared, Ready, Task
+from engine.migrate.task import Prepared, Ready, Task, packed_tasks
 from engine.model import Created, Failed, Json, Prompt
+from engine.model.packed import PackedList
 from engine.taskgroup import for_each
 
 # ---- the first write -------------------------------------------------------------------------------------------------
@@ -149,12 +151,19 @@ async def _read_back(job: Job, context: Context, target_id: str, version: str = 
 # ---- canaries --------------------------------------------------------------------------------------------------------
 
 
+IDLE: Final = ("unchanged", "skip", "replica")
+"""Decisions after which a prompt was no canary."""
+
+
 @dataclass(frozen=True, slots=True)
 class Canaries:
-    """The first `wanted` prompts that need something, and those that were read beyond them: their turn comes later."""
+    """The first `wanted` prompts that need something, and those that were read beyond them: their turn comes later.
+    `idle`: decisions after which a prompt needs nothing.
+    """
 
     wanted: int
-    taken: list[Task] = field(default_factory=list)
+    idle: Collection[str] = IDLE
+    taken: PackedList[Task] = field(default_factory=packed_tasks)
     left: list[Task] = field(default_factory=list)
 
     @property
@@ -164,8 +173,11 @@ class Canaries:
 
     def take(self, task: Task) -> bool:
         """Whether it is one of them."""
-        (self.left if self.full else self.taken).append(task)
-        return self.taken[-1] is task
+        if self.full:
+            self.left.append(task)
+            return False
+        self.taken.append(task)
+        return True
 
 
 async def judge_canaries(job: Job, context: Context, tasks: Collection[Task]) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from engine.after_run import rollback_migration, verify_migration
 from engine.config import Migration, load_migration
 from engine.content.filter import Chosen
 from engine.ledger.file import read_ledger
@@ -21,6 +20,7 @@ from engine.ledger.state import State
 from engine.ledger.status import read_ids_map
 from engine.migrate.plan import Plan
 from engine.run import plan_migration, run_migration
+from engine.run.after import rollback_migration, verify_migration
 from engine.session import VerbOptions
 from tests.e2e import lines
 

@@ -105,6 +105,16 @@ def test_a_plan_of_other_rules_or_another_migration_is_refused(place: Place, par
     assert (ran.code, words in ran.sentence()) == (2, True)
 
 
+def test_a_plan_of_one_shard_is_none_of_another(place: Place) -> None:
+    own = place.planned("--shard", "0/2")["counts"]["create"]
+    refused = place.do("run", "--plan", "plan.json", "--shard", "1/2").summary
+    assert (refused["exit_code"], "is the plan of shard 0/2, and this is shard 1/2" in refused["message"]) == (2, True)
+    assert place.do("run", "--plan", "plan.json", "--shard", "0/2").summary["this_run"]["created"] == own
+    place.planned()  # that of all is one for each of them
+    rest = place.do("run", "--plan", "plan.json", "--shard", "1/2").summary
+    assert (rest["this_run"]["created"], rest["counts"]["not_started"]) == (COUNT - own, 0)
+
+
 def test_a_plan_tells_equal_changes_together(place: Place) -> None:
     text = place.do("plan").out
     found = re.search(r"^create (\d+): ", text, re.MULTILINE)

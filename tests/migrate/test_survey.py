@@ -17,6 +17,7 @@ from engine.errors import Gone, Rejected, Stop, Transient
 from engine.ledger.lines import timestamp
 from engine.ledger.sink import Sink
 from engine.ledger.state import State
+from engine.migrate.claims import Claims
 from engine.migrate.job import Job
 from engine.migrate.survey import Survey, survey
 from engine.migrate.task import Task
@@ -337,6 +338,34 @@ async def test_a_name_that_somebody_else_has(on_existing: str, action: str, name
     assert (task.action, task.name) == (action, name)
     if action != "create":
         assert (task.reason, task.target_id) == ("exists", "t1")
+
+
+@pytest.mark.parametrize(
+    ("on_existing", "action", "name"),
+    [("fail", "conflict", None), ("skip", "skip", None), ("rename", "create", "a-replica-3")],
+)
+async def test_a_name_that_another_migration_of_the_fleet_gives(
+    on_existing: str, action: str, name: str | None
+) -> None:
+    """Neither has written anything yet, so that no listing tells."""
+    there, claims = memory(prompt("a"), prompt("b")), Claims()
+    rules = (Rule(name="a-replica"), Rule(when=When(name="b"), name="a-replica-2"))
+    first = await surveyed(job_of(there, rules=rules, claims=claims))
+    assert actions(first) == {"a": "create", "b": "create"}
+    later = job_of(there, migration="later", on_existing=on_existing, select=Select(ids=("a",)), claims=claims)
+    (task,) = (await surveyed(later)).tasks
+    assert (task.action, task.name) == (action, name)
+    if action != "create":
+        assert (task.reason, task.target_id) == ("exists", None)
+        assert task.note == "'a-replica' is what migration m of this fleet calls a replica"
+    assert actions(await surveyed(job_of(there, rules=rules, claims=claims))) == actions(first), "a name stays its own"
+
+
+async def test_the_name_of_a_create_in_doubt_is_given_to_no_other_migration() -> None:
+    there, claims, state = memory(prompt("a")), Claims(), State()
+    told(state, "intent", "a", op="create", key="k", name="a-replica", attempt=1)
+    assert actions(await surveyed(job_of(there, claims=claims), state)) == {"a": "wait"}
+    assert actions(await surveyed(job_of(there, migration="later", claims=claims))) == {"a": "conflict"}
 
 
 async def test_new_names_are_free_among_themselves_and_beside_what_is_planned() -> None:

@@ -13,18 +13,18 @@ from engine.config import Migration
 from engine.content.filter import Chosen
 from engine.errors import ConfigError, Rejected, Transient
 from engine.ledger.state import Record
-from engine.ledger.writes import Writes, read_made, runs_of
+from engine.ledger.writes import Writes, none_taken, read_made, runs_of
 from engine.migrate import entries
 from engine.migrate.context import Context
 from engine.migrate.job import Job
-from engine.migrate.listing import listings
+from engine.migrate.listing import down, listings
 from engine.migrate.making import settle_parts
 from engine.migrate.needs import counted as counted_parts
 from engine.migrate.reconcile import settle
 from engine.migrate.survey import judge
 from engine.model import Gateway, PartKey, Row
 from engine.session import VerbOptions, resumed
-from engine.session.connect import open_ends, open_job
+from engine.session.connect import Workspaces, open_ends, open_job
 from engine.taskgroup import for_each
 from engine.verbs.cases import Case, read_cases, skeleton
 from engine.verbs.compare.answers import Recorded, answers_file, open_answers, read_answers
@@ -45,22 +45,32 @@ async def verify_migration(
     completions: int = 0,
 ) -> Verification:
     """Reads every replica back; `render` and `completions` go beyond it. Raises Stop and ConfigError."""
-    wanted = migration.verify
-    render, completions = render or wanted.render, completions or wanted.completions
-    cases = _cases(migration)
-    async with resumed(migration, options, gateways=render or completions > 0, writes=False) as (job, context, ends):
+    checks = checks_of(migration, render=render, completions=completions)
+    async with resumed(migration, options, gateways=checks.calls, writes=False) as (job, context, ends):
         pairs = read_made(migration.ledger, options.chosen)
-        if completions:
-            await _ask(options, _calls(migration, min(completions, len(pairs))))
-        checks = Checks(
-            source=ends.source_gateway,
-            target=ends.target_gateway,
-            render=render,
-            completions=completions,
-            cases=cases,
-            variables=wanted.variables,
-        )
-        return await context.halt.guard(verify(job, context, pairs, checks, clock=time.time))
+        if checks.completions:
+            await _ask(options, _calls(migration, min(checks.completions, len(pairs))))
+        found = await verify_made(pairs, checks, job, context, ends)
+        return replace(found, none_taken=none_taken(migration.ledger, options.chosen, pairs))
+
+
+def checks_of(migration: Migration, *, render: bool = False, completions: int = 0) -> Checks:
+    """What the migration file asks for, and these go beyond it. Raises ConfigError."""
+    wanted = migration.verify
+    return Checks(
+        render=render or wanted.render,
+        completions=completions or wanted.completions,
+        cases=_cases(migration),
+        variables=wanted.variables,
+    )
+
+
+async def verify_made(
+    pairs: Sequence[Writes], checks: Checks, job: Job, context: Context, ends: Workspaces
+) -> Verification:
+    """Reads them back, and records what it finds. Raises Stop."""
+    checks = replace(checks, source=ends.source_gateway, target=ends.target_gateway)
+    return await context.halt.guard(verify(job, context, pairs, checks, clock=time.time))
 
 
 def _cases(migration: Migration) -> Sequence[Case]:
@@ -87,8 +97,10 @@ async def case_lines(migration: Migration, options: VerbOptions) -> list[bytes]:
         async def one(made: Writes) -> None:
             try:
                 lines[made.source_id] = skeleton(await job.source.fetch(made.source_id))
-            except (Rejected, Transient) as error:
+            except Rejected as error:
                 raise ConfigError(f"{made.name}: its variables could not be read: {error}") from error
+            except Transient as error:
+                raise down(f"the variables of {made.name} could not be read", error) from error
 
         await for_each(pairs, one, limit=job.concurrency)
     return [lines[made.source_id] for made in pairs]
@@ -97,8 +109,15 @@ async def case_lines(migration: Migration, options: VerbOptions) -> list[bytes]:
 def _made(migration: Migration, options: VerbOptions) -> list[Writes]:
     pairs = read_made(migration.ledger, options.chosen) if migration.ledger.exists() else []
     if not pairs:
-        raise ConfigError(f"{migration.ledger}: nothing was migrated yet; run the migration first")
+        raise _nothing_made(migration, options.chosen)
     return pairs
+
+
+def _nothing_made(migration: Migration, chosen: Chosen) -> ConfigError:
+    """Yet; or the flags take none of it."""
+    told = none_taken(migration.ledger, chosen, ()) if migration.ledger.exists() else []
+    why = told[0] if told else "nothing was migrated yet; run the migration first"
+    return ConfigError(f"{migration.ledger}: {why}")
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------
@@ -146,7 +165,7 @@ async def compare_migration(migration: Migration, options: VerbOptions, how: Ask
         known = read_answers(answers_file(migration.ledger))
         asking = _asking(migration, options, job)
         if not asking.made:
-            raise ConfigError(f"{migration.ledger}: nothing was migrated yet; run the migration first")
+            raise _nothing_made(migration, options.chosen)
         found = await options.halt.guard(asking.migrated())
         _need_questions(migration, found)
         replicas = await options.halt.guard(_replicas(job, asking.made, found))
@@ -160,7 +179,9 @@ async def compare_migration(migration: Migration, options: VerbOptions, how: Ask
         cases = put_together(
             found.questions, replicas, known, made, repeat=how.repeat, ended=options.halt.stop is not None
         )
-        return Comparison(cases=list(cases), made=made, notes=[*found.notes, *asking.notes(known)])
+        compared = Comparison(cases=list(cases), made=made, notes=[*found.notes, *asking.notes(known)])
+        await context.record(entries.answers(compared.counts))
+        return compared
 
 
 def _need_gateways(migration: Migration) -> None:
@@ -228,12 +249,14 @@ async def _answers(
 async def publish_migration(migration: Migration, options: VerbOptions, *, verified_only: bool = False) -> CutOver:
     """Makes what was staged the published versions. Raises Stop and ConfigError."""
     async with resumed(migration, options) as (job, context, _):
-        pairs = staged(read_made(migration.ledger, options.chosen))
+        made = read_made(migration.ledger, options.chosen)
+        pairs = staged(made)
         if pairs:
             await _ask(
                 options, f"{len(pairs)} prompts get the version that this migration wrote as their published one"
             )
-        return await publish(job, context, pairs, verified_only=verified_only)
+        done = await publish(job, context, pairs, verified_only=verified_only)
+        return replace(done, notes=none_taken(migration.ledger, options.chosen, made))
 
 
 async def rollback_migration(
@@ -250,11 +273,12 @@ async def rollback_migration(
             if dry_run
             else await context.halt.guard(_settle_doubts(job, context, options.chosen))
         )
-        undos = undoing(read_made(migration.ledger, options.chosen), which)
+        pairs = read_made(migration.ledger, options.chosen)
+        notes, undos = none_taken(migration.ledger, options.chosen, pairs), undoing(pairs, which)
         parts = made_parts(context.state, which)
         if (undos or parts) and not dry_run:
             await _ask(options, undo_sentence(undos, parts, history=job.target.can.history))
-        done = await rollback(job, context, undos, dry_run=dry_run)
+        done = replace(await rollback(job, context, undos, dry_run=dry_run), notes=notes)
         if not options.chosen.everything and context.state.targets - done.gone:
             parts = []  # the replicas that stay need them
         if not alone:
@@ -291,15 +315,17 @@ def parts_sentence(parts: Sequence[PartKey]) -> str:
     return f"{counted_parts(parts)} that were made for them are deleted where nothing else uses them."
 
 
-def _run_named(ledger: Path, run: str | None) -> str | None:
+def _run_named(ledger: Path, run: str | None) -> frozenset[str] | None:
+    """Ids of the runs that are meant; None: all."""
     if run is None:
         return None
     runs = list(runs_of(ledger))
     if run == "last" and runs:
         return runs[-1]
-    if run not in runs:
-        raise ConfigError(f"--run {run!r}: the ledger has no such run; its newest is {runs[-1] if runs else 'none'}")
-    return run
+    if frozenset((run,)) not in runs:
+        newest = ", ".join(sorted(runs[-1])) if runs else "none"
+        raise ConfigError(f"--run {run!r}: the ledger has no such run; its newest is {newest}")
+    return frozenset((run,))
 
 
 async def _ask(options: VerbOptions, what: str) -> None:
@@ -327,7 +353,7 @@ async def _settle_doubts(job: Job, context: Context, chosen: Chosen) -> int:
     rows = [row for row in rows if chosen.takes_row(row, job.ends.source.collections)]
     tasks, _ = await judge(job, context.state, rows, target_rows, now=context.clock())
     adopting = [task for task in tasks if task.action == "adopt"]
-    await settle(job, context, adopting)
+    await settle(job, context, adopting, completes=False)  # what is taken back needs nothing more
     absent = [task for task in tasks if task.action == "create"]
     for task in absent:
         await context.record(entries.rolled_back({"source_id": task.row.id}, None, "absent"))

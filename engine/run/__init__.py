@@ -1,6 +1,7 @@
-"""The verbs as functions: opens both ends and the ledger and calls the engine.
+"""The verbs as functions: opens both ends and the ledger and calls the engine; `after`: what follows a run.
 
-Python callers use `run_migration`; the command line uses all of it.
+Python callers use `run_migration`; the command line uses all of it. May import whatever a migration takes, and is
+imported by the fleet and the command line only.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-from engine.after_run import verify_migration
+from engine import __version__
 from engine.config import Migration
 from engine.content.filter import Chosen
 from engine.content.selection import glob_readings
-from engine.errors import EXIT_DIFFERENT, Stop
+from engine.errors import EXIT_OK, EXIT_RETRY, Stop
 from engine.http.limiter import Requests
 from engine.ledger import report
 from engine.ledger.before_images import BeforeImages
@@ -28,9 +30,11 @@ from engine.ledger.file import entries, read_ledger
 from engine.ledger.report import Summary
 from engine.ledger.sink import Sink
 from engine.ledger.state import State
-from engine.migrate.context import Context, MaxFailures
+from engine.ledger.writes import proved_so_far, read_made
+from engine.migrate.context import Context, Elsewhere, MaxFailures
 from engine.migrate.halt import Halt
 from engine.migrate.job import Job, replicas_among
+from engine.migrate.limit import in_turn, within
 from engine.migrate.listing import catalog_of, inventoried, label_notes, listings, rows_of, told_by_definitions
 from engine.migrate.making import made_notes, make
 from engine.migrate.needs import Need, needs, promised, rehearsed, with_made
@@ -38,18 +42,22 @@ from engine.migrate.pipeline import migrate
 from engine.migrate.plan import Plan, plan
 from engine.migrate.plan_file import PlanFile
 from engine.migrate.reconcile import reconcile, settle
-from engine.migrate.survey import EVERYTHING, Survey, survey
+from engine.migrate.selected import EVERYTHING
+from engine.migrate.survey import Survey, survey
 from engine.migrate.task import Task, packed_tasks
-from engine.model import Entry, Finding, Named, Row, packed_rows
-from engine.session import VerbOptions, check_identity, new_run_id, opened
-from engine.session.connect import Shared, Workspaces, open_ends, open_job
+from engine.model import Catalog, Entry, Finding, Named, Row, packed_rows
+from engine.run.after import checks_of, verify_made
+from engine.run.totals import Totals, counted
+from engine.session import check_identity, check_shard, job_now, new_run_id, opened
+from engine.session.connect import Machines, Shared, Workspaces, open_ends, open_job
+from engine.session.pace import Pace
 from engine.taskgroup import both, task_group
 from engine.verbs import check
 from engine.verbs.check import examine_ends, named_in_file, stop_on_problems, unknown_ids
 from engine.verbs.inventory import Inventory, count
 from engine.verbs.probe.shapes import Kinds
 from engine.verbs.probe.trying import Confirm, Probed, probe
-from engine.version import __version__
+from engine.verbs.verify import Checks, Verification
 
 WRITES: Final = ("create", "update")
 TOLD: Final = ("adopt", "conflict", "skip", "wait", "unread")
@@ -99,8 +107,8 @@ class RunOptions:
     max_failures: MaxFailures | None = None
     rate: float | None = None
     reason: str | None = None
-    confirm: Callable[[Survey, int, Sequence[Need]], Awaitable[bool]] | None = None
-    """Asked once before the first write, with the survey, the number of creates, and what is made before them."""
+    confirm: Callable[[Totals], Awaitable[bool]] | None = None
+    """Asked once before the first write, where there may be one."""
     watch: Callable[[Live], Coroutine[Any, Any, None]] | None = None
     """Shows progress until it is cancelled."""
     signals: bool = False
@@ -109,6 +117,10 @@ class RunOptions:
     """Where whoever started it looks while it goes on."""
     shared: Shared | None = None
     """What it has in common with the other migrations of a fleet."""
+    lock_wait: float = 0.0
+    """Seconds to wait for a ledger that somebody holds."""
+    machines: Machines | None = None
+    """Other processes that create; None: all is done in this one."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -131,6 +143,11 @@ class _Run:
     replicas: set[str] = field(default_factory=set)
     left: set[str] = field(default_factory=set)
     """Beyond --limit."""
+    checks: Checks | None = None
+    """What is verified at its end; None: nothing is."""
+    verifying: bool = False
+    proof: Verification | None = None
+    """What was found then."""
     books: _Books | None = None
     """As they were closed, when nothing more is done."""
     started: float = field(default_factory=time.monotonic)
@@ -143,47 +160,31 @@ class _Run:
 async def run_migration(migration: Migration, options: RunOptions | None = None) -> Summary:
     """Does the migration, or goes on with it, and returns its summary. What stopped it is in the summary.
 
-    Raises ConfigError when the ledger's path cannot be used at all; everything else that is raised is a bug.
+    Raises ConfigError when the ledger's path or `verify.cases` cannot be used at all, before anything is sent;
+    everything else that is raised is a bug.
     """
     options = options or RunOptions()
     run = _Run(migration=migration, options=options, id=new_run_id(), live=options.live or Live(migration.name))
+    run.checks = checks_of(migration) if migration.verify.after_run else None
     how: dict[str, Any] = {"rate": options.rate, "signals": options.signals, "seconds": options.max_duration}
-    how["shared"] = options.shared
+    how |= {"shared": options.shared, "lock_wait": options.lock_wait}
+    how["gates"] = options.machines.gate if options.machines is not None else None
+    how["gateways"] = run.checks is not None and run.checks.calls
     try:
         async with opened(migration, run.halt, run=run.id, **how) as (sink, ends):
+            check_shard(migration, sink.state)
             await _run(run, sink, ends)
     except Stop as stop:
         run.halt.request(stop)
-    summary = _summary(run)
-    return await _verified(run, summary) if migration.verify.after_run and run.halt.stop is None else summary
-
-
-async def _verified(run: _Run, summary: Summary) -> Summary:
-    """The same with what `verify` found behind the run."""
-    given = run.options
-    options = VerbOptions(chosen=given.chosen, rate=given.rate, signals=given.signals, shared=given.shared)
-    try:
-        found = await verify_migration(run.migration, options)
-    except Stop as stop:
-        return replace(
-            summary,
-            exit_code=stop.exit_code,
-            reason=stop.reason,
-            message=f"the verification stopped: {stop}",
-            next=stop.next,
-        )
-    if found.proved or summary.exit_code:
-        return replace(summary, verified=found.counts)
-    advice = "See what differs with `promptferry verify`."
-    return replace(summary, verified=found.counts, exit_code=EXIT_DIFFERENT, reason="failures", next=advice)
+    return _summary(run)
 
 
 async def _run(run: _Run, sink: Sink, ends: Workspaces) -> None:
     run.state, run.live.ends = sink.state, ends
     confirm = run.options.confirm
     job, writes, told = await run.halt.guard(_survey(run, ends))
-    if writes and confirm is not None:
-        await run.halt.confirm(confirm(_surveyed(run), len(writes), run.needs))
+    if confirm is not None and (totals := _totals(run, job, writes, told)).prompts:
+        await run.halt.confirm(confirm(totals))
     await _write(run, job, sink, writes, told)
 
 
@@ -192,32 +193,49 @@ async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, Sequence[Task], Seq
     run.live.stage = "listing"
     job, listed = await both(open_job(run.migration, ends), listings(ends.source, ends.target, same=ends.same))
     stop_on_problems(list(named_in_file(job)))
-    job = await with_made(job, run.state)
+    job = _claiming(await with_made(job, run.state), run.migration, run.options.shared)
     chosen = run.options.chosen
     retry = run.options.retry_failed
     found = await survey(job, run.state, now=time.time(), retry_failed=retry, narrowed=chosen.parts, listed=listed)
     found.notes.extend(chosen.readings(task.row for task in found.tasks))
     stop_on_problems(list(unknown_ids(job, found.rows, _known_ids(run.migration))))
     run.survey = found
+    job = replace(job, rivals=found.rivals)
     if run.options.plan is not None:
         job = replace(job, planned=run.options.plan.steps)
     run.chosen = _chosen(run.options, found, job.ends.source.collections)
-    if found.tasks and run.chosen is not None and not run.chosen:
-        found.notes.append(f"--only, --collection and --ids-file take none of the {len(found.tasks)} selected prompts")
+    found.notes.extend(chosen.takes_none(len(run.chosen or ()), len(found.tasks), "selected prompts"))
     writes, told = packed_tasks(), packed_tasks()
     for task in filter(run.takes, found.tasks):
-        if task.action in WRITES and len(writes) == run.options.limit:
-            run.left.add(task.row.id)
-        elif task.action in WRITES:
+        if task.action in WRITES:
             writes.append(task)
         if task.note or task.action in TOLD:
             told.append(task)
+    if run.options.limit is not None:
+        writes = in_turn(writes, run.state.records)
     if job.ends.create:
-        run.writing = packed_rows(_written(writes, told))
+        run.writing = packed_rows(_written(_within(run, writes), told))
     run.needs = await _needs(run, job)
     if run.options.plan is not None:
         job = replace(job, rehearsed=rehearsed(job.ends, run.needs))
     return job, writes, told
+
+
+def _totals(run: _Run, job: Job, writes: Iterable[Task], told: Iterable[Task]) -> Totals:
+    found = _surveyed(run)
+    return Totals(
+        listed=found.listed,
+        selected=len(found.tasks),
+        chosen=len(found.tasks) if run.chosen is None else len(run.chosen),
+        limit=run.options.limit,
+        needs=run.needs,
+        **counted(job, _within(run, writes), told),
+    )
+
+
+def _claiming(job: Job, migration: Migration, shared: Shared | None) -> Job:
+    """The job that gives no name which another migration of the fleet gives there."""
+    return replace(job, claims=shared.claims_of(migration)) if shared is not None else job
 
 
 def _chosen(options: RunOptions, found: Survey, collections: Sequence[Named] | None) -> set[str] | None:
@@ -226,6 +244,11 @@ def _chosen(options: RunOptions, found: Survey, collections: Sequence[Named] | N
         return None
     taken = {task.row.id for task in found.tasks if options.chosen.takes_row(task.row, collections)}
     return taken if options.plan is None else taken & options.plan.steps.keys()
+
+
+def _within(run: _Run, writes: Iterable[Task]) -> Iterator[Task]:
+    """Those that it may come to: all, where there is no limit."""
+    return within(writes, run.state.records, run.options.limit)
 
 
 def _written(writes: Iterable[Task], told: Iterable[Task]) -> Iterator[Row]:
@@ -254,6 +277,11 @@ async def _make(run: _Run, job: Job, context: Context) -> Job:
     return job
 
 
+def _elsewhere(run: _Run) -> Elsewhere | None:
+    machines, ends = run.options.machines, run.live.ends
+    return machines.executor(run.migration, ends) if machines is not None and ends is not None else None
+
+
 async def _write(run: _Run, job: Job, sink: Sink, writes: Sequence[Task], told: Sequence[Task]) -> None:
     """Everything that changes the ledger or the target."""
     found = _surveyed(run)
@@ -264,7 +292,8 @@ async def _write(run: _Run, job: Job, sink: Sink, writes: Sequence[Task], told: 
         copies=BeforeImages(run.migration.ledger, run=run.id),
         max_failures=run.options.max_failures,
         replicas=run.replicas,
-        total=len(writes) + sum(task.action in TOLD for task in told),
+        elsewhere=_elsewhere(run),
+        total=sum(1 for _ in _within(run, writes)) + sum(task.action in TOLD for task in told),
     )
     run.live.context, run.live.stage = context, "migrating"
     await context.record(
@@ -272,22 +301,46 @@ async def _write(run: _Run, job: Job, sink: Sink, writes: Sequence[Task], told: 
         Entry("listed", {"count": found.listed, "total": found.total, "selected": len(found.tasks)}),
         *found.moved,
     )
+    assert run.live.ends is not None  # they are open
+    pace = Pace(run.live.ends.source_gate, run.live.ends.target_gate)
     async with task_group() as group:
         if run.options.watch is not None and context.total:
             group.start_soon(run.options.watch, run.live)
+        group.start_soon(pace.tell, context)
         try:
             job = await _make(run, job, context)
             found.notes.extend(made_notes(job, run.needs))
             await settle(job, context, told)
-            await migrate(job, context, writes, canary=run.options.canary)
-            await reconcile(job, context, _written(writes, told))
+            beyond = await migrate(job, context, writes, canary=run.options.canary, limit=run.options.limit)
+            if run.halt.stop is None:
+                run.left = {task.row.id for task in beyond.take(len(beyond))}
+            await reconcile(job, context, _written((one for one in writes if one.row.id not in run.left), told))
+            if run.checks is not None and run.halt.stop is None:
+                await _verify(run, context, run.checks)
         except Stop as stop:
             run.halt.request(stop)
         group.cancel_scope.cancel()
     if sink.broken is None:
         run.books = _books(run)  # a second time over a whole library costs as much again
         summary = _summary(run).to_json()
-        await context.record(Entry("end", {name: summary[name] for name in report.END_FIELDS}))
+        await context.record(*pace.rest(), Entry("end", {name: summary[name] for name in report.END_FIELDS}))
+
+
+async def _verify(run: _Run, context: Context, checks: Checks) -> None:
+    """As `verify` does, and before the end of the run is in the ledger; what a run that was stopped there has compared
+    is not compared again, or a time box shorter than all of it would never end. Raises Stop.
+    """
+    ends = run.live.ends
+    assert ends is not None  # they are open
+    run.verifying, run.live.stage, context.looking_up = True, "verifying", False
+    pairs = read_made(run.migration.ledger, run.options.chosen)
+    before = set() if checks.calls else proved_so_far(run.migration.ledger)
+    rest = [made for made in pairs if made.source_id not in before]
+    job = await job_now(run.migration, run.halt, run.state, ends)
+    found = await verify_made(rest, checks, job, context, ends)
+    if earlier := len(pairs) - len(rest):
+        _surveyed(run).notes.append(f"verified the same by the run before, which was stopped meanwhile: {earlier:,}")
+    run.proof, run.verifying = found.beside(earlier), False
 
 
 def _run_entry(run: _Run) -> Entry:
@@ -305,6 +358,7 @@ def _run_entry(run: _Run) -> Entry:
             "host": socket.gethostname(),
             "reason": run.options.reason,
             "approvals": list(run.options.approvals) or None,
+            **({"shard": str(migration.shard)} if migration.shard is not None else {}),
         },
     )
 
@@ -335,6 +389,8 @@ class _Books:
     """See `report.without_outcome`."""
     kept: bool = False
     """Some of them failed so that a plain run leaves them alone."""
+    why: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """See `report.why`."""
 
 
 def _books(run: _Run) -> _Books:
@@ -356,6 +412,8 @@ def _enter(run: _Run, books: _Books, tasks: Sequence[Task]) -> None:
     of_chosen = counts if run.chosen is None else _counted(run, chosen, due)[0]
     books.counts.update(counts)
     books.this_run.update(this_run)
+    if any(counts[name] for name in report.WITH_REASON):
+        books.why.update(report.why(run.state, (task.row.id for task in tasks)))
     books.chosen.update(of_chosen)
     books.lost += report.without_outcome(run.state, due - run.left, run.id)
     if of_chosen["failed"] and not books.kept:
@@ -376,18 +434,22 @@ def _summary(run: _Run) -> Summary:
         problem=problem,
         kept=books.kept,
         mode=_outcome_of(run.migration),
+        proved=run.proof is None or not run.proof.different,
     )
+    during = "the verification stopped: " if run.verifying else ""
     return Summary(
         migration=run.migration.name,
         run=run.id,
         mode=run.migration.mode,
         exit_code=exit_code,
         reason=reason,
-        message=problem or (str(stop) if stop is not None else ""),
-        next=next_,
+        message=problem or (f"{during}{stop}" if stop is not None else ""),
+        next=next_ if run.migration.shard is None else report.of_shard(next_, run.migration.shard, exit_code),
         counts=dict(books.counts),
         this_run=dict(books.this_run),
+        reasons=report.ranked(books.why),
         orphaned=run.survey.orphaned if run.survey is not None else 0,
+        verified=run.proof.counts if run.proof is not None else None,
         requests=asdict(run.live.requests),
         throttle=run.live.throttle,
         duration_s=round(time.monotonic() - run.started, 3),
@@ -413,14 +475,15 @@ def _outcome_of(migration: Migration) -> str:
 
 
 async def preview_migration(migration: Migration, options: RunOptions) -> tuple[int, Sequence[Need]]:
-    """How many prompts `run` would create or update, as it asks before its first write, and what it would make before
+    """How many prompts may come to a write in a `run`, as it asks before the first one, and what it would make before
     them. Raises Stop and ConfigError.
     """
     state = _recorded(migration)
+    check_shard(migration, state)
     run = _Run(migration=migration, options=options, id="", live=Live(migration.name), state=state)
     async with open_ends(migration, rate=options.rate, throttle=state.throttle, shared=options.shared) as ends:
-        _, writes, _ = await _survey(run, ends)
-    return len(writes), [need for need in run.needs if not need.problem]
+        totals = _totals(run, *await _survey(run, ends))
+    return totals.prompts, [need for need in run.needs if not need.problem]
 
 
 async def plan_migration(
@@ -428,13 +491,16 @@ async def plan_migration(
 ) -> Plan:
     """What `run` would do now. Raises Stop."""
     state = _recorded(migration)
+    check_shard(migration, state)
     async with open_ends(migration, rate=rate, throttle=state.throttle, shared=shared) as ends:
         job = await with_made(await open_job(migration, ends, also={"labels"}), state)
         stop_on_problems(list(named_in_file(job)))
+        job = _claiming(job, migration, shared)
         found = await survey(job, state, now=time.time(), narrowed=chosen.parts)
         found.notes.extend(chosen.readings(task.row for task in found.tasks))
         stop_on_problems(list(unknown_ids(job, found.rows, _known_ids(migration))))
         taken = {task.row.id for task in found.tasks if chosen.takes_row(task.row, job.ends.source.collections)}
+        found.notes.extend(chosen.takes_none(len(taken), len(found.tasks), "selected prompts"))
         asked = sum(gate.requests.total for gate in ends.gates)
         due = (task.row for task in found.tasks if task.action in WRITTEN and task.row.id in taken)
         made = await needs(job, due)
@@ -449,6 +515,12 @@ class Checked:
     findings: Sequence[Finding]
     probed: Probed | None = None
 
+    @property
+    def exit_code(self) -> int:
+        """4 for anything wrong, else 75 where something could not be asked or judged now."""
+        unjudged = self.probed is not None and self.probed.unjudged
+        return check.exit_code(self.findings) or (EXIT_RETRY if unjudged else EXIT_OK)
+
 
 async def check_migration(
     migration: Migration,
@@ -458,30 +530,70 @@ async def check_migration(
     collection: str | None = None,
     confirm_probe: Confirm | None = None,
 ) -> Checked:
-    """Everything that can be known before a write, in one report. Raises Stop when an end cannot be asked.
+    """Everything that can be known before a write, in one report, of each end by itself. Raises ConfigError, and Stop
+    when it is interrupted.
 
     `write_test`: also finds out what the target really does, on a scratch prompt in this `collection`. `confirm_probe`:
     also tries whether its models take the prompts, once that is confirmed.
     """
-    state, kinds = _recorded(migration), Kinds()
+    report = check.Report()
+    state = State()
+    try:
+        state = _recorded(migration)
+    except Stop as stop:
+        report.stopped("ledger", stop)
     how: dict[str, Any] = {"rate": rate, "writes": write_test, "target_gateway": confirm_probe is not None}
-    async with open_ends(migration, throttle=state.throttle, **how) as ends:
-        job = await with_made(await open_job(migration, ends), state)
-        each = kinds.add if confirm_probe is not None else None
-        known = _known_ids(migration)
-        examined = await examine_ends(job, job.replicas_among(state.targets), known, each=each)
-        findings, job = examined.findings, replace(job, ends=examined.ends)
-        if write_test:
-            findings += await check.write_test(job, collection)
-        else:
-            text = "creating was not tried; --write-test does, on a scratch prompt"
-            findings.append(Finding(level="note", where="target", text=text))
-        if confirm_probe is None or ends.target_gateway is None:
-            return Checked(findings)
-        target = migration.ends[1]
-        gateway, may_call, key = ends.target_gateway, target.may_call, target.gateway_key_name
-        found = await probe(job, kinds, gateway, may_call=may_call, key=key, confirm=confirm_probe)
-        return Checked([*findings, *found.findings()], found)
+    probed = None
+    try:
+        async with open_ends(migration, throttle=state.throttle, **how) as ends:
+            into = _WriteTest(collection) if write_test else None
+            probed = await _check(migration, ends, state, report, into, confirm_probe)
+    except Stop as stop:  # the disk, where an end lies in files or in the sandbox's store
+        report.stopped("target" if write_test else "source", stop)
+    return Checked(report.findings, probed)
+
+
+@dataclass(frozen=True, slots=True)
+class _WriteTest:
+    """Of `check`; `collection`: where its scratch prompt goes."""
+
+    collection: str | None
+
+
+async def _check(
+    migration: Migration,
+    ends: Workspaces,
+    state: State,
+    report: check.Report,
+    testing: _WriteTest | None,
+    confirm: Confirm | None,
+) -> Probed | None:
+    """Adds to the report what the open ends say. Raises Stop when it is interrupted."""
+    kinds = Kinds()
+    job = await open_job(migration, ends, ask=partial(report.ask, instead=Catalog()))
+    job = await report.ask("target", partial(with_made, job, state), job)
+    known = _known_ids(migration) if "ledger" not in report.silent else ()
+    each = kinds.add if confirm is not None else None
+    examined = await examine_ends(job, job.replicas_among(state.targets), known, each=each, report=report)
+    job = replace(job, ends=examined.ends)
+    end = "source" if ends.same else "target"
+    if testing is not None and end not in report.silent:
+        await report.ask(end, partial(_write_test, job, testing, report), None)
+    elif testing is None:
+        text = "creating was not tried; --write-test does, on a scratch prompt"
+        report.findings.append(Finding(level="note", where="target", text=text))
+    gateway, target = ends.target_gateway, migration.ends[1]
+    if confirm is None or gateway is None or {"source", "target"} & report.silent:
+        return None
+    how: dict[str, Any] = {"may_call": target.may_call, "key": target.gateway_key_name, "confirm": confirm}
+    found = await report.ask("probe", partial(probe, job, kinds, gateway, **how), None)
+    report.findings += found.findings() if found is not None else ()
+    return found
+
+
+async def _write_test(job: Job, testing: _WriteTest, report: check.Report) -> None:
+    async for finding in check.write_test(job, testing.collection):
+        report.findings.append(finding)
 
 
 async def take_inventory(migration: Migration, *, rate: float | None = None) -> Inventory:
