@@ -6,20 +6,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from engine.config import Fleet, Migration
-from engine.errors import EXIT_ACT, EXIT_DIFFERENT, EXIT_OK, EXIT_RETRY, EXIT_UNFINISHED, EngineError, Stop
+from engine.errors import EXIT_ACT, EXIT_OK, WORST_FIRST, EngineError, Stop
 from engine.http.limiter import Known
 from engine.ledger.file import read_ledger
 from engine.log import log_within
 from engine.migrate.shared_parts import settled_by
-from engine.session.connect import Shared, embedded_sandbox
+from engine.session.connect import Gates, Shared, embedded_sandbox
 from engine.taskgroup import for_each
 
 T = TypeVar("T")
-
-WORST_FIRST: Final = (EXIT_ACT, EXIT_RETRY, EXIT_UNFINISHED, EXIT_DIFFERENT, EXIT_OK)
 
 
 def worst(codes: Sequence[int]) -> int:
@@ -37,11 +35,11 @@ class Done(Generic[T]):
 
 
 @asynccontextmanager
-async def shared_by(fleet: Fleet, *, rate: float | None) -> AsyncIterator[Shared]:
-    """What its migrations have in common; the sandbox's store lies among their ledgers."""
+async def shared_by(fleet: Fleet, *, rate: float | None, gates: Gates | None = None) -> AsyncIterator[Shared]:
+    """What its migrations have in common; the sandbox's store lies among their ledgers. `gates`: what makes those."""
     async with embedded_sandbox(fleet.folder / "sandbox.sqlite") as sandbox:
         recall = _Remembered(fleet.migrations).recall
-        yield Shared(fleet.migrations, sandbox, recall=recall, unsettled=_unsettled, rate=rate)
+        yield Shared(fleet.migrations, sandbox, recall=recall, unsettled=_unsettled, rate=rate, gates=gates)
 
 
 async def each(

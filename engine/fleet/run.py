@@ -21,7 +21,7 @@ from engine.migrate.context import MaxFailures
 from engine.migrate.interrupt import asked_to_end
 from engine.migrate.needs import Need
 from engine.run import Live, RunOptions, preview_migration, run_migration
-from engine.session.connect import Shared
+from engine.session.connect import Machines, Shared
 from engine.taskgroup import task_group
 
 MEND: Final = "Mend what is named, then run the same command again."
@@ -65,6 +65,10 @@ class FleetOptions:
     """Asked once before the first write of all."""
     watch: Callable[[Board], Coroutine[Any, Any, None]] | None = None
     signals: bool = False
+    lock_wait: float = 0.0
+    """Seconds to wait for a ledger that somebody holds."""
+    machines: Machines | None = None
+    """See `RunOptions.machines`."""
 
 
 async def run_fleet(fleet: Fleet, options: FleetOptions | None = None) -> FleetSummary:
@@ -73,7 +77,8 @@ async def run_fleet(fleet: Fleet, options: FleetOptions | None = None) -> FleetS
     """
     options = options or FleetOptions()
     begun = time.monotonic()
-    async with shared_by(fleet, rate=options.rate) as shared:
+    gates = options.machines.gate if options.machines is not None else None
+    async with shared_by(fleet, rate=options.rate, gates=gates) as shared:
         board = Board(fleet.name, len(fleet.migrations), shared)
         async with asked_to_end(shared.halt, signals=options.signals, seconds=options.max_duration):
             await _run(fleet, options, board)
@@ -133,6 +138,8 @@ async def _one(options: FleetOptions, board: Board, migration: Migration) -> Sum
         reason=options.reason,
         live=live,
         shared=board.shared,
+        lock_wait=options.lock_wait,
+        machines=options.machines,
     )
     try:
         return await run_migration(migration, more)

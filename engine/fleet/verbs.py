@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from engine.after_run import parts_sentence, rollback_migration, unmake_migration, verify_migration
 from engine.config import Fleet, Migration, Planned
 from engine.content.filter import Chosen
-from engine.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_UNFINISHED, ConfigError, Stop
+from engine.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_UNFINISHED, ConfigError, EngineError, Stop
 from engine.fleet.common import Done, each, exit_code_of, shared_by, worst
 from engine.ledger.file import read_ledger
 from engine.ledger.report import nothing
-from engine.ledger.status import Status, read_status
+from engine.ledger.status import NOT_BEGUN, Status, read_status
 from engine.ledger.writes import read_made
 from engine.migrate.interrupt import asked_to_end
 from engine.migrate.plan import Plan
 from engine.run import plan_migration
+from engine.run.after import parts_sentence, rollback_migration, unmake_migration, verify_migration
 from engine.session import VerbOptions
 from engine.session.connect import Shared
 from engine.verbs.completions import CALLS_EACH
@@ -95,9 +95,19 @@ async def plan_fleet(fleet: Fleet, *, rate: float | None = None) -> FleetResult[
 
 
 def fleet_status(name: str, ledgers: Iterable[Planned]) -> FleetResult[Status]:
-    """What the ledgers say; a migration without one has not been run. Raises what `read_status` raises."""
-    found = [Done(name=one.name, value=_status(one)) for one in ledgers]
-    return FleetResult(fleet=name, migrations=found, codes=[EXIT_OK] * len(found))
+    """What the ledgers say; a migration without one has not been run. One that nobody may go on with is told as the
+    error of its migration.
+    """
+    found = [_status_or_error(one) for one in ledgers]
+    codes = [EXIT_OK if one.error is None else exit_code_of(one.error) for one in found]
+    return FleetResult(fleet=name, migrations=found, codes=codes)
+
+
+def _status_or_error(planned: Planned) -> Done[Status]:
+    try:
+        return Done(name=planned.name, value=_status(planned))
+    except EngineError as error:
+        return Done(name=planned.name, error=error)
 
 
 def _status(planned: Planned) -> Status:
@@ -111,9 +121,10 @@ def _status(planned: Planned) -> Status:
         going_on=False,
         exit_code=None,
         reason=None,
-        next="It was not started yet.",
+        next=NOT_BEGUN,
         counts=counts,
         this_run=this_run,
+        reasons={},
         orphaned=None,
         verified=None,
         requests=None,
@@ -130,13 +141,19 @@ def _status(planned: Planned) -> Status:
 
 
 async def verify_fleet(
-    fleet: Fleet, *, confirm: Confirm, render: bool = False, rate: float | None = None, signals: bool = False
+    fleet: Fleet,
+    *,
+    confirm: Confirm,
+    render: bool = False,
+    rate: float | None = None,
+    signals: bool = False,
+    lock_wait: float = 0.0,
 ) -> FleetResult[Verification]:
     """Reads the replicas of all back. A migration that was not run proves nothing, and counts as one that differs."""
     calls = sum(one.verify.completions for one in fleet.migrations) * CALLS_EACH
 
     async def work(shared: Shared, migration: Migration) -> Verification:
-        return await verify_migration(migration, VerbOptions(shared=shared), render=render)
+        return await verify_migration(migration, VerbOptions(shared=shared, lock_wait=lock_wait), render=render)
 
     sentence = f"up to {calls} completions will be called; models cost money" if calls else ""
     found = await _asked(fleet, work, sentence, confirm=confirm, rate=rate, signals=signals)
@@ -144,27 +161,33 @@ async def verify_fleet(
 
 
 async def rollback_fleet(
-    fleet: Fleet, *, confirm: Confirm, dry_run: bool = False, rate: float | None = None, signals: bool = False
+    fleet: Fleet,
+    *,
+    confirm: Confirm,
+    dry_run: bool = False,
+    rate: float | None = None,
+    signals: bool = False,
+    lock_wait: float = 0.0,
 ) -> FleetResult[Rollback]:
     """Takes back what the ledgers of all say was done."""
     stops: dict[str, Stop] = {}
 
     async def work(shared: Shared, migration: Migration) -> Rollback:
-        options = VerbOptions(shared=shared)
+        options = VerbOptions(shared=shared, lock_wait=lock_wait)
         done = await rollback_migration(migration, options, dry_run=dry_run, alone=False)
         if options.halt.stop is not None:
             stops[migration.name] = options.halt.stop
         return done
 
     sentence = "" if dry_run else _to_be_undone(fleet)
-    after = partial(_unmake, fleet, dry_run=dry_run)
+    after = partial(_unmake, fleet, dry_run=dry_run, lock_wait=lock_wait)
     found = await _asked(fleet, work, sentence, after, confirm=confirm, rate=rate, signals=signals)
     found = [Done(name=one.name, value=one.value, error=one.error or stops.get(one.name)) for one in found]
     return _result(fleet, found, lambda one: EXIT_OK if one.whole else EXIT_UNFINISHED)
 
 
 async def _unmake(
-    fleet: Fleet, shared: Shared, found: Sequence[Done[Rollback]], *, dry_run: bool
+    fleet: Fleet, shared: Shared, found: Sequence[Done[Rollback]], *, dry_run: bool, lock_wait: float
 ) -> list[Done[Rollback]]:
     """What was made for prompts, once those of all are gone: what one migration made, another one may use. Whatever is
     kept is looked at again when others were taken back after it.
@@ -176,9 +199,8 @@ async def _unmake(
         gone[targets[one.name]] |= one.value.gone if one.value is not None else frozenset()
 
     async def work(migration: Migration) -> list[Unmade]:
-        return await unmake_migration(
-            migration, VerbOptions(shared=shared), gone[targets[migration.name]], dry_run=dry_run
-        )
+        options = VerbOptions(shared=shared, lock_wait=lock_wait)
+        return await unmake_migration(migration, options, gone[targets[migration.name]], dry_run=dry_run)
 
     def ended(one: Done[list[Unmade]]) -> None:
         before, value = done[one.name].value, one.value or []

@@ -37,6 +37,7 @@ class CutOver:
 
     prompts: Sequence[Published]
     counts: Mapping[str, int]
+    notes: Sequence[str] = ()
 
     @property
     def whole(self) -> bool:
@@ -46,7 +47,7 @@ class CutOver:
     def to_json(self) -> dict[str, Any]:
         """The object of `publish --json`."""
         prompts = [{**asdict(one), **_stored(one)} for one in self.prompts]
-        return {"prompts": prompts, "counts": self.counts}
+        return {"prompts": prompts, "counts": self.counts, "notes": [*self.notes]}
 
 
 def _stored(one: Published) -> dict[str, Json]:

@@ -64,6 +64,7 @@ class Rollback:
     """
     made: Sequence[Unmade] = ()
     """What was made for the prompts besides."""
+    notes: Sequence[str] = ()
 
     @property
     def gone(self) -> frozenset[str]:
@@ -88,12 +89,12 @@ class Rollback:
         return {**asdict(self), "prompts": prompts}
 
 
-def undoing(pairs: Sequence[Writes], run: str | None) -> list[Undo]:
-    """What is to be taken back: everything, or what this run wrote last."""
+def undoing(pairs: Sequence[Writes], runs: Collection[str] | None) -> list[Undo]:
+    """What is to be taken back: everything, or what these runs wrote last."""
     found = []
     for made in pairs:
-        writes = [line for line in made.writes if run is None or line["run"] == run]
-        if made.intent is not None and (run is None or made.intent["run"] == run):
+        writes = [line for line in made.writes if runs is None or line["run"] in runs]
+        if made.intent is not None and (runs is None or made.intent["run"] in runs):
             writes.append(made.intent)
         if not writes:
             continue

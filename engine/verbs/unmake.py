@@ -42,9 +42,9 @@ class Unmade:
     message: str = ""
 
 
-def made_parts(state: State, run: str | None) -> list[PartKey]:
-    """What is there of ours, or of what this run made; last made first."""
-    made = [key for key, one in state.parts.items() if one.target_id is not None and (run is None or one.run == run)]
+def made_parts(state: State, runs: Collection[str] | None) -> list[PartKey]:
+    """What is there of ours, or of what these runs made; last made first."""
+    made = [key for key, one in state.parts.items() if one.target_id is not None and (runs is None or one.run in runs)]
     return made[::-1]
 
 

@@ -51,20 +51,35 @@ class Verified:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """All of it. `unmade`: selected prompts that have no replica to be verified."""
+    """All of it. `none_taken`: that the flags take none of what was written; where they do, nothing."""
 
     prompts: Sequence[Verified]
     counts: Mapping[str, int]
     notes: Sequence[str] = ()
+    none_taken: Sequence[str] = ()
+
+    @property
+    def different(self) -> bool:
+        """Some replica differs or is missing."""
+        return bool(self.counts["differs"] or self.counts["missing"])
 
     @property
     def proved(self) -> bool:
-        """No replica differs or is missing."""
-        return not (self.counts["differs"] or self.counts["missing"])
+        """No replica differs or is missing, and somebody looked."""
+        return not self.different and not self.none_taken
+
+    def beside(self, same: int) -> Verification:
+        """With so many more that were found the same before."""
+        return replace(self, counts={**self.counts, "same": self.counts["same"] + same})
 
     def to_json(self) -> dict[str, Any]:
         """The object of `verify --json`."""
-        return asdict(self)
+        return {"prompts": [asdict(one) for one in self.prompts], "counts": self.counts, "notes": self.all_notes}
+
+    @property
+    def all_notes(self) -> Sequence[str]:
+        """What there is to say besides."""
+        return (*self.none_taken, *self.notes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +93,11 @@ class Checks:
     """How many replicas are called."""
     cases: Sequence[Case] = ()
     variables: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def calls(self) -> bool:
+        """Whether it takes a gateway."""
+        return self.render or self.completions > 0
 
 
 async def verify(

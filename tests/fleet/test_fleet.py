@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ import pytest
 
 from engine.ledger.sink import Sink
 from engine.model import Entry
-from engine.sandbox import Sandbox
+from engine.sandbox import Sandbox, SandboxOptions
 from tests.cli.test_terminal import CTRL_C, terminal
-from tests.e2e import Ended, Started, lines, promptferry, started
-from tests.fleets import FAST, Fleet, balanced, fleet, source, write_fleet
+from tests.e2e import Ended, Started, lines, promptferry, served, started
+from tests.fleets import FAST, Fleet, balanced, fleet, plant, source, write_fleet
 from tests.forks import ROOT
 
 WORKSPACES, PROMPTS = 5, 4
@@ -250,6 +251,31 @@ def test_conflicts_are_each_migration_s_own(teams: Fleet) -> None:
     assert summary["next"].startswith("w2: ")
 
 
+@pytest.mark.parametrize("keys", [("${KEY}", "${KEY}"), ("${KEY}", "${OTHER}")])
+def test_two_that_give_the_same_names_do_not_double_them(keys: tuple[str, str], tmp_path: Path) -> None:
+    """Also where each asks the workspace with a key of its own."""
+    with served(SandboxOptions(prompts=0, latency=(0.005, 0.01))) as registry:
+        registry.ask(lambda sandbox: plant(sandbox, "w", PROMPTS))
+        rows = [
+            {"name": name, "source": source(registry, "w", key)} for name, key in zip(("a", "b"), keys, strict=True)
+        ]
+        defaults = {"rewrite": {"name": "{name}-r"}, "limits": dict(FAST)}
+        path = write_fleet(tmp_path, defaults=defaults, migrations=rows)
+        env = {
+            "KEY": registry.ask(lambda sandbox: sandbox.admin_key),
+            "OTHER": registry.ask(lambda sandbox: sandbox.key("w")),
+        }
+        planned = promptferry("fleet", "plan", path, "--json", cwd=tmp_path, env=env).json["counts"]
+        assert (planned["create"], planned["conflict"]) == (PROMPTS, PROMPTS)
+        summary = summary_of(promptferry("fleet", "run", path, cwd=tmp_path, env=env))
+        assert (summary["exit_code"], summary["counts"]["created"], summary["counts"]["conflicts"]) == (1, 4, 4)
+        made = Counter(one["name"] for one in registry.prompts("w") if one["name"].endswith("-r"))
+        assert made == {f"prompt-{number}-r": 1 for number in range(PROMPTS)}
+        assert [one["reasons"] for one in summary["migrations"] if one["counts"]["conflicts"]] == [
+            {"conflicts": {"exists": PROMPTS}}
+        ]
+
+
 def test_a_ledger_that_cannot_be_used_stops_only_its_own(teams: Fleet) -> None:
     teams.ask("run", "--migration", "w[012]")
     (teams.ledgers / "w0.jsonl").write_text("this is no ledger\n" * 3)
@@ -430,11 +456,3 @@ def test_a_rollback_asks_too(teams: Fleet) -> None:
         screen.type(b"n\n")
         assert screen.end() == 75
     assert all(len(teams.registry.prompts(name)) == 2 * PROMPTS for name in teams.workspaces)
-
-
-# ---- what is not there yet -------------------------------------------------------------------------------------------
-
-
-def test_a_report_is_not_there_yet(tmp_path: Path) -> None:
-    found = promptferry("fleet", "report", "fleet.yaml", "--html", "x.html", cwd=tmp_path)
-    assert (found.code, "not available in this version" in found.sentence()) == (2, True)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
 from engine.content.references import Ends, kinds_needed
 from engine.errors import Rejected, Stop, Transient
-from engine.model import Catalog, Finding, Named, Row, Rule, Select
-from engine.verbs.check import examine_ends, named_in_file, stop_on_problems, unknown_ids
+from engine.model import Catalog, Finding, Named, Page, Row, Rule, Select
+from engine.sandbox import SandboxOptions
+from engine.verbs.check import Report, examine_ends, exit_code, named_in_file, stop_on_problems, unknown_ids
+from tests.e2e import promptferry, served, write_migration
 from tests.workspaces import CATALOG, Wrapped, job_of, memory, prompt
+
+ANOTHERS: Final = Path(__file__).parents[1] / "data" / "ledgers-0.1.0" / "replicate.jsonl"
+DOWN: Final = Stop("registry_down", "it is down", next="Later.")
+REFUSED: Final = Stop("key_refused", "the key is refused", next="Another key.")
 
 
 def ends(*, same: bool = True, source: Catalog = CATALOG, target: Catalog = CATALOG) -> Ends:
@@ -132,3 +143,111 @@ def test_problems_stop_a_run_together_and_notes_do_not() -> None:
         stop_on_problems([note, first, replace(first, where="select.ids", text="second")])
     assert (caught.value.reason, caught.value.exit_code) == ("check_failed", 4)
     assert str(caught.value) == "rewrite.provider: first; select.ids: second"
+
+
+# ---- an end that cannot be asked -------------------------------------------------------------------------------------
+
+
+class Mute(Wrapped):
+    """A workspace that cannot be listed."""
+
+    def __init__(self, stop: Stop) -> None:
+        super().__init__(memory())
+        self.stop = stop
+
+    async def pages(self) -> AsyncIterator[Page]:
+        raise self.stop
+        yield  # it is a generator
+
+
+async def test_both_ends_that_cannot_be_listed_are_two_problems() -> None:
+    found = (await examine_ends(job_of(Mute(REFUSED), Mute(DOWN)), (), ())).findings
+    assert problems(found) == [("source", "the key is refused"), ("target", "it is down")]
+    assert [one.advice for one in found if one.level == "problem"] == ["Another key.", "Later."]
+
+
+async def test_the_end_that_answers_is_looked_at_whole_beside_one_that_does_not() -> None:
+    select, rules = Select(ids=("gone",), collections=("suport",)), (Rule(provider=(("*", "nobody"),)),)
+    known = {"select": select, "rules": rules, "ends": ends(same=False)}
+    found = (await examine_ends(job_of(memory(prompt("a")), Mute(DOWN), **known), (), ())).findings
+    assert [where for where, _ in problems(found)] == ["target", "select.collections", "rewrite.provider", "select.ids"]
+    found = (await examine_ends(job_of(Mute(DOWN), memory(), **known), (), ())).findings
+    assert [where for where, _ in problems(found)] == ["source", "select.collections", "rewrite.provider"]
+    assert any("lists prompts: 0" in one.text for one in found if one.where == "target")
+
+
+async def test_of_an_end_whose_catalog_is_not_known_nothing_is_said_to_be_missing() -> None:
+    report = Report([], {"target"})
+    job = job_of(
+        memory(prompt("a")),
+        memory(),
+        rules=(Rule(provider=(("*", "nobody"),)),),
+        ends=ends(same=False, target=Catalog()),
+    )
+    found = (await examine_ends(job, (), (), report=report)).findings
+    assert (problems(found), [one for one in found if one.where in ("target", "rewrite.provider")]) == ([], [])
+    assert any("reads prompts: 1 read" in one.text for one in found)
+
+
+async def test_a_source_that_falls_silent_while_definitions_are_read_keeps_what_was_found() -> None:
+    async def on_fetch(_prompt_id: str) -> None:
+        raise DOWN
+
+    job = job_of(
+        Wrapped(memory(prompt("a")), on_fetch=on_fetch),
+        memory(),
+        rules=(Rule(provider=(("*", "nobody"),)),),
+        ends=ends(same=False),
+    )
+    found = (await examine_ends(job, (), ())).findings
+    assert problems(found) == [
+        ("rewrite.provider", "there is no provider 'nobody' at the target"),
+        ("source", "it is down"),
+    ]
+    assert any("takes 1 of 1" in one.text for one in found)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "code"),
+    [
+        ([], 0),
+        (["registry_down"], 75),
+        (["registry_down", "key_refused"], 4),
+        (["registry_down", ""], 4),
+        (["disk"], 75),
+    ],
+)
+def test_anything_wrong_is_4_before_an_end_that_may_answer_later(reasons: list[str], code: int) -> None:
+    note = Finding(level="note", where="target", text="only said")
+    assert exit_code([note, *(replace(note, level="problem", reason=reason) for reason in reasons)]) == code
+
+
+def test_the_command_prints_one_report_with_every_end_that_refuses_or_cannot_be_reached(tmp_path: Path) -> None:
+    def checked(target: str, key: str, *flags: str, **parts: Any) -> tuple[int, dict[str, list[tuple[str, str]]]]:
+        there = {"kind": "portkey", "base_url": target, "api_key": "${TARGET}"}
+        path = write_migration(tmp_path, registry.base_url, target=there, limits={"attempts": 1}, **parts)
+        env = {"KEY": key, "TARGET": "another-wrong-key"}
+        ended = promptferry("check", path, "--json", *flags, cwd=tmp_path, env=env)
+        assert "another-wrong-key" not in ended.out + ended.err
+        found = json.loads(ended.out)
+        assert found["ok"] is False
+        told = {
+            level: [(one["where"], one["text"]) for one in found["findings"] if one["level"] == level]
+            for level in ("ok", "problem")
+        }
+        assert [text for _, text in told["problem"] if f"error: {text}" not in ended.err.splitlines()] == []
+        return ended.code, told
+
+    nowhere = "http://127.0.0.1:1/v1"
+    with served(SandboxOptions(prompts=3)) as registry:
+        code, told = checked(registry.base_url, "wrong-key")
+        assert (code, [where for where, _ in told["problem"]]) == (4, ["source", "target"])
+        assert all("refused the key" in text for _, text in told["problem"])
+        code, told = checked(nowhere, "wrong-key")
+        assert (code, sorted(where for where, _ in told["problem"])) == (4, ["source", "target"])
+        code, told = checked(nowhere, registry.api_key, "--write-test")
+        assert (code, [where for where, _ in told["problem"]]) == (75, ["target"])
+        assert ("select", "takes 3 of 3 prompts") in told["ok"]
+        shutil.copy(ANOTHERS, tmp_path / "ledger.jsonl")
+        code, told = checked(nowhere, registry.api_key)
+        assert (code, [where for where, _ in told["problem"]]) == (4, ["ledger", "target"])

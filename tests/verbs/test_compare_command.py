@@ -16,6 +16,7 @@ import pytest
 
 from engine.cli.common import amount
 from engine.errors import ConfigError
+from engine.ledger.file import entries
 from engine.sandbox import SandboxOptions
 from tests.e2e import Ended, Place, Started, promptferry, served, started, write_migration
 
@@ -132,8 +133,8 @@ def test_six_of_a_hundred_cases_are_answered_in_another_shape(tmp_path: Path) ->
         assert (f"{left} of them left before" in recorded.err) == (left > 0)
         assert len(model.asked) == before + CASES - kept
         assert stat.S_IMODE(place.answers.stat().st_mode) == 0o600
-        told = {one["values"] for one in place.lines("answer")}
-        assert len(place.lines("answer")) == len(told) == CASES
+        values = {one["values"] for one in place.lines("answer")}
+        assert len(place.lines("answer")) == len(values) == CASES
 
         assert "nothing was migrated yet" in place.compare().sentence()
         assert place.run().code == 0
@@ -147,6 +148,9 @@ def test_six_of_a_hundred_cases_are_answered_in_another_shape(tmp_path: Path) ->
         assert changed["fields"] == ["json"]
         assert changed["details"] == ["json: $.answer is missing, $.reply is new, $.sources is string, was array"]
         assert (found.json["counts"]["same"], found.json["changed_percent"], found.json["exceeded"]) == (94, 6.0, True)
+        assert [line["counts"] for line in entries(place.ledger) if line["kind"] == "answers"][-1] == found.json[
+            "counts"
+        ]
 
         within = place.compare("--max-changed", "7%", "--html", "page.html", "--export", "csv", "--out", "all.csv")
         assert within.code == 0

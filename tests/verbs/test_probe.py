@@ -97,6 +97,31 @@ def told(found: Probed, level: str = "problem") -> list[str]:
     return [f"{one.where}: {one.text} {one.advice}".strip() for one in found.findings() if one.level == level]
 
 
+# ---- what is said beforehand -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameters", "most", "said"),
+    [
+        ([{"max_tokens": 9}, {"max_tokens": 9, "top_p": 0}], 2, "2 calls, one for each shape of 2 prompts, will be"),
+        ([{}, {"top_p": 0}], 4, "at most 4 calls, one for each shape of 2 prompts and one more where the model has"),
+        ([{"max_tokens": 9}, {"top_p": 0}], 3, "at most 3 calls, "),
+    ],
+)
+async def test_no_more_calls_are_made_than_were_said(parameters: list[dict[str, Json]], most: int, said: str) -> None:
+    told: list[tuple[str, int]] = []
+
+    async def confirm(what: str, calls: int) -> bool:
+        told.append((what, calls))
+        return True
+
+    renaming = Models(refusing("max_tokens", "unsupported", instead="max_completion_tokens"))
+    library = [prompt(f"{number}", parameters=one) for number, one in enumerate(parameters)]
+    found = await probe(job(), gathered(job(), library), renaming, may_call=True, key="k", confirm=confirm)
+    ((what, calls),) = told
+    assert (what.startswith(said), calls, found.calls) == (True, most, most), what
+
+
 # ---- shapes ----------------------------------------------------------------------------------------------------------
 
 

@@ -156,7 +156,8 @@ def test_a_name_that_a_file_in_another_encoding_could_not_hold_is_told_and_not_w
 
 
 def looked_for(rows: Sequence[Row], *, names: bool = False, reverse: bool = False) -> dict[str, str | None]:
-    return {pair.old: pair.new for pair in table_of(rows, names=names, reverse=reverse).pairs}
+    """What is replaced."""
+    return {pair.old: pair.new for pair in table_of(rows, names=names, reverse=reverse).pairs if not pair.spared}
 
 
 def test_ids_to_ids_and_slugs_to_slugs_or_what_there_is() -> None:
@@ -168,9 +169,12 @@ def test_ids_to_ids_and_slugs_to_slugs_or_what_there_is() -> None:
     assert looked_for([same]) == {"pp": "pq"}
 
 
-def test_an_id_that_is_only_a_name_is_left_alone_unless_names_are_asked_for() -> None:
+def test_an_id_that_is_only_a_name_is_replaced_when_names_are_asked_for() -> None:
     table = table_of(NAMED, names=False, reverse=False)
-    assert ({pair.old for pair in table.pairs}, list(table.words)) == ({"u-5"}, ["summary"])
+    assert ({pair.old for pair in table.pairs if not pair.spared}, table.words) == ({"u-5"}, ["summary"])
+    assert [pair.old for pair in table.pairs if pair.perhaps] == ["Ask twice"]
+    other: Row = {"source_id": "u-7", "source_name": "summary", "target_id": "u-8", "name": "sum"}
+    assert table_of([other, *NAMED], names=False, reverse=False).words == ["summary"], "the id of another prompt"
     assert looked_for(NAMED, names=True) == {"u-5": "u-6", "summary": "t-1", "Ask twice": "Ask once"}
     back: Row = {"source_id": "u-1", "target_id": "greeting", "name": "greeting"}
     assert looked_for([back]) == {"u-1": "greeting"}
@@ -205,8 +209,8 @@ def test_the_same_map_in_three_forms(tmp_path: Path) -> None:
     assert looked_for(read_map(as_csv).rows) == looked_for(read_map(as_json).rows) == looked_for(SWAPPED)  # type: ignore[arg-type]
     found = read_map(as_env)
     table = table_of(found.rows, names=False, reverse=False)
-    assert {pair.old: pair.new for pair in table.pairs} == {"pp-a": "pp-b", "pp-b": "pp-a"}
-    assert list(table.words) == ["summary"]
+    assert {pair.old: pair.new for pair in table.pairs if not pair.spared} == {"pp-a": "pp-b", "pp-b": "pp-a"}
+    assert table.words == ["summary"]
     assert not found.spelled
 
 
@@ -412,7 +416,7 @@ def test_who_ends_it_leaves_every_file_whole(tmp_path: Path) -> None:
 
 def test_nothing_to_look_for(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("pp-a")
-    done = repoint([tmp_path], Table(pairs=[], words=[]), write=True)
+    done = repoint([tmp_path], Table(pairs=[]), write=True)
     assert (done.files, done.found) == (1, [])
 
 
@@ -461,11 +465,49 @@ def test_a_swap_is_done_in_one_pass(tmp_path: Path) -> None:
 def test_names_are_told_of_and_taken_when_they_are_asked_for(tmp_path: Path) -> None:
     written(tmp_path / "m.json", NAMED)
     (tmp_path / "a.md").write_text("a summary; Ask twice; u-5")
-    plain = command(tmp_path, "a.md", "--map", "m.json", "--json")
-    assert [one["old"] for one in plain.json["found"]] == ["u-5"]
-    assert (plain.json["names_not_looked_for"], "'summary'" in plain.err) == (["summary"], True)
+    plain = command(tmp_path, "a.md", "--map", "m.json", "--json").json
+    assert [(one["old"], one["new"], one["perhaps"]) for one in plain["found"]] == [
+        ("summary", "t-1", False),
+        ("Ask twice", "Ask once", True),
+        ("u-5", "u-6", False),
+    ]
+    assert (plain["counts"]["found"], plain["counts"]["perhaps"], plain["only_with_names"]) == (2, 1, ["summary"])
+    some = command(tmp_path, "a.md", "--map", "m.json", "--write")
+    assert (some.code, "'summary'" in some.err) == (1, True), "an id is left"
+    assert (tmp_path / "a.md").read_text() == "a summary; Ask twice; u-6"
     assert command(tmp_path, "a.md", "--map", "m.json", "--names", "--write").code == 0
     assert (tmp_path / "a.md").read_text() == "a t-1; Ask once; u-6"
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "code", "last"),
+    [
+        ("get_prompt('summary')", (), 3, "1 old ones in 1 files"),
+        ("say Ask twice", (), 0, "0 old ones in 1 files; 1 names that perhaps are (--names)"),
+        ("say Ask twice", ("--names",), 3, "1 old ones in 1 files"),
+        ("say Ask", (), 0, "0 old ones in 1 files"),
+    ],
+)
+def test_the_gate_is_shut_for_every_id_and_for_names_when_asked(
+    text: str, flags: tuple[str, ...], code: int, last: str, tmp_path: Path
+) -> None:
+    written(tmp_path / "m.json", NAMED)
+    (tmp_path / "a.py").write_text(text)
+    found = command(tmp_path, "a.py", "--map", "m.json", "--check", *flags)
+    assert (found.code, found.out.splitlines()[-1]) == (code, last)
+
+
+def test_a_name_that_is_spared_hides_no_id() -> None:
+    rows: Sequence[Row] = (
+        {"source_id": "pp-a", "source_name": "Ask pp-a", "target_id": "pp-b", "name": "Ask pp-b"},
+        {"source_id": "word", "source_name": "word", "target_id": "word-r", "name": "word-r"},
+        {"source_id": "u-1", "source_name": "any word", "target_id": "u-2", "name": "other"},
+    )
+    text = "Ask pp-a; any word; Ask"
+    plain, named = (Search(table_of(rows, names=names, reverse=False).pairs) for names in (False, True))
+    assert [hit.pair.old for hit in plain.find(text)] == ["pp-a", "word"]
+    assert replaced(text, plain.find(text)) == "Ask pp-b; any word; Ask"
+    assert replaced(text, named.find(text)) == "Ask pp-b; other; Ask"
 
 
 def test_the_map_of_a_migration_is_that_of_its_replicas_and_what_tells_of_them_stays(tmp_path: Path) -> None:

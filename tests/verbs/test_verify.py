@@ -293,11 +293,14 @@ def test_only_what_was_chosen_is_verified(unaltered: Place) -> None:
     first, second, third, *_ = unaltered.originals()
     (unaltered.path.parent / "ids.txt").write_text(f"{second['id']}\n{third['slug']}\n")
     sales = next(one for one in unaltered.registry.call("GET", "/collections")["data"] if one["slug"] == "sales")
-    chosen = {
+    chosen: dict[tuple[str, ...], set[str]] = {
         ("--only", first["id"], "--only", "hr-*"): {first["id"]}
         | {one["id"] for one in unaltered.originals() if one["name"].startswith("hr-")},
         ("--ids-file", "ids.txt"): {second["id"], third["id"]},
-        ("--collection", "sales"): {one["id"] for one in unaltered.originals() if one["collection_id"] == sales["id"]},
+        **{
+            ("--collection", word): {one["id"] for one in unaltered.originals() if one["collection_id"] == sales["id"]}
+            for word in (sales["slug"], sales["id"])
+        },
     }
     for flags, wanted in chosen.items():
         before = len(unaltered.verified())
@@ -305,6 +308,43 @@ def test_only_what_was_chosen_is_verified(unaltered: Place) -> None:
         assert 0 < len(wanted) < FEW
         assert (found.code, {one["source_id"] for one in found.json["prompts"]}) == (0, wanted)
         assert {line["source_id"] for line in unaltered.verified()[before:]} == wanted
+
+
+def test_flags_that_take_none_say_so_and_prove_nothing(unaltered: Place) -> None:
+    said = f"--only takes none of the {len(unaltered.originals())} prompts that were written"
+    found = unaltered.verify("--only", "typo-*", "--json")
+    assert (found.code, found.json["prompts"], found.json["notes"]) == (3, [], [said])
+    sales = next(one for one in unaltered.registry.call("GET", "/collections")["data"] if one["slug"] == "sales")
+    of_sales = [one["id"] for one in unaltered.originals() if one["collection_id"] == sales["id"]]
+    for verb, *flags in (("publish", "--yes"), ("rollback", "--dry-run"), ("ids",), ("status",)):
+        found = unaltered.ask(verb, *flags, "--only", "typo-*", "--collection", sales["id"])
+        assert (found.code, "note: --only and --collection take none of the" in found.out + found.err) == (0, True)
+        found = unaltered.ask(verb, *flags, "--collection", sales["id"], "--json")
+        assert "none of the" not in found.out + found.err
+        if verb != "publish":  # nothing is staged
+            told = found.json["counts"]["selected"] if verb == "status" else len(results_of(found.json))
+            assert told == len(of_sales)
+    planned = unaltered.ask("plan", "--only", "typo-*", "--json")
+    assert planned.code == 0
+    assert planned.json["notes"] == [f"--only takes none of the {len(unaltered.originals())} selected prompts"]
+
+
+def results_of(told: Any) -> list[Any]:
+    """Of `ids` the pairs, of `rollback` the prompts."""
+    return list(told if isinstance(told, list) else told["prompts"])
+
+
+def test_a_registry_that_is_down_while_cases_are_written_is_asked_again_later(tmp_path: Path) -> None:
+    with served(SandboxOptions(prompts=2)) as registry:
+        path = write_migration(tmp_path, registry.base_url, limits={"rate": 2000, "settle": "0.5s", "attempts": 2})
+        place = Place(registry, path)
+        assert place.ask("run").code == 0
+        one = place.originals()[0]["id"]
+        registry.ask(lambda sandbox: sandbox.faults.plan("503", method="GET", path_end=one, times=9))
+        ended = place.verify("--write-cases", "never.jsonl")
+        assert (ended.code, ended.out) == (75, "")
+        assert f"the variables of {place.originals()[0]['name']} could not be read" in ended.sentence()
+        assert not (tmp_path / "never.jsonl").exists()
 
 
 def test_of_a_whole_history_every_version_is_compared(tmp_path: Path) -> None:

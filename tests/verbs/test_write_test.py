@@ -102,7 +102,7 @@ async def test_a_collection_that_is_not_there_is_a_problem_before_anything_is_wr
 
     catalog = Catalog(collections=() if known else None)
     job = job_of(memory(), ends=Ends(same=True, source=catalog, target=catalog))
-    findings = await write_test(job, "nowhere")
+    findings = [finding async for finding in write_test(job, "nowhere")]
     assert [finding.level for finding in findings] == (["problem"] if known else ["ok"])
 
 

@@ -25,11 +25,11 @@ from engine.errors import ConfigError, Stop
 from engine.ledger.durable import PRIVATE, open_locked, sync_data, write_all
 from engine.ledger.file import AGAIN
 from engine.ledger.lines import timestamp
+from engine.log import scrub
 from engine.lossless_json import NotKept, encode
 from engine.model import Json, Reply, ToolCall
 
 VERSION: Final = 1
-HIDDEN: Final = "***"
 Side = Literal["original", "replica"]
 
 
@@ -147,7 +147,7 @@ class AnswersFile:
         self._path = path
         self._fd = fd
         self._run = run
-        self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
+        self._secrets = secrets
         self._lock = anyio.Lock()
 
     async def asked(self, of: Asked, number: int, **told: Json) -> None:
@@ -186,9 +186,7 @@ class AnswersFile:
     def _clean(self, value: Json) -> Json:
         """Without a key that an answer may have quoted."""
         if isinstance(value, str):
-            for secret in self._secrets:
-                value = value.replace(secret, HIDDEN)
-            return value
+            return scrub(value, self._secrets)
         if isinstance(value, dict):
             return {name: self._clean(inner) for name, inner in value.items()}
         return [self._clean(inner) for inner in value] if isinstance(value, list | tuple) else value

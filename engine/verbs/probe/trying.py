@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from engine.errors import Stop, Transient
+from engine.ledger.report import several
 from engine.lossless_json import Json
 from engine.migrate.job import Job
 from engine.migrate.listing import down
@@ -30,7 +31,7 @@ _OURS: Final = ("too_small", "value")
 """Why a limit of one token is refused that stands in the place of the prompt's own."""
 
 Confirm = Callable[[str, int], Awaitable[bool]]
-"""Asked once with what is to be done, and how many calls that is, before the first."""
+"""Asked once with what is to be done, and how many calls that is at most, before the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,7 @@ async def probe(job: Job, kinds: Kinds, gateway: ModelGateway, *, may_call: bool
         raise down("the models could not be listed", error) from error
     calls = Counter[str]()
     if may_call and shapes:
-        if not await confirm(_said(kinds, shapes, key), len(shapes)):
+        if not await confirm(_said(kinds, shapes, key), _most(shapes)):
             raise Stop("interrupted", "it was not confirmed; nothing was called", next="Run it again to be asked.")
 
         async def one(shape: Shape) -> None:
@@ -108,15 +109,22 @@ async def probe(job: Job, kinds: Kinds, gateway: ModelGateway, *, may_call: bool
     )
 
 
+def _most(shapes: Sequence[Shape]) -> int:
+    """Calls at most: a limit under a name of ours may have to be tried under another one."""
+    return len(shapes) + sum(shape.added for shape in shapes)
+
+
 def _said(kinds: Kinds, shapes: Sequence[Shape], key: str) -> str:
     """What is to be done, before it is."""
     own = sum(shape.limit is None for shape in shapes)
     prompts = sum(len(kind.prompts) for kind in kinds)
+    most = _most(shapes)
+    calls = f"{'at most ' if most > len(shapes) else ''}{several(most, 'call')}, one for each shape of"
+    twice = " and one more where the model has another name for the limit" if most > len(shapes) else ""
     longer = f", or in {own} with the prompts' own limit, which can only be tried so" if own else ""
     return (
-        f"{_count(len(shapes), 'call')}, one for each shape of {_count(prompts, 'prompt')}, will be made with {key} of "
-        f"the target, which needs the right to complete (completions.write), with a limit of 1 token{longer}; models "
-        "cost money"
+        f"{calls} {several(prompts, 'prompt')}{twice}, will be made with {key} of the target, which needs the "
+        f"right to complete (completions.write), with a limit of 1 token{longer}; models cost money"
     )
 
 
@@ -165,7 +173,7 @@ def _of_calls(found: Probed) -> Iterator[Finding]:
         yield Finding(level="note", where="probe", text=text)
     elif found.called:
         answered = [shape for shape in found.shapes if shape.tried is not None and shape.tried.answered]
-        text = f"{_count(found.calls, 'call')}: {len(answered)} of {_count(len(found.shapes), 'shape')} answered"
+        text = f"{several(found.calls, 'call')}: {len(answered)} of {several(len(found.shapes), 'shape')} answered"
         yield Finding(level="ok", where="probe", text=text)
 
 
@@ -212,7 +220,7 @@ def _of_rest(found: Probed) -> Iterator[Finding]:
         text = "a vendor names one thing at a time: with these rules, probe again"
         yield Finding(level="note", where="probe", text=text)
     if found.unlike:
-        text = f"{_count(len(found.unlike), 'prompt')} without a model, or nested too deep to be called, not tried"
+        text = f"{several(len(found.unlike), 'prompt')} without a model, or nested too deep to be called, not tried"
         yield Finding(level="note", where="probe", text=text)
 
 
@@ -252,11 +260,7 @@ def _prompts_of(shapes: Sequence[Shape]) -> str:
 def _named(prompts: Sequence[tuple[str, str]]) -> str:
     names = ", ".join(sorted(name for _, name in prompts)[:SHOWN])
     more = f" and {len(prompts) - SHOWN} more" if len(prompts) > SHOWN else ""
-    return f"({_count(len(prompts), 'prompt')}: {names}{more})"
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+    return f"({several(len(prompts), 'prompt')}: {names}{more})"
 
 
 # ---- as JSON ---------------------------------------------------------------------------------------------------------

@@ -30,7 +30,9 @@ _OWN: Final = (b'{"v":1,"seq":', b'{"promptferry_plan":')
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An old one. Line and column count from 1, the column in characters; `new` null: one of several."""
+    """An old one. Line and column count from 1, the column in characters; `new` null: one of several. `perhaps`: a name
+    that nobody asked for, which may be any word.
+    """
 
     file: str
     line: int
@@ -40,6 +42,7 @@ class Found:
     news: tuple[str, ...]
     kind: Kind
     rewritten: bool
+    perhaps: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +59,13 @@ class Repointed:
 
     @property
     def left(self) -> list[Found]:
-        """What is still old."""
-        return [one for one in self.found if not one.rewritten]
+        """What is still old, as far as anybody can tell."""
+        return [one for one in self.found if not one.rewritten and not one.perhaps]
+
+    @property
+    def perhaps(self) -> int:
+        """How many names were found that may be any word."""
+        return sum(one.perhaps for one in self.found)
 
     def exit_code(self, *, write: bool, check: bool) -> int:
         """Something old that is left is what was asked for; else what could not be done."""
@@ -73,13 +81,14 @@ class Repointed:
             "counts": {
                 "files": self.files,
                 "left_out": self.left_out,
-                "found": len(self.found),
+                "found": len(self.found) - self.perhaps,
+                "perhaps": self.perhaps,
                 "rewritten": rewritten.total(),
                 "left": len(self.left),
                 "rewritten_files": len(rewritten),
             },
             "troubles": [asdict(one) for one in self.troubles],
-            "names_not_looked_for": list(self.table.words),
+            "only_with_names": self.table.words,
         }
 
 
@@ -153,8 +162,8 @@ def _looked(file: Place, search: Search, *, write: bool) -> _Result:
 
 
 def _found(file: Place, place: tuple[int, int], pair: Pair, *, done: bool) -> Found:
-    rewritten = done and pair.new is not None
-    return Found(file.shown, *place, pair.old, pair.new, pair.news, pair.kind, rewritten)
+    rewritten = done and pair.instead is not None
+    return Found(file.shown, *place, pair.old, pair.new, pair.news, pair.kind, rewritten, pair.perhaps)
 
 
 def _read(real: str) -> tuple[bytes | None, os.stat_result]:
@@ -169,7 +178,7 @@ def _read(real: str) -> tuple[bytes | None, os.stat_result]:
 
 def _rewrite(file: Place, text: Text, hits: Sequence[Hit], before: os.stat_result) -> Trouble | None:
     """Puts a new file in the place of the old one, with its mode and owner. Returns what is wrong: then it stays."""
-    news = [hit.pair.new for hit in hits if hit.pair.new is not None]
+    news = [hit.pair.instead for hit in hits if hit.pair.instead is not None]
     if not news:
         return None
     if not all(map(text.may_hold, news)):

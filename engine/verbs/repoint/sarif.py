@@ -22,7 +22,7 @@ _RULES: Final = {
 _HELP: Final = "`promptferry repoint --write` puts the new one in its place."
 
 
-def sarif(found: Sequence[Found], *, root: str, version: str) -> dict[str, Any]:
+def sarif(left: Sequence[Found], *, root: str, version: str) -> dict[str, Any]:
     """The log: one run, an error for each that is left; its paths are those below the folder `root`, where they are.
 
     `version`: of the program.
@@ -48,7 +48,7 @@ def sarif(found: Sequence[Found], *, root: str, version: str) -> dict[str, Any]:
             {
                 "tool": {"driver": driver},
                 "columnKind": "unicodeCodePoints",
-                "results": [_result(one, root) for one in found if not one.rewritten],
+                "results": [_result(one, root) for one in left],
             }
         ],
     }

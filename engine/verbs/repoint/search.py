@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import attrgetter
 from typing import Final
 
 from ahocorasick_rs import AhoCorasick
@@ -37,14 +39,41 @@ class Search:
         self._automaton = AhoCorasick([pair.old for pair in pairs])
 
     def find(self, text: str) -> list[Hit]:
-        """In order. Of those that overlap the first, and of those the longest, as in a table read from the left."""
+        """In order. Of those that overlap the first, and of those the longest, as in a table read from the left; what
+        is spared hides nothing that is not, and what only may be one nothing that is.
+        """
         found = self._automaton.find_matches_as_indexes(text, overlapping=True)
         whole = [Hit(start, self._pairs[which]) for which, start, end in found if is_whole(text, start, end)]
         hits: list[Hit] = []
-        for hit in sorted(whole, key=lambda hit: (hit.start, -hit.end)):
-            if not hits or hit.start >= hits[-1].end:
-                hits.append(hit)
+        for rank in sorted({_rank(hit) for hit in whole}):
+            hits += _apart(_free([hit for hit in whole if _rank(hit) == rank], hits))
+            hits.sort(key=_START)
         return hits
+
+
+_START: Final = attrgetter("start")
+_END: Final = attrgetter("end")
+
+
+def _rank(hit: Hit) -> int:
+    return hit.pair.spared + hit.pair.perhaps
+
+
+def _free(hits: Sequence[Hit], taken: Sequence[Hit]) -> Iterator[Hit]:
+    """Those that overlap none of the taken ones, which are in order and apart."""
+    for hit in hits:
+        next_one = bisect_right(taken, hit.start, key=_END)
+        if next_one == len(taken) or taken[next_one].start >= hit.end:
+            yield hit
+
+
+def _apart(hits: Iterable[Hit]) -> list[Hit]:
+    """Without those that overlap one before."""
+    apart: list[Hit] = []
+    for hit in sorted(hits, key=lambda hit: (hit.start, -hit.end)):
+        if not apart or hit.start >= apart[-1].end:
+            apart.append(hit)
+    return apart
 
 
 def is_whole(text: str, start: int, end: int) -> bool:
@@ -80,7 +109,7 @@ def replaced(text: str, hits: Sequence[Hit]) -> str:
     """The text with what takes their place, where that is known: in one pass, nothing is replaced twice."""
     parts, end = [], 0
     for hit in hits:
-        if hit.pair.new is not None:
-            parts += [text[end : hit.start], hit.pair.new]
+        if hit.pair.instead is not None:
+            parts += [text[end : hit.start], hit.pair.instead]
             end = hit.end
     return "".join([*parts, text[end:]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from engine.errors import ConfigError, Problem
@@ -17,35 +17,53 @@ SIDES: Final = (("source_id", "source_slug", "source_name"), ("target_id", "targ
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One text that is looked for. `news`: what may take its place; of more than one nobody can tell which."""
+    """One text that is looked for. `news`: what may take its place; of more than one nobody can tell which. `spared`:
+    it may be any word of a text, and is found but not replaced.
+    """
 
     old: str
     news: tuple[str, ...]
     kind: Kind
+    spared: bool = False
 
     @property
     def new(self) -> str | None:
-        """What takes its place; None: nobody can tell."""
+        """What it is called now; None: nobody can tell."""
         return self.news[0] if len(self.news) == 1 else None
+
+    @property
+    def perhaps(self) -> bool:
+        """Whether nobody can tell that it is one: a name that nobody asked for. An id is one, though it is a name."""
+        return self.spared and self.kind == "name"
+
+    @property
+    def instead(self) -> str | None:
+        """What takes its place; None: it stays."""
+        return None if self.spared else self.new
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """All of them. `words`: ids and slugs that are no more than the name of their prompt, and were left out for it."""
+    """All of them."""
 
     pairs: Sequence[Pair]
-    words: Sequence[str]
+
+    @property
+    def words(self) -> list[str]:
+        """Ids and slugs that are no more than the name of their prompt, and are not replaced for it."""
+        return [pair.old for pair in self.pairs if pair.spared and not pair.perhaps]
 
     @property
     def chained(self) -> list[str]:
         """What is both old and new: a second rewriting would go on where the first one ended."""
-        news = {new for pair in self.pairs for new in pair.news}
-        return [pair.old for pair in self.pairs if pair.old in news]
+        replaced = [pair for pair in self.pairs if not pair.spared]
+        news = {new for pair in replaced for new in pair.news}
+        return [pair.old for pair in replaced if pair.old in news]
 
     @property
     def unclear(self) -> list[Pair]:
         """What nobody can replace."""
-        return [pair for pair in self.pairs if pair.new is None]
+        return [pair for pair in self.pairs if pair.new is None and not pair.spared]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +77,19 @@ class _Way:
 
 
 def table_of(rows: Iterable[Row], *, names: bool, reverse: bool) -> Table:
-    """Of rows as `ids` has them. An id that is only the name of its prompt counts as a name: `names` takes those, too.
+    """Of rows as `ids` has them. `names`: names are replaced, too, and ids that are only the name of their prompt.
 
     Raises ConfigError where an id or slug stands for two others, and in `reverse` where anything does: each is named.
     """
     ways = [_turned(row, way) if reverse else way for row in rows for way in _ways(row)]
     certain = _joined(way for way in ways if not way.plain)
-    named = _joined(way for way in ways if way.plain)
-    words = [old for old, pair in named.items() if pair.kind != "name"]
-    if names:
-        certain = {**named, **certain}
-    pairs = [pair for pair in certain.values() if pair.news != (pair.old,)]
-    _refuse_doubt(pair for pair in pairs if pair.new is None and (reverse or pair.old not in named))
-    return Table(pairs=pairs, words=() if names else words)
+    plain = [way for way in ways if way.plain]
+    named = _joined(sorted(plain, key=lambda way: way.kind == "name"))  # what is an id, too, is looked for as one
+    if not names:
+        named = {old: replace(pair, spared=True) for old, pair in named.items()}
+    pairs = [pair for pair in {**named, **certain}.values() if pair.news != (pair.old,)]
+    _refuse_doubt(pair for pair in pairs if pair.new is None and not pair.spared and (reverse or pair.old not in named))
+    return Table(pairs=pairs)
 
 
 def _ways(row: Row) -> Iterator[_Way]:
