@@ -253,7 +253,8 @@ def test_phoenix_loads_what_it_wrote_itself_and_cannot_render_it(
     more = {"model_name": "m", "model_provider": provider}
     phoenix_client("create", prompt={"name": "a", "messages": messages, "more": more})
     assert phoenix_client("load", prompt_identifier="a")["template"]["messages"] == messages
-    with pytest.raises(ClientError, match="NotImplementedError"):  # raised by its client, which lacks this
+    # what Phoenix's own client raises where it has no way to render for a provider
+    with pytest.raises(ClientError, match="NotImplementedError"):
         phoenix_client("render", values={"x": "y"}, prompt_identifier="a")
     found = phoenix_client("render", values={"x": "y"}, prompt_identifier="a", sdk="openai")
     assert found["messages"] == [{**messages[0], "content": "y"}]
