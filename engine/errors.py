@@ -26,6 +26,9 @@ EXIT_DIFFERENT: Final = 3
 EXIT_ACT: Final = 4
 EXIT_RETRY: Final = 75
 
+WORST_FIRST: Final = (EXIT_ACT, EXIT_RETRY, EXIT_UNFINISHED, EXIT_DIFFERENT, EXIT_OK)
+"""Which exit code has the word where several runs are one."""
+
 STOP_EXIT: Final = {
     # a person must act
     "key_refused": EXIT_ACT,

@@ -5,10 +5,12 @@ A host that has configured structlog itself keeps its configuration. Secrets are
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Collection, MutableMapping
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any, Final, TextIO
 
 import structlog
@@ -20,10 +22,17 @@ log: Any = structlog.get_logger("promptferry")
 
 
 def scrub(text: str, secrets: Collection[str]) -> str:
-    """The text without any of the secrets."""
-    for secret in secrets:
-        text = text.replace(secret, HIDDEN)
+    """The text without any of the secrets, as they are or as JSON writes them."""
+    # the longest first: one may be the beginning of another, whose rest would stay
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        for form in _forms(secret):
+            text = text.replace(form, HIDDEN)
     return text
+
+
+@cache
+def _forms(secret: str) -> frozenset[str]:
+    return frozenset({secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]})
 
 
 class _Scrub:

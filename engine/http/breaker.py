@@ -214,7 +214,7 @@ class CircuitBreaker:
             down = f"it failed {self._failures} times in a row; the last time: {why}"
         elif self._budget <= 0:
             down = f"too many requests to it had to be repeated; the last one: {why}"
-        if down and not self._proven(verdict):
+        if down and not self.down and not self._proven(verdict):
             return Stop("registry_down", f"The {self._end} is down: {down}.", next=LATER)
         if down:
             self._count_as_down(verdict, down)

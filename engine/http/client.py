@@ -84,9 +84,11 @@ class Auth(Protocol):
 
 @dataclass
 class _Progress:
-    """Where a request stands. `sending`: not awaited yet."""
+    """Where a request stands. `sending`: what writes its intent."""
 
     sending: Sending | None = None
+    intended: float | None = None
+    """When that was begun last."""
     sent: int = 0
     failures: int = 0
     successes: int = 0
@@ -259,9 +261,9 @@ class Client:
         """One exchange. The gate learns how it was answered."""
         kind: Kind = "read" if request.method == "GET" else "write"
         async with self._gate.turn(kind, retry=progress.sent > 0, probe=probe) as turn:
-            if progress.sending:
-                sending, progress.sending = progress.sending, None
-                await sending()
+            turn.intended = progress.intended
+            if progress.sending is not None and progress.intended is None:
+                await self._intend(progress, progress.sending, turn)
             answer = await self._send_in_turn(request, progress, turn)
             progress.sent += 1
         verdict = read_answer(request, answer, self._errors)
@@ -271,9 +273,15 @@ class Client:
             self._tell(turn, verdict, progress)
         return verdict
 
+    async def _intend(self, progress: _Progress, sending: Sending, turn: Turn) -> None:
+        progress.intended = turn.intended = self._gate.clock()
+        await sending()
+
     async def _send_in_turn(self, request: Request, progress: _Progress, turn: Turn) -> Answer:
         while True:
             await turn.ready()
+            if progress.sending is not None and turn.outdated:
+                await self._intend(progress, progress.sending, turn)
             self._health.sending()
             progress.headers = self._auth.headers()  # now: a token may have expired while this waited for its turn
             answer = await self._send(request, progress.headers, turn.departs)

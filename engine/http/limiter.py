@@ -6,16 +6,19 @@ may be synced and a connection set up, for some longer than for others: so reque
 leave. Which rate and how many places serve best is found by the two searches; this module keeps to what they say.
 
 A RateLimiter is the way of one migration through the gate. Several may have one gate: then they take turns in the line,
-and each has its own count of requests, its own end, and its own wait for a host that it found to be down.
+and each has its own count of requests, its own end, and its own wait for a host that it found to be down. Several
+processes may have one limit: then the rate and the pauses are with whoever holds it (`leases`), the rest is here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from types import TracebackType
 from typing import Final, Literal, Self, TypeVar
 
@@ -24,6 +27,7 @@ from aiolimiter import AsyncLimiter
 
 from engine.errors import Transient
 from engine.http.concurrency_search import ConcurrencySearch
+from engine.http.leases import Leases, Line
 from engine.http.rate_search import RateSearch, Sent
 from engine.log import log
 
@@ -36,6 +40,8 @@ LINE_LATE_S: Final = 0.1
 """The same in the line: those who pass together for it are spaced where they leave."""
 AT_ONCE_S: Final = 0.001
 """Timers cannot wait for less: requests that are to be closer together leave together."""
+SOON_S: Final = 0.05
+"""Of what is leased, what is not used so soon may be too late."""
 PAUSE_JITTER: Final = 0.1
 
 
@@ -61,6 +67,10 @@ class Requests:
     def __add__(self, other: Requests) -> Requests:
         """Both together."""
         return Requests(**{part.name: getattr(self, part.name) + getattr(other, part.name) for part in fields(self)})
+
+    def __sub__(self, earlier: Requests) -> Requests:
+        """What has been let through since."""
+        return Requests(**{part.name: getattr(self, part.name) - getattr(earlier, part.name) for part in fields(self)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +104,16 @@ class _Spacing:
     def take(self, now: float, rate: float, *, late: float = 0.0) -> None:
         """One passes now. `late`: by so many seconds at most it comes late only because its timer did."""
         self.due = max(self.due, now - late) + 1 / rate
+
+    async def wait(self, seconds: float) -> None:
+        """So long is it not due."""
+        await asyncio.sleep(seconds)
+
+    def paused(self, seconds: float, why: str) -> None:
+        """Nobody else need know."""
+
+    async def look(self) -> None:
+        """Nobody else knows more."""
 
 
 class _Ticket:
@@ -153,6 +173,7 @@ class Turn:
         "_retry",
         "beside",
         "entered",
+        "intended",
         "kind",
         "probe",
         "seconds",
@@ -164,6 +185,8 @@ class Turn:
         self.probe = probe
         self.sent: Sent | None = None
         """None: it has not left."""
+        self.intended: float | None = None
+        """When its intent was about to be written; None: it needs none."""
         self._gate = gate
         self._retry = retry
         self._inside = self._counted = False
@@ -184,13 +207,18 @@ class Turn:
             self._counted = True
             self._gate.requests.count(self.kind, retry=self._retry)
 
+    @property
+    def outdated(self) -> bool:
+        """Its intent is so old that it needs a new one before it leaves."""
+        return self.intended is not None and self._gate.clock() - self.intended > self._gate.renew_after
+
     async def departs(self) -> bool:
-        """To be awaited last before the first byte leaves; False: a pause has begun, it must not, and is to be made
-        `ready` again.
+        """To be awaited last before the first byte leaves; False: a pause has begun, or its intent has become too old:
+        it must not, and is to be made `ready` again.
         """
         gate = self._gate
         await gate.space()
-        if gate.held and not self.probe:
+        if (gate.held and not self.probe) or self.outdated:
             return False
         self.sent = gate.departed(bound=self._bound, beside=self.beside)
         return True
@@ -228,7 +256,27 @@ class RateLimiter:
         known = known or Known()
         search = RateSearch(ceiling=rate, share=share, known=known.limit)
         places = ConcurrencySearch(ceiling=concurrency, latency=known.latency_s)
-        self._lead_through(_Gate(search, places, reads=reads, writes=writes, jitter=jitter))
+        self._lead_through(_Gate(search, _Spacing(), places, reads=reads, writes=writes, jitter=jitter))
+
+    @classmethod
+    def leased(
+        cls,
+        line: Line,
+        *,
+        among: int,
+        concurrency: int,
+        reads: float | None = None,
+        writes: float | None = None,
+        latency: float | None = None,
+    ) -> Self:
+        """By permits of whoever holds the limit, which `among` processes share. The ceilings are this process's own.
+        `latency`: as an earlier run found it.
+        """
+        leases = Leases(line, among=among)
+        places = ConcurrencySearch(ceiling=concurrency, latency=latency)
+        way = object.__new__(cls)
+        way._lead_through(_Gate(leases, leases, places, reads=reads, writes=writes, jitter=random.random))
+        return way
 
     def _lead_through(self, gate: _Gate) -> None:
         self._gate = gate
@@ -243,6 +291,10 @@ class RateLimiter:
         self._probing = asyncio.Lock()
         self._scopes: set[anyio.CancelScope] = set()
         self.halted = False
+        self.renew_after = math.inf
+        """Seconds after which an intent is written anew before its request leaves: where this process may be given up
+        for lost, and be alive. What it sent is looked up by the time of its intent.
+        """
 
     def another(self) -> RateLimiter:
         """The way of another migration through the same gate: rate, pauses and places are for both together."""
@@ -308,6 +360,10 @@ class RateLimiter:
         if self._probe is None:
             log.warning("throttle.closed", why=why)
             self._probe, self._why = probe, why
+
+    async def look(self) -> None:
+        """Learns what the limit has come to, where another process holds it."""
+        await self._gate.look()
 
     def halt(self) -> None:
         """Everyone who waits, and whoever comes later, leaves at once with Transient `not_sent`. For good."""
@@ -383,7 +439,8 @@ class _Gate:
 
     def __init__(
         self,
-        search: RateSearch,
+        search: RateSearch | Leases,
+        spacing: _Spacing | Leases,
         places: ConcurrencySearch,
         *,
         reads: float | None,
@@ -401,7 +458,7 @@ class _Gate:
         self._search = search
         self._places = places
         self._jitter = jitter
-        self._spacing = _Spacing()
+        self._spacing = spacing
         self._pressed = False
         """Whoever heads the line waits for the rate, and nobody has waited for anything else since that began."""
         self._departures = _Spacing()
@@ -412,6 +469,9 @@ class _Gate:
         self._crowded_at = -1.0
         self._paused_until = 0.0
         self._paused_seconds = 0.0
+        if isinstance(search, Leases):
+            search.demand, search.in_flight = lambda: self._demand, lambda: self.in_flight
+            search.paused_for, search.pause = lambda: self.paused_for, self._hold
         self._expect()
 
     @property
@@ -435,6 +495,9 @@ class _Gate:
             paused_s=round(self._paused_seconds - self.paused_for, 1),
             latency_s=None if self._places.latency is None else round(self._places.latency, 4),
         )
+
+    async def look(self) -> None:
+        await self._spacing.look()
 
     # ---- what answers tell -------------------------------------------------------------------------------------------
 
@@ -460,6 +523,10 @@ class _Gate:
         return seconds
 
     def pause(self, seconds: float, why: str) -> None:
+        self._hold(seconds, why)
+        self._spacing.paused(seconds, why)
+
+    def _hold(self, seconds: float, why: str) -> None:
         now = self.clock()
         until = now + seconds * (1 + PAUSE_JITTER * self._jitter())
         if until > self._paused_until:
@@ -532,6 +599,13 @@ class _Gate:
     def _full(self) -> bool:
         return self.in_flight >= self._places.limit
 
+    @property
+    def _demand(self) -> int:
+        """Permits that can be used before they expire: for who waits, where there is a place by then."""
+        limit = self._places.limit
+        soon = int(limit * SOON_S / max(self._places.latency or 0.0, AT_ONCE_S))
+        return max(1, min(len(self._line), limit - self.in_flight + soon))
+
     def _expect(self) -> None:
         firm = self._search.firm
         self._places.expect(self.rate if firm is None else firm, firm=firm is not None)
@@ -588,7 +662,7 @@ class _Gate:
                 await ticket.wait()
             elif (seconds := self._spacing.due - self.clock()) > 0:
                 self._pressed = True
-                await way.unless_halted(lambda seconds=seconds: asyncio.sleep(seconds))  # type: ignore[misc]
+                await way.unless_halted(partial(self._spacing.wait, seconds))
             else:
                 # pressed: whoever stood here has waited for nothing else
                 self._spacing.take(self.clock(), self.rate, late=LINE_LATE_S if self._pressed else 0.0)

@@ -395,7 +395,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return None
     # by the registry's own clock, which need not agree with ours
     begin = _seconds_of(headers.get("Date", ""))
-    return max(0.0, moment - (now if begin is None else begin))
+    return min(max(0.0, moment - (now if begin is None else begin)), LONGEST_DATE)
 
 
 def _seconds_of(written: str) -> float | None:

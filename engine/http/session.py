@@ -12,7 +12,7 @@ import os
 import ssl
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -24,14 +24,16 @@ import aiohttp
 from aiohttp.connector import Connection
 from yarl import URL
 
+from engine import __version__
 from engine.errors import ConfigError
-from engine.http.client import Auth, Client, Leave, RequestLimits, Timing
+from engine.http.client import Auth, Client, Leave, RequestLimits, Send, Timing
 from engine.http.limiter import RateLimiter
 from engine.http.responses import Answer, Request, Special
-from engine.version import __version__
 
 __all__ = ["Auth", "Client", "KeyAuth", "NoAuth", "RequestLimits", "Timing", "open_client"]
 
+OBSERVED: Final[ContextVar[Callable[[Send], Send]]] = ContextVar("OBSERVED", default=lambda send: send)
+"""What is put around the sending of requests, for clients that are opened within: telemetry, where it is asked for."""
 KEEP_ALIVE: Final = 4.0
 """Seconds an idle connection is kept: below the 5 s after which many servers close theirs. A request that leaves on a
 connection while the server closes it is in doubt."""
@@ -97,7 +99,7 @@ async def open_client(
     url = URL(base_url)
     async with _open_session(url, limits) as session:
         yield Client(
-            functools.partial(_exchange, session),
+            OBSERVED.get()(functools.partial(_exchange, session)),
             base_url,
             auth,
             gate,

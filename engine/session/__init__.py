@@ -12,7 +12,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final, TypeVar
+
+import anyio
 
 from engine.config import Migration
 from engine.content.filter import Chosen
@@ -25,8 +27,13 @@ from engine.migrate.halt import Halt
 from engine.migrate.interrupt import interruptible
 from engine.migrate.job import Job
 from engine.migrate.needs import with_made
-from engine.session.connect import Shared, Workspaces, open_ends, open_job
+from engine.session.connect import Gates, Shared, Workspaces, open_ends, open_job
 from engine.taskgroup import task_group
+
+T = TypeVar("T")
+
+LOOK_AGAIN_S: Final = 0.2
+"""A lock that is waited for in the kernel could not be given up at a signal."""
 
 
 def check_identity(migration: Migration, state: State) -> None:
@@ -39,6 +46,25 @@ def check_identity(migration: Migration, state: State) -> None:
             f"{migration.ledger} belongs to another migration: {different}",
             next="Give this migration another name or ledger, or set back what was changed in the file.",
         )
+
+
+def check_shard(migration: Migration, state: State) -> None:
+    """Raises Stop for the ledger of another part of its prompts."""
+    ours = str(migration.shard) if migration.shard is not None else None
+    if state.identity is None or state.shard == ours:
+        return
+    theirs = _whose(state.shard)
+    advice = f"run it with --shard {state.shard}" if state.shard else "run it without --shard"
+    merge = ", or merge the ledgers of all shards with `promptferry ledger merge`" if ours is None else ""
+    raise Stop(
+        "ledger_mismatch",
+        f"{migration.ledger} is the ledger of {theirs}, and this is {_whose(ours)}",
+        next=f"Name the ledger of this one with --ledger, or {advice}{merge}.",
+    )
+
+
+def _whose(shard: str | None) -> str:
+    return f"shard {shard}" if shard is not None else "the whole migration"
 
 
 def new_run_id() -> str:
@@ -56,8 +82,27 @@ class VerbOptions:
     signals: bool = False
     shared: Shared | None = None
     """What it has in common with the other migrations of a fleet."""
+    lock_wait: float = 0.0
+    """Seconds to wait for a ledger that somebody holds."""
     halt: Halt = field(default_factory=Halt)
     """Says afterwards whether the end was asked for."""
+
+
+async def when_free(attempt: Callable[[], T], halt: Halt, seconds: float) -> T:
+    """What `attempt` gives, which is tried for so long as somebody holds the ledger. Raises what it raises in the end,
+    and the Stop of `halt`.
+    """
+    until = anyio.current_time() + seconds
+    while True:
+        try:
+            return attempt()
+        except Stop as stop:
+            left = until - anyio.current_time()
+            if stop.reason != "ledger_in_use" or left <= 0:
+                raise
+        await halt.pause(min(left, LOOK_AGAIN_S))
+        if halt.stop is not None:
+            raise halt.stop
 
 
 @asynccontextmanager
@@ -72,15 +117,19 @@ async def opened(
     gateways: bool = False,
     writes: bool = True,
     shared: Shared | None = None,
+    gates: Gates | None = None,
+    lock_wait: float = 0.0,
 ) -> AsyncIterator[tuple[Sink, Workspaces]]:
-    """The ledger under its lock, and both ends, until `halt` is asked for or `seconds` are over: then nothing that
-    still waits for its turn is sent. Raises Stop and ConfigError.
+    """The ledger under its lock, for which it waits so long, and both ends, until `halt` is asked for or `seconds` are
+    over: then nothing that still waits for its turn is sent. Raises Stop and ConfigError.
     """
     async with interruptible(halt, signals=signals, seconds=seconds, within=shared.halt if shared else None):
-        sink = Sink.open(migration.ledger, run=run)
-        how: dict[str, Any] = {"rate": rate, "gateways": gateways, "writes": writes, "shared": shared}
+        sink = await when_free(lambda: Sink.open(migration.ledger, run=run), halt, lock_wait)
+        how: dict[str, Any] = {"rate": rate, "gateways": gateways, "writes": writes, "shared": shared, "gates": gates}
         try:
             check_identity(migration, sink.state)
+            if migration.shard is not None:
+                check_shard(migration, sink.state)
             async with (
                 sink,
                 open_ends(migration, throttle=sink.state.throttle, **how) as ends,
@@ -104,9 +153,15 @@ async def resumed(
         raise ConfigError(f"{migration.ledger}: there is no ledger: nothing was migrated yet, or it lies elsewhere")
     halt, run = options.halt, new_run_id()
     how: dict[str, Any] = {"rate": options.rate, "signals": options.signals, "gateways": gateways, "writes": writes}
-    async with opened(migration, halt, run=run, shared=options.shared, **how) as (sink, ends):
-        job = await halt.guard(with_made(await halt.guard(open_job(migration, ends)), sink.state))
+    how |= {"shared": options.shared, "lock_wait": options.lock_wait}
+    async with opened(migration, halt, run=run, **how) as (sink, ends):
+        job = await job_now(migration, halt, sink.state, ends)
         yield job, Context(sink=sink, halt=halt, clock=time.time, copies=BeforeImages(migration.ledger, run=run)), ends
+
+
+async def job_now(migration: Migration, halt: Halt, state: State, ends: Workspaces) -> Job:
+    """The job, by what both ends say of themselves now. Raises Stop."""
+    return await halt.guard(with_made(await halt.guard(open_job(migration, ends)), state))
 
 
 async def _stop_sending(halt: Halt, ends: Workspaces) -> None:

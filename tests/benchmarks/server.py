@@ -77,6 +77,7 @@ class Registry:
 
     def __init__(self, prompts: int) -> None:
         self.prompts = prompts
+        self.kept = KEPT
         self.names: Counter[str] = Counter()
         self.least_bytes = 0
         self.bodies: dict[str, bytes] = {}
@@ -91,39 +92,40 @@ class Registry:
         path, _, query = target.partition("?")
         name = path.rpartition("/")[2]
         if name.startswith("p-"):
-            return _ok(self._definition % {b"n": int(name[2:])})
+            return ok(self._definition % {b"n": int(name[2:])})
         if name.startswith("r-"):
-            return _ok(orjson.dumps({**orjson.loads(self.bodies[name]), "id": name, "slug": name}))
+            return ok(orjson.dumps({**orjson.loads(self.bodies[name]), "id": name, "slug": name}))
         if name == "created":
             return self._told()
         if name == "cpu":
-            return _ok(orjson.dumps(process_time()))
-        return self._list(query) if name == "prompts" else _ok(COLLECTIONS)
+            return ok(orjson.dumps(process_time()))
+        return self._list(query) if name == "prompts" else ok(COLLECTIONS)
 
     def _create(self, body: bytes) -> bytes:
         target_id = f"r-{self._count}"
         self._count += 1
         self.names[orjson.loads(body)["name"]] += 1
         self.least_bytes = min(self.least_bytes or len(body), len(body))
-        if len(self.bodies) < KEPT:
+        if len(self.bodies) < self.kept:
             self.bodies[target_id] = body
-        return _ok(b'{"id":"%b","slug":"%b","version_id":"v-1"}' % (target_id.encode(), target_id.encode()))
+        return ok(b'{"id":"%b","slug":"%b","version_id":"v-1"}' % (target_id.encode(), target_id.encode()))
 
     def _list(self, query: str) -> bytes:
         asked = parse_qs(query)
         size, page = int(asked.get("page_size", ["100"])[0]), int(asked.get("current_page", ["0"])[0])
         rows = [row(number) for number in range(page * size, min((page + 1) * size, self.prompts))]
-        return _ok(orjson.dumps({"data": rows, "total": self.prompts}))
+        return ok(orjson.dumps({"data": rows, "total": self.prompts}))
 
     def _told(self) -> bytes:
-        told = _ok(orjson.dumps({"names": self.names, "least_bytes": self.least_bytes}))
+        told = ok(orjson.dumps({"names": self.names, "least_bytes": self.least_bytes}))
         self.names.clear()
         self.least_bytes = 0
         self.bodies.clear()
         return told
 
 
-def _ok(body: bytes) -> bytes:
+def ok(body: bytes) -> bytes:
+    """An answer with this body of JSON."""
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 

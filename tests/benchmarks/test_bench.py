@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.benchmarks import scale
+from tests.benchmarks import scale, soak
 from tests.benchmarks.__main__ import LEAST_BYTES, lost, main, ran, table
 from tests.benchmarks.clients import CLIENTS, LEDGER_TIMED, replica_name
 
@@ -83,3 +83,11 @@ def test_a_run_that_loses_work_is_no_result(
     created: Mapping[str, int], least_bytes: int, complaint: str | None
 ) -> None:
     assert lost(3, created, least_bytes) == complaint
+
+
+def test_what_a_sink_holds_is_looked_at_ten_times(capsys: pytest.CaptureFixture[str]) -> None:
+    soak.main(["--entries", "2000"])
+    *tenths, last = capsys.readouterr().out.splitlines()
+    assert [line.partition(" entries")[0] for line in tenths] == [f"{200 * tenth:,}" for tenth in range(1, 11)]
+    before, after = (last.partition(f"{when} it ")[2].partition(",")[0] for when in ("before", "after"))
+    assert before == after  # no descriptor is lost

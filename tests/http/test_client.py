@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
+import re
 import shutil
 import socket
 import ssl
@@ -27,6 +29,7 @@ from engine.http.redact import clean
 from engine.http.responses import (
     FIRST_BACKOFF,
     LONGEST_BACKOFF,
+    LONGEST_DATE,
     Special,
     backoff,
     error_body,
@@ -39,6 +42,8 @@ from tests.raw_server import RawServer, Step, answer, close, drip, hang, raw, re
 
 KEY = "canary-key-0123456789"
 OK = answer(200, b'{"id":"7"}')
+CHINESE = "你是一个专业的翻译助手,请把下面的文本翻译成英文"
+NEVER = "Fri, 31 Dec 9999 23:59:59 GMT"
 TOO_FAST = answer(429, b"{}", {"Retry-After": "0"})
 PROSE = b'{"string":"Canary words that nobody else may ever read"}'
 
@@ -314,6 +319,22 @@ async def test_sending_is_awaited_once_and_before_the_server_sees_a_byte() -> No
         assert len(server.received) == 3
 
 
+async def test_an_intent_that_has_become_too_old_is_written_anew_before_its_create_leaves() -> None:
+    """Whoever is given up for lost, and is not, must not send what is being looked up by then."""
+    async with RawServer(TOO_FAST, OK) as server, wired(server.url) as wire:
+        now, seen = [0.0], list[int]()
+        wire.gate.clock = lambda: now[0]
+        wire.gate.renew_after = 30.0
+
+        async def sending() -> None:
+            seen.append(len(server.received))
+            now[0] += 100.0 if len(seen) in (1, 3) else 20.0  # the first takes long; the third is after the refusal
+
+        await wire.client.create("create", "POST", "/prompts", b"{}", sending)
+        assert seen[:2] == [0, 0], "nothing had left"
+        assert len(server.received) == 2
+
+
 async def test_sending_that_fails_sends_nothing() -> None:
     async with RawServer(OK) as server, wired(server.url) as wire:
 
@@ -486,6 +507,28 @@ async def test_nobody_fails_for_a_registry_that_comes_back() -> None:
         assert {request.method for request in server.received[:-1]} == {"GET"}
 
 
+async def test_a_read_of_another_kind_that_was_under_way_is_waited_for_too() -> None:
+    """A registry that counts as down by what it answered before is down for whatever was never asked of it yet."""
+
+    async def step(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        if server.received[-1].target == "/labels":
+            asked.set()
+            await until(lambda: wire.gate.why or well)
+        return await (OK if well else answer(500))(reader, writer)
+
+    well, asked = [True], asyncio.Event()
+    async with RawServer(step) as server, wired(server.url, attempts=100, clock=lambda: 0.0) as wire:
+        await wire.read()
+        well.clear()
+        labels = asyncio.ensure_future(wire.client.read("list labels", "/labels"))
+        await asked.wait()
+        others = asyncio.ensure_future(wire.read())
+        await until(lambda: sum(request.target == "/prompts/7" for request in server.received) > 22)
+        assert not labels.done()
+        well.append(True)
+        assert (await others, await labels) == ({"id": "7"}, {"id": "7"})
+
+
 async def test_a_request_that_always_fails_is_its_own_affair_when_the_registry_answers_others() -> None:
     async def step(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         bad = server.received[-1].target == "/prompts/8"
@@ -575,14 +618,14 @@ async def test_a_long_error_page_is_no_listing_and_is_not_read() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize("wait", ["601", formatdate(1_000_000_000 + 601, usegmt=True), "9" * 400])
+@pytest.mark.parametrize("wait", ["601", formatdate(1_000_000_000 + 601, usegmt=True), NEVER, "9" * 400])
 async def test_a_wait_that_is_too_long(status: int, wait: str) -> None:
     async with RawServer(answer(status, b"", {"Retry-After": wait})) as server, wired(server.url) as wire:
         error = await caught(wire.create())
         assert say(error) == f"Stop registry_down {'Transient' if status == 429 else 'UnknownOutcome'}"
         assert isinstance(error, Stop)
         assert error.exit_code == 75
-        if wait != "9" * 400:
+        if wait not in (NEVER, "9" * 400):
             assert "until 2001-09-09 01:56:41 UTC" in str(error)
 
 
@@ -702,6 +745,7 @@ async def test_a_rate_header_slows_the_next_requests_down() -> None:
         ({"Retry-After": formatdate(940, usegmt=True)}, 0),
         ({"Retry-After": formatdate(5030, usegmt=True), "Date": formatdate(5000, usegmt=True)}, 30),
         ({"Retry-After": "Fri, 99 Nov 2026 00:00:00 GMT"}, None),
+        ({"Retry-After": NEVER}, LONGEST_DATE),
     ],
 )
 def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
@@ -854,6 +898,32 @@ async def test_what_the_registry_says_arrives_without_key_and_text() -> None:
         assert isinstance(error, AnswerError)
         assert str(error) == "The target (127.0.0.1) answered create with 400 ***: bad request with *** near '***'"
         assert (error.error, error.status, error.code) == ("rejected", 400, "***")
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (
+            {"prompt": "你是一个专业的翻译助手,请把下面的文本翻译成英文"},
+            "Invalid prompt: 你是一个专业的翻译助手,请把下面的文本翻译成英文",
+        ),
+        ({"prompt": "Grüßgott"}, "Invalid prompt: Grüßgott?"),
+        ({"tags": [{"key": "text", "value": "one\ntwo\nthree"}]}, "bad tag: one two three"),
+        ({"tags": [{"key": "text", "value": "one\ntwo\nthree"}]}, r"bad tag: one\ntwo\nthree"),
+        ({"string": '[{"role":"user","content":"nobody-is-told"}]'}, "bad message 'nobody-is-told'"),
+        ({"string": r'[{"content":"\u4f60\u662f\u4e00\u4e2a\u4e13\u4e1a"}]'}, "bad message 你是一个专业"),
+        ({"string": "tell-nobody-the-discount"}, "bad string tell-nobody-the-discount"),
+    ],
+)
+def test_no_piece_of_what_was_sent_is_told_whatever_it_is_written_in(sent: Any, said: str) -> None:
+    told = clean(said, [], json.dumps(sent).encode())
+    assert re.fullmatch(r"(Invalid prompt: |bad \w+:? )'?\*\*\*'?\??", told)
+
+
+def test_ids_and_slugs_are_told() -> None:
+    sent = json.dumps({"name": "support-bot-number-7", "collection_id": "c0ffee-0123456789abcdef"}).encode()
+    said = "support-bot-number-7 is in c0ffee-0123456789abcdef already"
+    assert clean(said, [], sent) == said
 
 
 async def test_a_bearer_key_is_hidden_without_its_first_word() -> None:
