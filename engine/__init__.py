@@ -8,8 +8,7 @@ README.md beside this file has the folders, who may import whom, and the path of
 
 from __future__ import annotations
 
-from engine.version import __version__
-
+__version__ = "0.1.0"
 __all__ = ["__version__", "load_migration", "run_migration"]
 
 TYPE_CHECKING = False  # not from typing: until the command looks after signals, nothing is imported that need not be

@@ -27,7 +27,7 @@ from engine.cli import main
 def serve(orders: socket.socket) -> None:
     """Until the socket ends. In a child it ends as the command does: by SystemExit, or by what the command raises."""
     for module in pkgutil.walk_packages(engine.__path__, "engine."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith(("__main__", "on_ray")):  # Ray is an extra
             importlib.import_module(module.name)
     gc.freeze()  # or the first collection of every child would copy all of these pages
     while order := _next(orders):

@@ -14,7 +14,6 @@ ENGINE = Path(__file__).parents[1] / "engine"
 # Parts: the folders and files directly in the engine. Each may import what stands behind it.
 ALLOWED = {
     "errors": "",
-    "version": "",
     "log": "",
     "lossless_json": "",
     "model": "lossless_json",
@@ -22,23 +21,25 @@ ALLOWED = {
     "content": "model lossless_json",
     "durable": "errors",
     "ledger": "durable content model errors lossless_json",
-    "http": "errors log lossless_json version",
+    "http": "__init__ errors log lossless_json",
     "connectors": "http content model errors log lossless_json taskgroup durable",
     "migrate": "content ledger model errors log taskgroup",
     "config": "connectors content model errors lossless_json",
-    "verbs": "migrate ledger durable content model errors lossless_json taskgroup",
+    "verbs": "migrate ledger durable content model errors lossless_json log taskgroup",
     "sandbox": "",
     "session": "connectors config http migrate ledger content model errors taskgroup sandbox",
-    "after_run": "session config verbs migrate ledger content model errors taskgroup",
-    "run": "after_run session config verbs migrate ledger content http model errors taskgroup version",
-    "fleet": "run after_run session config verbs migrate ledger content http errors log taskgroup",
-    "__init__": "run config durable version",
-    "cli": "__init__ fleet run after_run session config verbs migrate ledger durable content model errors log"
-    " lossless_json version sandbox",
+    "run": "__init__ session config verbs migrate ledger content http model errors taskgroup",
+    "fleet": "run session config verbs migrate ledger content http errors log taskgroup",
+    "cluster": "__init__ session config http migrate ledger content model errors log taskgroup",
+    "web": "__init__ ledger model errors",
+    "__init__": "run config durable",
+    "cli": "__init__ web fleet cluster run session config verbs migrate ledger durable content http model errors log"
+    " taskgroup lossless_json sandbox",
     "__main__": "cli",
 }
-LAZY = {("session", "sandbox")}
-"""What is loaded when it is asked for: a server that a real migration never needs, and that need not be installed."""
+LAZY = {("session", "sandbox"), *(("__init__", part) for part in ("run", "config", "durable"))}
+"""What is loaded when it is asked for: a server that a real migration never needs, and that need not be installed; and
+what `import engine` offers, so that whoever wants to know its version need not load all of it."""
 
 
 def modules() -> dict[str, ast.Module]:
@@ -180,7 +181,7 @@ def users(package: str) -> set[str]:
 
 
 def test_the_client_of_aiohttp_is_in_one_file() -> None:
-    served = {module for module in MODULES if part_of(module) == "sandbox"}
+    served = {module for module in MODULES if part_of(module) == "sandbox"} | {"web.serve"}
     assert {module for module, tree in MODULES.items() if "aiohttp" in foreign(tree)} - served == {"http.session"}
     for module in served:
         assert {name for name in imported(MODULES[module]) if name.startswith("aiohttp")} <= {"aiohttp"}
@@ -191,6 +192,12 @@ def test_pydantic_stands_at_the_edge() -> None:
     edges = {module for module, tree in MODULES.items() if "pydantic" in foreign(tree) and part_of(module) != "config"}
     ends = {module for module in MODULES if module.startswith("connectors.") and module.endswith(".endpoint")}
     assert edges == ends | {"connectors.endpoint", "connectors.fields"}
+
+
+def test_ray_is_loaded_by_one_file_which_is_loaded_when_it_is_asked_for() -> None:
+    """It is an extra: whoever has no cluster need not have it."""
+    assert {module for module, tree in MODULES.items() if "ray" in foreign(tree)} == {"cluster.on_ray"}
+    assert not [module for module, tree in MODULES.items() if "cluster.on_ray" in ours(tree)]
 
 
 def test_typer_and_rich_are_for_the_command_line() -> None:

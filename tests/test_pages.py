@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from engine.config import load_fleet, load_migration
 from engine.connectors import REGISTRIES
 from engine.lossless_json.numbers import dumps_plainly
+from tests.manual import PAGE, manual
 from tests.pages import EXAMPLES, FLEET_EXAMPLES, PAGES, ROOT, written
 from tests.test_layers import ENGINE
 
@@ -34,6 +35,10 @@ def lines_outside_code(page: str) -> Iterator[str]:
 def test_a_page_is_as_the_code_has_it(name: str) -> None:
     page = (ROOT / name).read_text(encoding="utf-8")
     assert page == written(page, PAGES[name]), "write it anew with: python -m tests.pages"
+
+
+def test_the_manual_page_is_as_the_commands_have_it() -> None:
+    assert PAGE.read_text(encoding="utf-8") == manual(), "write it anew with: make pages"
 
 
 def test_the_first_page_is_short() -> None:

@@ -72,7 +72,7 @@ HARMLESS = {
 
 def classes() -> Iterator[type]:
     for module in pkgutil.walk_packages(engine.__path__, "engine."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith(("__main__", "on_ray")):  # Ray is an extra
             loaded = importlib.import_module(module.name)
             yield from (one for one in vars(loaded).values() if inspect.isclass(one) and one.__module__ == module.name)
 

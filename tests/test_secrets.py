@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -60,9 +61,12 @@ def test_runs_and_reports_hold_neither_key_nor_text(tmp_path: Path, registry: Se
             ("status", path, "--failed"),
             ("check", path),
             ("ids", path),
+            ("report", path, "--html", "report.html"),
+            ("report", "ledger.jsonl", "--json"),
         )
     ]
     assert all("Traceback" not in one.err for one in others)
+    assert len(json.loads(others[-1].out)["prompts"]) == 12
     silent(tmp_path, key, first, *others)
 
 

@@ -17,9 +17,11 @@ from engine.ledger.sink import Sink
 from engine.migrate.context import Context, MaxFailures
 from engine.migrate.halt import Halt
 from engine.migrate.job import Job
+from engine.migrate.limit import in_turn
 from engine.migrate.pipeline import migrate
 from engine.migrate.reconcile import reconcile, settle
 from engine.migrate.survey import Survey, survey
+from engine.migrate.task import packed_tasks
 from engine.model import (
     Catalog,
     Created,
@@ -234,12 +236,14 @@ async def run(
             copies = BeforeImages(ledger, run=sink.run)
             context = Context(sink=sink, halt=halt or Halt(), clock=clock, copies=copies, max_failures=max_failures)
             await context.record(Entry("run", {"migration": job.migration, "identity": {}}), *found.moved)
-            tasks = [task for task in found.tasks if task.action in ("create", "update")][:limit]
+            tasks = packed_tasks(task for task in found.tasks if task.action in ("create", "update"))
+            tasks = tasks if limit is None else in_turn(tasks, sink.state.records)
             waiting = [task for task in found.tasks if task.action == "wait"]
             try:
                 await settle(job, context, found.tasks)
-                await migrate(job, context, tasks, canary=canary)
-                await reconcile(job, context, [task.row for task in (*waiting, *tasks)])
+                beyond = await migrate(job, context, tasks, canary=canary, limit=limit)
+                left = {task.row.id for task in beyond.take(len(beyond))} if context.halt.stop is None else ()
+                await reconcile(job, context, [one.row for one in (*waiting, *tasks) if one.row.id not in left])
             except Stop as stop:
                 context.halt.request(stop)
             return Ran(found, context)

@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from engine.cli.commands import AsJson, Collection, File, IdsFile, Only, Rate, app, chosen_by, show_result
+from engine.cli.commands import (
+    AsJson,
+    Collection,
+    File,
+    IdsFile,
+    InShard,
+    LockWait,
+    Only,
+    Rate,
+    Shards,
+    app,
+    chosen_by,
+    shard_by,
+    show_result,
+    waiting,
+)
 from engine.cli.common import MOST_CALLS, Common, command, confirmation, run_async, say, write_file
 from engine.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_UNFINISHED
 
@@ -33,7 +48,10 @@ def verify(
         Path | None, Option("--write-cases", help="Only write a file of variables to fill in, for verify.cases.")
     ] = None,
     yes: Yes = False,
+    shard: InShard = None,
+    shards: Shards = None,
     rate: Rate = None,
+    lock_wait: LockWait = None,
     as_json: AsJson = False,
 ) -> int:
     """Reads every replica back and compares it, field by field, with what the rules make of its source.
@@ -42,12 +60,12 @@ def verify(
     """
     import anyio
 
-    from engine.after_run import case_lines, verify_migration
     from engine.cli import show
+    from engine.run.after import case_lines, verify_migration
     from engine.session import VerbOptions
     from engine.verbs.completions import CALLS_EACH
 
-    loaded = common.load(migration)
+    loaded = common.load(migration, shard_by(shard, shards))
     chosen = chosen_by(only, collection, ids_file)
     if write_cases is not None:
         lines = run_async(lambda: case_lines(loaded, VerbOptions(chosen=chosen, rate=rate)))
@@ -56,7 +74,8 @@ def verify(
         return EXIT_OK
     wanted = completions or loaded.verify.completions
     many = wanted * CALLS_EACH > MOST_CALLS
-    options = VerbOptions(chosen=chosen, rate=rate, confirm=_confirm(loaded, yes=yes, needed=many), signals=True)
+    confirm, wait = _confirm(loaded, yes=yes, needed=many), waiting(lock_wait)
+    options = VerbOptions(chosen=chosen, rate=rate, confirm=confirm, signals=True, lock_wait=wait)
     found = anyio.run(lambda: verify_migration(loaded, options, render=render, completions=completions))
     show_result(found.to_json(), as_json=as_json, text=show.verification(found))
     return EXIT_OK if found.proved else EXIT_DIFFERENT
@@ -73,7 +92,10 @@ def publish(
         bool, Option("--verified-only", help="Only those whose last `verify` found no difference.")
     ] = False,
     yes: Yes = False,
+    shard: InShard = None,
+    shards: Shards = None,
     rate: Rate = None,
+    lock_wait: LockWait = None,
     as_json: AsJson = False,
 ) -> int:
     """Makes the versions that this migration wrote the published ones: the cut-over.
@@ -82,13 +104,14 @@ def publish(
     """
     import anyio
 
-    from engine.after_run import publish_migration
     from engine.cli import show
+    from engine.run.after import publish_migration
     from engine.session import VerbOptions
 
-    loaded = common.load(migration)
+    loaded = common.load(migration, shard_by(shard, shards))
     confirm = _confirm(loaded, yes=yes, needed=True)
-    options = VerbOptions(chosen=chosen_by(only, collection, ids_file), rate=rate, confirm=confirm, signals=True)
+    chosen, wait = chosen_by(only, collection, ids_file), waiting(lock_wait)
+    options = VerbOptions(chosen=chosen, rate=rate, confirm=confirm, signals=True, lock_wait=wait)
     done = anyio.run(lambda: publish_migration(loaded, options, verified_only=verified_only))
     show_result(done.to_json(), as_json=as_json, text=show.cut_over(done))
     if options.halt.stop is not None:
@@ -106,7 +129,10 @@ def rollback(
     run: Annotated[str | None, Option("--run", metavar="ID|last", help="Only what this run did.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
     yes: Yes = False,
+    shard: InShard = None,
+    shards: Shards = None,
     rate: Rate = None,
+    lock_wait: LockWait = None,
     as_json: AsJson = False,
 ) -> int:
     """Takes back what the ledger says this migration did, and only that; what was edited since is kept.
@@ -115,13 +141,14 @@ def rollback(
     """
     import anyio
 
-    from engine.after_run import rollback_migration
     from engine.cli import show
+    from engine.run.after import rollback_migration
     from engine.session import VerbOptions
 
-    loaded = common.load(migration)
+    loaded = common.load(migration, shard_by(shard, shards))
     confirm = None if dry_run else _confirm(loaded, yes=yes, needed=True)
-    options = VerbOptions(chosen=chosen_by(only, collection, ids_file), rate=rate, confirm=confirm, signals=True)
+    chosen, wait = chosen_by(only, collection, ids_file), waiting(lock_wait)
+    options = VerbOptions(chosen=chosen, rate=rate, confirm=confirm, signals=True, lock_wait=wait)
     done = anyio.run(lambda: rollback_migration(loaded, options, run=run, dry_run=dry_run))
     show_result(done.to_json(), as_json=as_json, text=show.rolled_back(done))
     if options.halt.stop is not None:

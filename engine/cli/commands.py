@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer import Argument, Option
 
-from engine.cli.common import MOST_CALLS, Common, Version, command, confirmation, run_async, say, write_file
-from engine.errors import EXIT_ACT, EXIT_DIFFERENT, EXIT_OK, EXIT_RETRY, ConfigError
+from engine.cli.common import MOST_CALLS, Common, Version, command, confirmation, note, run_async, say, write_file
+from engine.cli.machines import Asked, Executor, RayAddress, Workers
+from engine.errors import EXIT_ACT, EXIT_DIFFERENT, EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
     from engine.config import Migration
     from engine.content.filter import Chosen
+    from engine.content.shard import Shard
     from engine.model import Finding
+
+T = TypeVar("T")
 
 app = typer.Typer(
     name="promptferry",
     help="Moves prompts between registries in bulk: each once, every field, resumable.",
     epilog="Example: promptferry init migration.yaml, then plan, then run",
     rich_markup_mode=None,
-    add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 ledger_app = typer.Typer(
+    name="promptferry ledger",
     help="Health of a ledger file.",
     epilog="Example: promptferry ledger check ledgers/claude-37-to-35.jsonl",
     rich_markup_mode=None,
@@ -45,6 +49,19 @@ Collection = Annotated[
 ]
 IdsFile = Annotated[Path | None, Option("--ids-file", help="Prompts whose ids are in this file, one a line.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
+InShard = Annotated[
+    str | None, Option("--shard", metavar="I/N", help="Only this part, from 0; with a ledger of its own.")
+]
+Shards = Annotated[
+    int | None, Option("--shards", min=1, metavar="N", help="The same, where JOB_COMPLETION_INDEX says which.")
+]
+LockWait = Annotated[
+    str | None, Option("--lock-wait", metavar="S", help="Wait so long for a ledger in use: 30, 90s, 15m.")
+]
+Metrics = Annotated[Path | None, Option("--metrics", help="Write how it ended to this file, as Prometheus text.")]
+RateShare = Annotated[
+    bool, Option("--rate-share", help="Use 1/N of limits.rate or --rate, where N shards run at the same time.")
+]
 Rate = Annotated[float | None, Option("--rate", min=0.001, help="Requests a second, in place of limits.rate.")]
 
 
@@ -59,6 +76,51 @@ def chosen_by(only: list[str] | None, collection: list[str] | None, ids_file: Pa
 
     ids = read_ids(ids_file) if ids_file is not None else ()
     return Chosen(only=tuple(only or ()), collections=tuple(collection or ()), ids=ids)
+
+
+def shard_by(shard: str | None, shards: int | None) -> Shard | None:
+    """The part that --shard and --shards mean. Raises ConfigError."""
+    from engine.content.shard import shard_from
+
+    if shard is None and shards is None:
+        return None
+    text, flag = shard, f"--shard {shard}"
+    if text is None:
+        index = os.environ.get("JOB_COMPLETION_INDEX", "")
+        if not index:
+            raise ConfigError(f"--shards {shards}: which of them? Give --shard I/{shards}, or set JOB_COMPLETION_INDEX")
+        text, flag = f"{index}/{shards}", f"JOB_COMPLETION_INDEX={index} --shards {shards}"
+    try:
+        found = shard_from(text)
+    except ValueError as error:
+        raise ConfigError(f"{flag}: {error}") from None
+    if shards is not None and found.count != shards:
+        raise ConfigError(f"--shard {shard} and --shards {shards} do not agree: give one of both")
+    return found
+
+
+def shard_label(shard: str | None, shards: int | None) -> str:
+    """The same as `0/3`; empty where there is none, or none that can be understood."""
+    try:
+        return str(shard_by(shard, shards) or "")
+    except ConfigError:
+        return ""
+
+
+def shared_rate(rate: float | None, shard: Shard | None, *, share: bool) -> float | None:
+    """--rate as it is for one shard. Raises ConfigError."""
+    if not share:
+        return rate
+    if shard is None:
+        raise ConfigError("--rate-share: shares a limit among shards: give --shard, too")
+    return rate / shard.count if rate is not None else None
+
+
+def waiting(lock_wait: str | None) -> float:
+    """The seconds of --lock-wait. Raises ConfigError."""
+    from engine.cli.run import duration
+
+    return 0.0 if lock_wait in (None, "0") else duration(lock_wait, "--lock-wait") or 0.0
 
 
 def show_result(value: object, *, as_json: bool, text: str) -> None:
@@ -190,22 +252,28 @@ def check(
     confirm = _confirm_calls(loaded, yes=yes) if probe else None
     how: dict[str, Any] = {"rate": rate, "write_test": write_test, "collection": into, "confirm_probe": confirm}
     checked = run_async(lambda: check_migration(loaded, **how))
-    findings, probed = checked.findings, checked.probed
-    problems = [finding for finding in findings if finding.level == "problem"]
+    findings, probed, code = checked.findings, checked.probed, checked.exit_code
     unjudged = len(probed.unjudged) if probed is not None else 0
-    code = EXIT_ACT if problems else EXIT_RETRY if unjudged else EXIT_OK
     value: dict[str, Any] = {"findings": [_finding(finding) for finding in findings], "ok": code == EXIT_OK}
     if probed is not None:
         value["probe"] = probed.to_json()
     show_result(value, as_json=as_json, text=show.findings(findings, unjudged=unjudged))
+    _tell_stops(findings)
     if write_rules is not None and probed is not None:
         _write_rules(write_rules, probed.rules)
     return code
 
 
 def _finding(found: Finding) -> dict[str, str]:
-    advice = {"advice": found.advice} if found.advice else {}
-    return {"level": found.level, "where": found.where, "text": found.text, **advice}
+    more = {name: value for name, value in (("advice", found.advice), ("reason", found.reason)) if value}
+    return {"level": found.level, "where": found.where, "text": found.text, **more}
+
+
+def _tell_stops(findings: Sequence[Finding]) -> None:
+    """Why an end could not be asked, for who hears stderr alone; a terminal has the report."""
+    for one in findings:
+        if one.reason and not sys.stdout.isatty():
+            print(f"error: {one.text}\n{one.advice}", file=sys.stderr)
 
 
 def _confirm_calls(migration: Migration, *, yes: bool) -> Callable[[str, int], Awaitable[bool]]:
@@ -238,6 +306,8 @@ def plan(
     out: Annotated[
         Path | None, Option("--out", help="Write the plan to this file too; `run --plan` then does exactly that.")
     ] = None,
+    shard: InShard = None,
+    shards: Shards = None,
     rate: Rate = None,
     as_json: AsJson = False,
 ) -> int:
@@ -250,10 +320,10 @@ def plan(
     from engine.run import plan_migration
 
     chosen = chosen_by(only, collection, ids_file)
-    loaded = common.load(migration)
+    loaded = common.load(migration, shard_by(shard, shards))
     planned = run_async(lambda: plan_migration(loaded, chosen=chosen, rate=rate))
     if out is not None:
-        data = planfile.write(planned, loaded.identity(), loaded.rules_digest())
+        data = planfile.write(planned, loaded.identity(), loaded.rules_digest(), shard=loaded.shard)
         write_file(out, data, f"--out {out}", over=True)
         print(
             f"wrote {out}: sha256 {planfile.plan_digest(data)}; `run --plan {out}` does exactly that", file=sys.stderr
@@ -286,17 +356,25 @@ def run(
         int | None,
         Option("--require-approvals", min=1, metavar="N", help="Only if so many approved exactly that --plan."),
     ] = None,
+    shard: InShard = None,
+    shards: Shards = None,
+    rate_share: RateShare = False,
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
+    workers: Workers = None,
     rate: Rate = None,
+    lock_wait: LockWait = None,
     yes: Annotated[bool, Option("--yes", "-y", help="Do not ask before the first write.")] = False,
     reason: Annotated[str | None, Option("--reason", help="Why, for the ledger.")] = None,
     summary: Annotated[Path | None, Option("--summary", help="Write the summary to this file too.")] = None,
+    metrics: Metrics = None,
     as_json: AsJson = False,
 ) -> int:
     """Does the migration; the same command again goes on where it stopped.
 
     Example: promptferry run migration.yaml --max-duration 2h --max-failures 5%
     """
-    from engine.cli.run import Flags, run_and_tell
+    from engine.cli.run import Flags, Left, run_and_tell
 
     def flags() -> Flags:
         return Flags(
@@ -308,12 +386,17 @@ def run(
             canary=canary,
             max_duration=max_duration,
             max_failures=max_failures,
+            shard=shard_by(shard, shards),
+            rate_share=rate_share,
+            executor=Asked(executor, ray_address, workers),
             rate=rate,
+            lock_wait=waiting(lock_wait),
             yes=yes,
             reason=reason,
         )
 
-    return run_and_tell(migration, common, flags, summary_file=summary, as_json=as_json)
+    left = Left(summary=summary, metrics=metrics, shard=shard_label(shard, shards))
+    return run_and_tell(migration, common, flags, left=left, as_json=as_json)
 
 
 @command(app, "status")
@@ -324,17 +407,24 @@ def status(
     collection: Collection = None,
     ids_file: IdsFile = None,
     failed: Annotated[bool, Option("--failed", help="List what failed, and why.")] = False,
+    follow: Annotated[
+        bool, Option("--follow", "-f", help="Go on until the run has ended, also one that has yet to begin.")
+    ] = False,
+    shard: InShard = None,
+    shards: Shards = None,
     as_json: AsJson = False,
 ) -> int:
     """Counts, rate and failures as the ledger has them; works while a run goes on.
 
     Example: promptferry status migration.yaml --failed
-    """
-    from engine.cli import show
-    from engine.ledger.status import read_status
 
-    found = read_status(common.ledger_of(path), chosen_by(only, collection, ids_file))
-    show_result(found.to_json(with_failed=failed), as_json=as_json, text=show.status(found, with_failed=failed))
+    Example: promptferry status migration.yaml --follow
+    """
+    from engine.cli.follow import follow_status, tell_status
+
+    ledger = common.ledger_of(path, shard_by(shard, shards))
+    tell = follow_status if follow else tell_status
+    tell(ledger, chosen_by(only, collection, ids_file), with_failed=failed, as_json=as_json)
     return EXIT_OK
 
 
@@ -346,6 +436,8 @@ def ids(
     collection: Collection = None,
     ids_file: IdsFile = None,
     form: Annotated[str, Option("--format", help="csv, json or env.")] = "csv",
+    shard: InShard = None,
+    shards: Shards = None,
     as_json: AsJson = False,
 ) -> int:
     """Prints the map old to new, with which applications are repointed.
@@ -354,12 +446,17 @@ def ids(
     """
     from engine.cli import show
     from engine.ledger.status import read_ids_map
+    from engine.ledger.writes import none_taken
 
     form = "json" if as_json else form
     if form not in ("csv", "json", "env"):
         raise ConfigError(f"--format {form!r}: must be csv, json or env")
-    pairs = read_ids_map(common.ledger_of(path), chosen_by(only, collection, ids_file))
-    show_result(pairs, as_json=form == "json", text=show.ids_env(pairs) if form == "env" else show.ids_csv(pairs))
+    ledger = common.ledger_of(path, shard_by(shard, shards))
+    chosen = chosen_by(only, collection, ids_file)
+    pairs = read_ids_map(ledger, chosen)
+    text = show.ids_env(pairs) if form == "env" else show.ids_csv(pairs) if form == "csv" else ""
+    show_result(pairs, as_json=form == "json", text=text)
+    note(none_taken(ledger, chosen, pairs))
     return EXIT_OK
 
 
@@ -384,6 +481,7 @@ def ledger_repair(
     path: Annotated[Path, Argument(metavar="LEDGER", help="The ledger.")],
     common: Common,
     force: Annotated[bool, Option("--force", help="Take damaged lines out, too.")] = False,
+    lock_wait: LockWait = None,
     as_json: AsJson = False,
 ) -> int:
     """Cuts off a torn tail; with --force also takes damaged lines out. The file as it was is kept.
@@ -393,14 +491,17 @@ def ledger_repair(
     from engine.cli import show
     from engine.ledger.repair import repair
 
-    mended = repair(path, force=force)
+    mended = _when_free(lambda: repair(path, force=force), lock_wait)
     show_result(mended.to_json(), as_json=as_json, text=show.mended(mended))
     return EXIT_OK
 
 
 @command(ledger_app, "compact")
 def ledger_compact(
-    path: Annotated[Path, Argument(metavar="LEDGER", help="The ledger.")], common: Common, as_json: AsJson = False
+    path: Annotated[Path, Argument(metavar="LEDGER", help="The ledger.")],
+    common: Common,
+    lock_wait: LockWait = None,
+    as_json: AsJson = False,
 ) -> int:
     """Writes a ledger anew with the lines that decide its state; the file as it was is kept.
 
@@ -409,9 +510,41 @@ def ledger_compact(
     from engine.cli import show
     from engine.ledger.repair import compact
 
-    mended = compact(path)
+    mended = _when_free(lambda: compact(path), lock_wait)
     show_result(mended.to_json(), as_json=as_json, text=show.mended(mended))
     return EXIT_OK
+
+
+@command(ledger_app, "merge")
+def ledger_merge(
+    out: Annotated[Path, Argument(metavar="OUT", help="The ledger to write; it must not be there yet.")],
+    ledgers: Annotated[list[Path], Argument(metavar="LEDGER...", help="Ledgers of one migration.")],
+    common: Common,
+    lock_wait: LockWait = None,
+    as_json: AsJson = False,
+) -> int:
+    """Puts the ledgers of all shards together, into one with which every command works, `run` without --shard too.
+
+    Example: promptferry ledger merge ledgers/all.jsonl ledgers/claude.*-of-8.jsonl
+    """
+    import time
+
+    from engine.cli import show
+    from engine.ledger.merge import merge
+    from engine.session import new_run_id
+
+    merged = _when_free(lambda: merge(out, ledgers, run=new_run_id(), now=time.time()), lock_wait)
+    show_result(merged.to_json(), as_json=as_json, text=show.merged(merged))
+    return EXIT_OK
+
+
+def _when_free(work: Callable[[], T], lock_wait: str | None) -> T:
+    """What is done to ledgers, once nobody holds them."""
+    from engine.migrate.halt import Halt
+    from engine.session import when_free
+
+    seconds = waiting(lock_wait)
+    return run_async(lambda: when_free(work, Halt(), seconds)) if seconds else work()
 
 
 # ---- the rest --------------------------------------------------------------------------------------------------------

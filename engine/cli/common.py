@@ -7,26 +7,32 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
 
 import typer
 from typer import Option
 
-from engine.cli import early
+from engine import __version__
+from engine.cli import early, telemetry
 from engine.errors import EXIT_ACT, EXIT_OK, EXIT_RETRY, EXIT_USAGE, AnswerError, ConfigError, EngineError, Stop
 from engine.ledger.durable import PUBLIC, new_file, put_in_place
-from engine.version import __version__
 
 if TYPE_CHECKING:
     from engine.config import Fleet, Migration
+    from engine.content.shard import Shard
 
 T = TypeVar("T")
 
 MOST_CALLS: Final = 50
 """Calls of models above this number are asked for first."""
+_SHOWN: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
+_MIGRATION_ENDINGS: Final = (".yaml", ".yml")
+_LEDGER_ENDING: Final = ".jsonl"
+_LEDGER_HEAD: Final = b'{"v":'
+"""What every ledger begins with, of whatever version."""
 _FORMATS: Final = ("auto", "console", "json")
 _LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -40,6 +46,12 @@ def _one_of(*known: str) -> Callable[[str], str]:
         return value
 
     return check
+
+
+def choice(flag: str, *known: str, help: str = "") -> Any:
+    """An option with these values, which a shell completes."""
+    text = help or f"{', '.join(known[:-1])} or {known[-1]}."
+    return Option(flag, help=text, callback=_one_of(*known), autocompletion=lambda: known)
 
 
 def _show_version(asked: bool) -> None:
@@ -56,12 +68,8 @@ class Common:
     """The flags that every command has."""
 
     ledger: Annotated[Path | None, Option("--ledger", help="Ledger to use in place of the migration file's.")] = None
-    log_format: Annotated[str, Option("--log-format", help="auto, console or json.", callback=_one_of(*_FORMATS))] = (
-        "auto"
-    )
-    log_level: Annotated[
-        str, Option("--log-level", help="debug, info, warning or error.", callback=_one_of(*_LEVELS))
-    ] = "info"
+    log_format: Annotated[str, choice("--log-format", *_FORMATS)] = "auto"
+    log_level: Annotated[str, choice("--log-level", *_LEVELS)] = "info"
     quiet: Annotated[bool, Option("--quiet", help="No log and no progress; results only.")] = False
     no_progress: Annotated[bool, Option("--no-progress", help="No live display and no progress lines.")] = False
     version: Version = False
@@ -79,29 +87,64 @@ class Common:
             level = "warning" if not self.quiet else level  # the live display shows the rest
         log.set_up(style=style, level=level, secrets=self.secrets)
 
-    def load(self, path: Path) -> Migration:
+    def load(self, path: Path, shard: Shard | None = None) -> Migration:
         """Reads the migration file; from here on the log hides its secrets."""
         from engine.config import load_migration
 
         migration = load_migration(path)
         self.secrets.update(migration.secrets)
-        return migration if self.ledger is None else migration.model_copy(update={"ledger": self.ledger.absolute()})
+        if shard is not None:
+            return migration.of_shard(shard, self._own_ledger(migration.ledger, shard))
+        return migration if self.ledger is None else migration.lying_at(self.ledger.absolute())
 
-    def load_fleet(self, path: Path, names: Sequence[str]) -> Fleet:
+    def _own_ledger(self, ledger: Path, shard: Shard) -> Path:
+        """Beside that of the whole migration, unless --ledger names that of a shard."""
+        from engine.content.shard import names_a_shard
+
+        if self.ledger is not None and names_a_shard(self.ledger.name):
+            return self.ledger.absolute()
+        whole = ledger if self.ledger is None else self.ledger.absolute()
+        return whole.with_name(shard.ledger_name(whole.name))
+
+    def load_fleet(self, path: Path, names: Sequence[str], shard: Shard | None = None) -> Fleet:
         """The same for a fleet file, and those of its migrations; --ledger is then the folder of the ledgers."""
         from engine.config import load_fleet
 
         fleet = load_fleet(path, ledgers=self.ledger)
         self.secrets.update(fleet.secrets)
-        return fleet.only(names)
+        fleet = fleet.only(names)
+        return fleet if shard is None else fleet.of_shard(shard)
 
-    def ledger_of(self, path: Path) -> Path:
+    def ledger_of(self, path: Path, shard: Shard | None = None) -> Path:
         """The ledger that `path` means: itself, or that of a migration file."""
-        if self.ledger is not None:
-            return self.ledger
-        from engine.config import ledger_of
+        found = self.ledger or (_ledger_of_migration(path) if is_migration(path) else path)
+        return found if shard is None else self._own_ledger(found, shard)
 
-        return path if path.suffix not in (".yaml", ".yml") else ledger_of(path)
+
+def is_migration(path: Path) -> bool:
+    """Whether it is a migration file, where it may be a ledger as well; what is not there or empty, by its name."""
+    if path.suffix == _LEDGER_ENDING or path.is_dir():
+        return False
+    if path.exists() and not path.is_file():  # a pipe: no ledger is read from one
+        return True
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_LEDGER_HEAD))
+    except OSError:  # whoever reads it says so
+        head = b""
+    return not _LEDGER_HEAD.startswith(head) if head else path.suffix.lower() in _MIGRATION_ENDINGS
+
+
+def _ledger_of_migration(path: Path) -> Path:
+    from engine.config import ledger_of
+
+    try:
+        return ledger_of(path)
+    except ConfigError as error:
+        if path.suffix.lower() in _MIGRATION_ENDINGS:
+            raise
+        either = "; and it is no ledger of promptferry"
+        raise ConfigError([replace(one, message=one.message + either) for one in error.problems]) from None
 
 
 def command(group: typer.Typer, name: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
@@ -110,10 +153,14 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., int]], Cal
     def register(function: Callable[..., int]) -> Callable[..., int]:
         own = [parameter for parameter in _typed(function) if parameter.name != "common"]
         shared = _typed(Common)
+        whole = f"{group.info.name} {name}"
 
         def wrapper(**values: Any) -> None:
             common = Common(**{parameter.name: values.pop(parameter.name) for parameter in shared})
-            raise typer.Exit(guarded(function, common, values))
+            common.set_up_log()
+            with telemetry.observed(whole) as ended:
+                ended(exit_code := guarded(function, common, values))
+            raise typer.Exit(exit_code)
 
         wrapper.__signature__ = inspect.Signature(own + shared)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in own + shared}
@@ -135,7 +182,6 @@ def _typed(function: Callable[..., Any]) -> list[inspect.Parameter]:
 def guarded(function: Callable[..., int], common: Common, values: dict[str, Any]) -> int:
     """Runs a command; what it raises on purpose becomes a sentence and an exit code."""
     try:
-        common.set_up_log()
         return function(common=common, **values)
     except EngineError as error:
         return _say(error)
@@ -191,6 +237,14 @@ def write_file(file: Path, data: bytes, what: str, *, over: bool, mode: int = PU
         raise ConfigError(f"{what}: cannot be written: {error.strerror}") from error
 
 
+def is_stdout(file: Path) -> bool:
+    """Whether what is written to that file goes where results go, so that nothing else should."""
+    try:
+        return os.path.samefile(file, sys.stdout.fileno())
+    except OSError:
+        return False
+
+
 def _may_be_replaced(file: Path) -> bool:
     """A link, a pipe or a device stays what it is, and a file in a folder where nobody may make another one."""
     return stat.S_ISREG(file.lstat().st_mode) and os.access(file.parent, os.W_OK | os.X_OK)
@@ -238,17 +292,31 @@ async def yes_or_no() -> bool:
     return answer.strip().lower() in ("y", "yes")
 
 
-def say(text: str) -> None:
-    """A result, out of our hands when it returns. A reader who has seen enough is no error; Stop: the disk is full."""
+def say(text: str) -> bool:
+    """A result, out of our hands when it returns. False: a reader who has seen enough, which is no error. Raises Stop
+    when the disk is full.
+
+    A terminal does what it is told by control characters, which may stand in any name: there they are shown instead.
+    """
+    if sys.stdout.isatty():
+        text = text.translate(_SHOWN)
     try:
         sys.stdout.write(text.rstrip("\n") + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         _deaf_stdout()
+        return False
     except OSError as error:
         _deaf_stdout()
         advice = "Free that disk, or send the output elsewhere, and run the same command again."
         raise Stop("disk", f"the result could not be written to stdout ({error.strerror})", next=advice) from error
+    return True
+
+
+def note(sentences: Iterable[str]) -> None:
+    """Beside a result, on stderr."""
+    for sentence in sentences:
+        print(f"note: {sentence}", file=sys.stderr)
 
 
 def _deaf_stdout() -> None:

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from engine.cli.after import Yes
-from engine.cli.commands import AsJson, Collection, File, IdsFile, Only, Rate, app, chosen_by, show_result
+from engine.cli.commands import (
+    AsJson,
+    Collection,
+    File,
+    IdsFile,
+    LockWait,
+    Only,
+    Rate,
+    app,
+    chosen_by,
+    show_result,
+    waiting,
+)
 from engine.cli.common import MOST_CALLS, Common, amount, command, confirmation, on_terminal, say, write_file
 from engine.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_UNFINISHED, ConfigError
 from engine.ledger.durable import PRIVATE
@@ -38,6 +50,7 @@ def compare(
     html: Annotated[Path | None, Option("--html", help="Write a page with both sides to this file.")] = None,
     yes: Yes = False,
     rate: Rate = None,
+    lock_wait: LockWait = None,
     as_json: AsJson = False,
 ) -> int:
     """Asks replicas what their originals were asked with --record, the cases of verify.cases, and compares the answers.
@@ -50,8 +63,8 @@ def compare(
     """
     import anyio
 
-    from engine.after_run import AskOptions, compare_migration, has_answers, record_answers
     from engine.cli import show
+    from engine.run.after import AskOptions, compare_migration, has_answers, record_answers
     from engine.session import VerbOptions
 
     threshold = _threshold(max_changed)
@@ -59,7 +72,8 @@ def compare(
     loaded = common.load(migration)
     if not record and not has_answers(loaded):
         raise ConfigError(f"no answers of the originals are recorded: type `promptferry compare {migration} --record`")
-    options = VerbOptions(chosen=chosen_by(only, collection, ids_file), rate=rate, signals=True)
+    chosen, wait = chosen_by(only, collection, ids_file), waiting(lock_wait)
+    options = VerbOptions(chosen=chosen, rate=rate, signals=True, lock_wait=wait)
     how = AskOptions(repeat=repeat, confirm=_confirm(yes=yes))
     if record:
         recorded = anyio.run(lambda: record_answers(loaded, options, how))

@@ -17,7 +17,7 @@ AGAIN = "Run the same command again: it goes on where this run stopped."
 _OUTCOMES = '"created":0,"updated":0,"unchanged":0,"skipped":0,"failed":0,"conflicts":0,"unresolved":0,"not_started":0'
 _SUMMARY = (
     '{"schema":1,"migration":"","run":"","mode":"","exit_code":%d,"reason":"%s","message":"%s","next":"%s",'
-    f'"counts":{{"listed":0,"selected":0,{_OUTCOMES}}},"this_run":{{{_OUTCOMES}}},"orphaned":0,"verified":null,'
+    f'"counts":{{"listed":0,"selected":0,{_OUTCOMES}}},"this_run":{{{_OUTCOMES}}},"reasons":{{}},"orphaned":0,"verified":null,'
     '"requests":{"total":0,"reads":0,"writes":0,"retries":0,"throttled":0},"throttle":{},"duration_s":0.0,"ledger":"",'
     '"notes":[]}'
 )
@@ -29,6 +29,17 @@ _FLEET_SUMMARY = (
 )
 _SUMMARIES = {"run": _SUMMARY, "fleet run": _FLEET_SUMMARY}
 """By command."""
+
+
+def open_streams() -> None:
+    """Streams that were closed before we began, as some schedulers do it, are as empty and as deaf as /dev/null. Else
+    the next file to be opened, be it a ledger, would get the number of stdout, and what is printed.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", errors="backslashreplace"))
 
 
 def take() -> None:
@@ -53,9 +64,11 @@ def leave() -> None:
 
 def tell_nothing_done(exit_code: int, reason: str, message: str, advice: str) -> None:
     """The summary of a run that has done nothing, where that is the command. The texts are put in as they are."""
-    if summary := _SUMMARIES.get(summary_of(sys.argv)):
-        as_text = os.isatty(1) and "--json" not in sys.argv
-        _write(1, f"{advice}\n" if as_text else f"{summary % (exit_code, reason, message, advice)}\n")
+    if form := _SUMMARIES.get(summary_of(sys.argv)):
+        summary = f"{form % (exit_code, reason, message, advice)}\n"
+        _write(1, f"{advice}\n" if os.isatty(1) and "--json" not in sys.argv else summary)
+        if file := file_of("--summary", sys.argv):
+            _leave(file, summary)
 
 
 def summary_of(arguments: list[str]) -> str:
@@ -67,14 +80,38 @@ def summary_of(arguments: list[str]) -> str:
     return ""
 
 
+def file_of(flag: str, arguments: list[str]) -> str:
+    """What is named behind `flag`, where nobody has read the arguments yet; the last one counts, as it will then."""
+    found = ""
+    for word, behind in zip(arguments, [*arguments[1:], "-"], strict=False):
+        if word.startswith(f"{flag}="):
+            found = word[len(flag) + 1 :]
+        elif word == flag and not behind.startswith("-"):
+            found = behind
+    return found
+
+
 def _on_signal(_number: int, _frame: object) -> None:
     leave()
 
 
 def _write(fd: int, text: str) -> None:
     # not by the streams, which may be in the middle of a write
-    if (sys.stdout, sys.stderr)[fd - 1] is not None:
-        try:
-            os.write(fd, text.encode())
-        except OSError:
-            return  # whoever read it has gone
+    try:
+        os.write(fd, text.encode())
+    except OSError:
+        return  # whoever read it has gone
+
+
+def _leave(file: str, text: str) -> None:
+    # who looks there would take what the run before left for this one's, or half of this one for the whole
+    plain = os.path.lexists(file) and (os.path.islink(file) or not os.path.isfile(file))
+    beside = file if plain else os.path.join(os.path.dirname(file), f".promptferry-{os.getpid()}.tmp")
+    try:
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK, 0o666)
+        _write(fd, text)
+        os.close(fd)
+        if not plain:
+            os.rename(beside, file)
+    except OSError:
+        return  # a folder that is none of ours: stdout has it

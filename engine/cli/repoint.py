@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from engine import __version__
 from engine.cli.commands import AsJson, Collection, IdsFile, Only, app, chosen_by, show_result
-from engine.cli.common import Common, command, run_async, write_file
+from engine.cli.common import Common, command, note, run_async, write_file
 from engine.errors import ConfigError
-from engine.version import __version__
 
 if TYPE_CHECKING:
     from engine.verbs.repoint.maps import IdsMap
@@ -38,7 +38,7 @@ def repoint(
     collection: Collection = None,
     ids_file: IdsFile = None,
     names: Annotated[
-        bool, Option("--names", help="Names too, and ids that are no more than the name of their prompt.")
+        bool, Option("--names", help="Names are as good as ids: --write and --check mean them, too.")
     ] = False,
     write: Annotated[bool, Option("--write", help="Put the new ones in their place.")] = False,
     check: Annotated[bool, Option("--check", help="Exit 3 when an old one is left.")] = False,
@@ -46,7 +46,10 @@ def repoint(
     sarif: Annotated[Path | None, Option("--sarif", help="Write what is left to this file, as SARIF 2.1.0.")] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Finds old ids and slugs in source code and configuration: file:line:column (characters, from 1), old and new.
+    """Finds old ids, slugs and names in source code and configuration: file:line:column (characters, from 1), old, new.
+
+    A name may be any word: without --names it is shown as one that perhaps is old, and neither rewritten nor counted.
+    An id that is the name of its prompt counts always, and is rewritten with --names.
 
     The map is that of --migration, --ledger or --map. Whole tokens only: a letter, digit, - or _ beside it makes it
     another one. Left out: what git ignores, binary files, links, and the map, migration file, ledgers and plans
@@ -66,8 +69,7 @@ def repoint(
     table = table_of(found_map.rows, names=names, reverse=reverse)
     own += [path for path in (sarif, ids_file) if path is not None]
     work = partial(over, paths, table, write=write, own=own, alive=from_thread.check_cancelled)
-    for note in _notes(table, spelled=found_map.spelled, write=write):  # before the work, which may be interrupted
-        print(f"note: {note}", file=sys.stderr)
+    note(_notes(table, spelled=found_map.spelled, write=write))  # before the work, which may be interrupted
     done: Repointed = run_async(lambda: to_thread.run_sync(work))
     for trouble in done.troubles:
         print(f"error: {trouble}", file=sys.stderr)
@@ -106,8 +108,8 @@ def _map(
 
 def _notes(table: Table, *, spelled: bool, write: bool) -> Iterator[str]:
     """What is not done, and what is to be minded."""
-    if table.words:
-        yield f"not looked for without --names, because the name of a prompt is its id: {_some(table.words)}"
+    if write and table.words:
+        yield f"rewritten with --names only, because the id of a prompt is its name: {_some(table.words)}"
     if not spelled:
         yield "a map for an environment has no old ids: slugs were looked for in lower case with dashes"
     if write and table.chained:
@@ -125,6 +127,6 @@ def _write_sarif(file: Path, done: Repointed) -> None:
     from engine.lossless_json import encode
     from engine.verbs.repoint.sarif import MOST, sarif
 
-    write_file(file, encode(sarif(done.found, root=os.getcwd(), version=__version__)), f"--sarif {file}", over=True)
+    write_file(file, encode(sarif(done.left, root=os.getcwd(), version=__version__)), f"--sarif {file}", over=True)
     if len(done.left) > MOST:
-        print(f"note: {file}: has {len(done.left):,} results, and GitHub takes {MOST:,}", file=sys.stderr)
+        note([f"{file}: has {len(done.left):,} results, and GitHub takes {MOST:,}"])

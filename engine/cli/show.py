@@ -8,10 +8,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from engine.errors import ConfigError
 from engine.fleet.summary import FleetSummary
 from engine.fleet.verbs import FleetResult
+from engine.ledger.holder import Holder, Life
+from engine.ledger.merge import Merged
 from engine.ledger.repair import Mended
-from engine.ledger.report import OUTCOMES, counted
+from engine.ledger.report import OUTCOMES, counted, reasons_table, together
 from engine.ledger.status import ID_FIELDS, Health, Status
 from engine.lossless_json.numbers import dumps
 from engine.migrate.needs import Need
@@ -173,27 +176,34 @@ def _together(prompts: Sequence[Planned]) -> list[str]:
     return [*lines, *(f"    note: {note}" for note in first.notes)]
 
 
-def status(found: Status, *, with_failed: bool) -> str:
-    """Counts and what failed."""
+def status(found: Status, *, with_failed: bool, life: Life = "unknown", holder: Holder | None = None) -> str:
+    """Counts and what failed; `life` of the newest run, and the process that holds the ledger."""
+    ended = _life(found, life)
+    held = f"; process {holder.pid} holds the ledger" if holder is not None else ""
     if not found.run:
-        return f"{found.ledger}: no run yet"
-    ended = (
-        "has not ended: it goes on, or it was killed"
-        if found.going_on
-        else f"ended: {(found.reason or '').replace('_', ' ')}"
-    )
+        return f"{found.ledger}: no run yet{held}"
+    ended += held
     lines = [f"{found.migration}: the newest run, {found.run}, {ended}"]
-    lines.append(f"{found.counts['selected']} prompts selected of {found.counts['listed']} listed")
+    lines.append(f"{found.counts['selected']:,} prompts selected of {found.counts['listed']:,} listed")
     lines += [f"  {found.counts[name]:>7,}  {name.replace('_', ' ')}" for name in OUTCOMES if found.counts[name]]
     lines.append(f"{found.rate:g} prompts a second")
     if found.verified is not None:
         lines.append(f"verified since they were written: {counted(found.verified)}")
-    lines += [f"  {count} failed: {error}" for error, count in found.why.items()]
+    settling = ("unresolved",) if life == "running" else ()  # what is in flight is nothing to worry about
+    lines += reasons_table({name: why for name, why in found.reasons.items() if name not in settling})
     if with_failed:
         lines += [f"{one['name']} ({one['source_id']}): {one['stage']}: {one['message']}" for one in found.failed]
     elif found.failed:
         lines.append("see each of them with --failed")
-    return "\n".join(lines)
+    return "\n".join(lines if life == "running" else [*lines, found.next])
+
+
+def _life(found: Status, life: Life) -> str:
+    if not found.going_on:
+        return f"ended: {(found.reason or '').replace('_', ' ')}"
+    if life == "running":
+        return "goes on"
+    return "was killed" if life == "killed" else "has not ended: it goes on, or it was killed"
 
 
 def verification(found: Verification) -> str:
@@ -204,7 +214,7 @@ def verification(found: Verification) -> str:
             fields = f": {', '.join(one.fields)}" if one.fields else ""
             lines.append(f"{_RESULTS.get(one.result, one.result)} {one.name} ({one.target_id}){fields}")
         lines += [f"        {_completion(call)}" for call in one.completions]
-    lines += [f"note: {note}" for note in found.notes]
+    lines += _noted(found.all_notes)
     return "\n".join([*lines, f"{len(found.prompts):,} replicas compared: {counted(found.counts)}"])
 
 
@@ -269,7 +279,7 @@ def cut_over(done: CutOver) -> str:
         for one in done.prompts
         if one.message
     ]
-    return "\n".join([*lines, counted(done.counts, "nothing is staged")])
+    return "\n".join([*lines, *_noted(done.notes), counted(done.counts, "nothing is staged")])
 
 
 def rolled_back(done: Rollback) -> str:
@@ -289,6 +299,7 @@ def rolled_back(done: Rollback) -> str:
         first = "without --dry-run they are looked up first"
         left = "prompts of their names are there, and nobody can tell whether they are what was made: look at them"
         lines.append(f"{done.in_doubt} creates are in doubt: {first if done.dry_run else left}")
+    lines += _noted(done.notes)
     would = "would be: " if done.dry_run else ""
     return "\n".join([*lines, f"{would}{counted(done.counts, 'nothing to take back')}"])
 
@@ -303,29 +314,45 @@ def ids_csv(pairs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def ids_env(pairs: Sequence[Mapping[str, Any]]) -> str:
-    """The map as lines for an environment file: PROMPT_<SOURCE_SLUG>=<target slug>."""
-    return "".join(
-        f"PROMPT_{re.sub('[^A-Z0-9]', '_', (one['source_slug'] or one['source_id']).upper())}"
-        f"={one['target_slug'] or one['target_id']}\n"
-        for one in pairs
-    )
+    """The map as lines for an environment file: PROMPT_<SOURCE_SLUG>=<target slug>. Raises ConfigError for two of one
+    variable.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for one in pairs:
+        slug, value = one["source_slug"] or one["source_id"], one["target_slug"] or one["target_id"]
+        variable = f"PROMPT_{re.sub('[^A-Z0-9]', '_', slug.upper())}"
+        other, there = found.setdefault(variable, (slug, value))
+        if there != value:
+            raise ConfigError(
+                f"--format env: {other} and {slug} would both be {variable}: choose between them with --only, or take "
+                "--format csv or json"
+            )
+    return "".join(f"{variable}={value}\n" for variable, (_, value) in found.items())
 
 
 def repointed(done: Repointed, *, write: bool) -> str:
     """A line for each: where it is, old and new; then the counts."""
     lines = [
         f"{one.file}:{one.line}:{one.column}: {one.old} -> {one.new or '? one of ' + ', '.join(one.news)}"
+        f"{' (perhaps: a name)' if one.perhaps else ''}"
         for one in done.found
     ]
     counts = done.to_json()["counts"]
     rewritten = f", {counts['rewritten']:,} rewritten in {counts['rewritten_files']:,} files" if write else ""
-    return "\n".join([*lines, f"{counts['found']:,} old ones in {done.files:,} files{rewritten}"])
+    perhaps = f"; {done.perhaps:,} names that perhaps are (--names)" if done.perhaps else ""
+    return "\n".join([*lines, f"{counts['found']:,} old ones in {done.files:,} files{rewritten}{perhaps}"])
 
 
 def mended(done: Mended) -> str:
     """What a repair or compaction did."""
     kept = f"; the file as it was is kept as {done.kept}" if done.kept else ""
     return f"{done.ledger}: {done.lines_before:,} lines before, {done.lines_after:,} now{kept}"
+
+
+def merged(done: Merged) -> str:
+    """What was put together."""
+    notes = [f"note: {note}" for note in done.notes]
+    return "\n".join([f"{done.ledger}: {done.lines:,} lines on {done.prompts:,} prompts", *notes])
 
 
 def health(found: Health) -> str:
@@ -350,6 +377,7 @@ def fleet_summary(found: FleetSummary) -> str:
     requests = found.requests
     lines = [
         *_fleet_table([*rows, ("", "total", found.counts)]),
+        *reasons_table(together(one.reasons for one in found.migrations)),
         f"{found.fleet}: {states}; {requests['total']:,} requests ({requests['retries']:,} repeated, "
         f"{requests['throttled']:,} throttled) in {found.duration_s:.1f} s",
         *([found.message] if found.message else []),

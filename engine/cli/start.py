@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import sys
 import traceback
-from typing import Final
+from typing import Final, NoReturn
 
 from engine.cli import early
-from engine.errors import EXIT_ACT, EXIT_USAGE, Unsupported
+from engine.errors import EXIT_ACT, EXIT_USAGE, Stop, Unsupported
 
 _TYPER_INTERRUPTED: Final = 130
+_TYPER_REFUSED: Final = 1
+_COMPLETION: Final = ("--install-completion", "--show-completion")
 
 
 def start() -> None:
@@ -37,14 +39,22 @@ def start() -> None:
 def _command() -> None:
     import typer
 
-    from engine.cli import after, approve, compare, fleet, repoint  # noqa: F401 - they register their commands
+    from engine.cli import after, approve, compare, fleet, repoint, report, watch  # noqa: F401 - they register their commands
     from engine.cli.commands import app
 
+    for_completion = sys.argv[1:2] and sys.argv[1] in _COMPLETION
     try:
-        app()
+        app(prog_name="promptferry")  # whatever it was started as: completion is installed for this name
+    except (OSError, RuntimeError, UnicodeError) as error:  # no home, or a start file of the shell that we cannot take
+        if not for_completion:
+            raise
+        _completion_refused(error)
     except SystemExit as end:
         if end.code == _TYPER_INTERRUPTED:
             raise KeyboardInterrupt from None
+        if for_completion and end.code == _TYPER_REFUSED:
+            print("error: start it from the shell that is to complete: bash, zsh or fish", file=sys.stderr)
+            sys.exit(EXIT_USAGE)
         # typer.Exit: the command has ended and told it; anything else: its arguments were refused
         refused = end.__context__
         if end.code == EXIT_USAGE and not isinstance(refused, typer.Exit):
@@ -53,20 +63,31 @@ def _command() -> None:
         raise
 
 
+def _completion_refused(error: Exception) -> NoReturn:
+    where = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+    print(f"error: completion was not installed: {where}", file=sys.stderr)
+    print("`promptferry --show-completion` prints the script, to be put where you want it.", file=sys.stderr)
+    sys.exit(EXIT_USAGE)
+
+
 def _summary_of_nothing(reason: str, message: str, exit_code: int) -> None:
     """A run has a summary at every end, also at one that comes before the command is reached."""
     command = early.summary_of(sys.argv)
-    if command == "run":
-        from engine.cli.run import nothing_done, tell
-        from engine.ledger.report import to_text
+    if not command:
+        return
+    from engine.cli import show
+    from engine.cli.fleet import no_fleet
+    from engine.cli.run import leave, left_by, nothing_done
+    from engine.ledger.report import to_text
 
-        tell(nothing_done(reason, message, exit_code), to_text, as_json=False)
-    elif command == "fleet run":
-        from engine.cli import show
-        from engine.cli.fleet import no_fleet
-        from engine.cli.run import tell
-
-        tell(no_fleet(reason, message, exit_code), show.fleet_summary, as_json=False)
+    left = left_by(sys.argv)
+    try:
+        if command == "run":
+            leave(nothing_done(reason, message, exit_code), to_text, left=left, as_json=False)
+        else:
+            leave(no_fleet(reason, message, exit_code), show.fleet_summary, left=left, as_json=False)
+    except Stop as stop:  # stdout is a full disk
+        print(f"error: {stop}", file=sys.stderr)
 
 
 def _tell_bug(error: BaseException) -> None:

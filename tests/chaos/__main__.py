@@ -23,6 +23,7 @@ from tests.chaos import (
     test_lost_answers,
     test_model,
     test_one_writer,
+    test_shards,
     test_signals,
     test_sync,
     test_workspaces,
@@ -44,6 +45,7 @@ TESTS: Final[Mapping[str, Long]] = {
     "answers that repeat key and text": test_leaks.long_leaks,
     "random histories against a model": test_model.long_model,
     "a fleet killed again and again": test_fleet.long_fleet,
+    "shards killed and merged": test_shards.long_shards,
     "what prompts need, made and killed": test_workspaces.long_workspaces,
     "texts and numbers that are hard to carry": test_content.long_content,
 }

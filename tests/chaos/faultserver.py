@@ -102,6 +102,7 @@ class FaultServer:
         self._host, self._upstream_port, self._path = parts.hostname or "", parts.port or 80, parts.path
         self._open: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
+        self._refusing = False
         self.port = 0
 
     @property
@@ -110,12 +111,14 @@ class FaultServer:
 
     async def listen(self) -> None:
         """Takes connections, at the same port as before."""
+        self._refusing = False
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
             self.port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
         """Resets every connection and takes no others."""
+        self._refusing = True
         if self._server is not None:
             server, self._server = self._server, None
             for sock in server.sockets:  # what was accepted in this round of the loop needs a server still
@@ -126,6 +129,9 @@ class FaultServer:
             _reset(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refusing:  # it was accepted before, and its turn has come now
+            _reset(writer)
+            return
         self._open.add(writer)
         reused = False
         try:

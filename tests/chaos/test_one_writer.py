@@ -5,15 +5,16 @@ from __future__ import annotations
 import random
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engine.errors import EXIT_OK, EXIT_RETRY
 from tests.chaos.campaign import SCALE, Campaign, Tally, campaign, each, wait_until
 from tests.chaos.disk import check_intents
-from tests.e2e import lines, promptferry
+from tests.e2e import lines, promptferry, started
 
 PROMPTS = 20
 
@@ -79,6 +80,7 @@ class Race:
 def race(case: Race) -> Tally:
     plan = {"lie": case.lie} if case.lie else None
     with campaign(case.folder, prompts=PROMPTS, seed=case.seed) as one:
+        ready(4, one, plan)
         with ExitStack() as stack:
             runs = [stack.enter_context(one.start("--rate", "100", plan=plan)) for _ in range(4)]
             ended = [run.end() for run in runs]
@@ -90,6 +92,13 @@ def race(case: Race) -> Tally:
         one.disturbed(faults=codes.count(EXIT_RETRY))
         one.resume()
     return one.tally
+
+
+def ready(count: int, one: Campaign, plan: Mapping[str, Any] | None) -> None:
+    """So many can start within moments: what they are forked from takes seconds to be there."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            stack.enter_context(started("--version", cwd=one.folder, plan=plan, covered=False))
 
 
 def campaigns(folder: Path, count: int) -> Iterator[Second | Race]:

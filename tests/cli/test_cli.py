@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import urllib.error
 import urllib.request
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from engine.cli.common import Common, is_migration
 from engine.sandbox import FAULTS, SandboxOptions
 from tests.e2e import Ended, lines, promptferry, served, started, write_migration
 from tests.forks import ROOT
@@ -311,3 +313,58 @@ def test_a_ledger_is_repaired_and_compacted_and_the_migration_goes_on(tmp_path: 
     summary = promptferry("run", "demo.yaml", "--limit", "10", "--canary", "2", cwd=tmp_path).summary
     assert summary["counts"]["unresolved"] == summary["counts"]["failed"] == summary["counts"]["conflicts"] == 0
     assert summary["counts"]["created"] + summary["counts"]["unchanged"] >= 30
+
+
+# ---- a migration file or a ledger ------------------------------------------------------------------------------------
+
+LEDGER = b'{"v":1,"seq":1,"ts":"2026-01-01T00:00:00.000Z"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "migration"),
+    [
+        ("m.conf", b"name: demo\n", True),
+        ("M.YAML", b"name: demo\n", True),
+        ("m", b'{"name": "demo"}', True),
+        ("m.json", b'{"verify": {}, "name": "demo"}', True),
+        ("m.yaml", b"name: demo\n", True),
+        ("m.yml", LEDGER, False),
+        ("ledger", LEDGER, False),
+        ("ledger.log", LEDGER.replace(b"1", b"2", 1), False),
+        ("torn", LEDGER[:3], False),
+        ("l.jsonl", b"damaged from its first line on", False),
+        ("l.jsonl", b"", False),
+        ("m.yml", b"", True),
+        ("l.jsonl", None, False),
+        ("m.yaml", None, True),
+        ("m.YML", None, True),
+        ("not-begun.log", None, False),
+    ],
+)
+def test_what_a_file_is_says_its_content_and_only_without_one_its_name(
+    name: str, content: bytes | None, migration: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    assert is_migration(path) is migration
+    if content and migration:
+        assert Common().ledger_of(path) == tmp_path / "ledgers" / "demo.jsonl"
+
+
+def test_a_folder_is_no_migration_and_a_pipe_is_no_ledger(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert (is_migration(tmp_path), is_migration(tmp_path / "pipe")) == (False, True)
+
+
+@pytest.mark.parametrize("name", ["fmig.conf", "mig"])
+def test_what_is_asked_after_a_run_takes_a_migration_file_of_any_name(name: str, done: Path, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text((done / "demo.yaml").read_text())
+    shutil.copytree(done / "ledgers", tmp_path / "ledgers")
+    assert promptferry("status", path, "--json", cwd=tmp_path).json["counts"]["created"] == 200
+    assert promptferry("report", path, "--json", cwd=tmp_path).json["asked"]
+    path.write_text("- no\n- migration\n")
+    told = refused(promptferry("status", path, cwd=tmp_path))
+    assert "must be a map of keys" in told
+    assert "it is no ledger of promptferry" in told

@@ -19,6 +19,7 @@ import pytest
 from engine.cli import early
 from engine.cli.fleet import no_fleet
 from engine.cli.run import Told, nothing_done
+from engine.ledger.file import read_ledger
 from engine.migrate.interrupt import SIGNALS
 from engine.sandbox import SandboxOptions
 from tests.e2e import COMMAND, TIMEOUT, Ended, Served, served, write_migration
@@ -61,8 +62,11 @@ def ended(process: subprocess.Popen[str]) -> Ended:
 def test_a_signal_at_any_moment_of_the_first_second(moment: int, tmp_path: Path, registry: Served) -> None:
     path = write_migration(tmp_path, registry.base_url, name=f"m{moment}")
     command, number = (COMMAND, SCRIPT)[moment % 2], SIGNALS[moment // 2 % 2]
+    left = tmp_path / "summary.json"
+    left.write_text('{"exit_code": 0, "next": "what the run of last night left, which is not what this one leaves"}')
+    flags = ("--rate", "4", *(("--summary", str(left)), (f"--summary={left}",))[moment % 2])
     seconds = random.Random(moment).random()
-    with begin(command, "run", str(path), "--rate", "4", cwd=tmp_path, KEY=registry.api_key) as process:
+    with begin(command, "run", str(path), *flags, cwd=tmp_path, KEY=registry.api_key) as process:
         while not looks_after_signals(process):
             assert process.poll() is None
         with suppress(subprocess.TimeoutExpired):
@@ -70,6 +74,7 @@ def test_a_signal_at_any_moment_of_the_first_second(moment: int, tmp_path: Path,
         process.send_signal(number)
         found = ended(process)
     assert (found.code, found.summary["reason"]) == (75, "interrupted"), found.err
+    assert json.loads(left.read_text()) == found.summary
     assert "Traceback" not in found.err
     assert "Exception ignored" not in found.err
 
@@ -92,6 +97,21 @@ def test_a_signal_while_a_fleet_begins(moment: int, tmp_path: Path, registry: Se
     assert (process.returncode, told["exit_code"], told["reason"]) == (75, 75, "interrupted"), err
     assert "Traceback" not in err
     assert "Exception ignored" not in err
+
+
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(closed: str, tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "hello.md").write_text("---\nname: hello\nmodel: old\n---\nHello\n")
+    ends = {end: {"kind": "files", "path": end} for end in ("source", "target")}
+    (tmp_path / "m.yaml").write_text(json.dumps({"name": "m", **ends, "ledger": "m.jsonl"}))
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND]
+    with begin(shell, "run", "m.yaml", "--summary", "summary.json", cwd=tmp_path, LANG="C", HOME="") as process:
+        found = ended(process)
+    assert (found.code, found.err.count("Traceback")) == (0, 0), found.err
+    assert json.loads((tmp_path / "summary.json").read_text())["counts"]["created"] == 1
+    assert read_ledger(tmp_path / "m.jsonl").verdict.kind == "whole"
+    assert b"schema" not in (tmp_path / "m.jsonl").read_bytes()  # its descriptor is no stream's
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -147,4 +167,4 @@ def test_nothing_heavy_is_imported_before_signals_are_looked_after(tmp_path: Pat
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True, check=True
     )
-    assert {*done.stdout.split()} <= {"engine", "engine.version", "engine.cli", "engine.cli.early", "__future__"}
+    assert {*done.stdout.split()} <= {"engine", "engine.cli", "engine.cli.early", "__future__"}

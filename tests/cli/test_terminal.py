@@ -11,7 +11,7 @@ import select
 import struct
 import subprocess
 import termios
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -19,9 +19,13 @@ from typing import Any, Final
 import pytest
 from rich.console import Console
 
-from engine.cli.display import Figures, progress_bar, progress_lines, show
+from engine.cli.common import say
+from engine.cli.display import progress_lines
+from engine.cli.figures import Figures, Pace, Stopwatch, told
+from engine.cli.panel import duration, panel
 from engine.config import load_migration
 from engine.config.kinds import KINDS
+from engine.http.limiter import Requests
 from engine.model import Select
 from engine.run import Live
 from engine.sandbox import SandboxOptions
@@ -96,6 +100,17 @@ def registry() -> Iterator[Served]:
         yield found
 
 
+def test_a_name_does_nothing_to_the_terminal_that_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody looks, every character is as it was: whoever reads it has to find it again."""
+    name = "a\x1b[2J\x07\r\x9b31m b\tc"
+    for tty, shown in ((True, r"a\x1b[2J\x07\x0d\x9b31m b" + "\tc\n"), (False, f"{name}\n")):
+        out = io.StringIO()
+        monkeypatch.setattr(out, "isatty", lambda tty=tty: tty)
+        monkeypatch.setattr("sys.stdout", out)
+        assert say(name)
+        assert out.getvalue() == shown
+
+
 def test_the_question_names_what_is_made_first(tmp_path: Path, registry: Served) -> None:
     there = registry.ask(lambda sandbox: sandbox.key("second"))
     home = registry.call("POST", "/collections", {"name": "Letters"})
@@ -123,7 +138,10 @@ def test_yes_goes_on_to_a_summary_that_can_be_read(tmp_path: Path, registry: Ser
         assert len(registry.prompts()) == PROMPTS
         screen.type(b"y\n")
         assert screen.end() == 0
-    assert re.search(rf"{PROMPTS}/{PROMPTS} prompts [0-9.e+]+ requests/s", COLOUR.sub("", screen.shown))
+    shown = COLOUR.sub("", screen.shown)
+    assert re.search(rf"{PROMPTS}/{PROMPTS} prompts +100 %", shown)
+    assert re.search(rf"prompts +[0-9.e+]+/s · {PROMPTS} created", shown)
+    assert re.search(r"requests +[0-9.e+]+/s of [0-9.e+]+/s allowed", shown)
     assert f"{PROMPTS}  created" in screen.shown
     assert "\x1b[?25l" in screen.shown  # the live display hides the cursor ...
     assert screen.shown.rfind("\x1b[?25h") > screen.shown.rfind("\x1b[?25l")  # ... and gives it back
@@ -186,19 +204,59 @@ def test_ctrl_c_in_the_middle_ends_with_a_summary(tmp_path: Path, registry: Serv
     assert 2 <= len(replicas(registry.prompts())) < PROMPTS
 
 
-@pytest.mark.parametrize("columns", [80, 96, 200])
-def test_a_narrow_display_cuts_its_note_and_not_its_figures(columns: int) -> None:
+def drawn(now: Figures, pace: Pace, columns: int, parts: Sequence[tuple[str, Figures]] = ()) -> list[str]:
+    """The lines of a display."""
     console = Console(width=columns, force_terminal=True, no_color=True, file=io.StringIO())
-    progress = progress_bar(console)
-    task = progress.add_task("claude-37-to-35-bedrock", total=None, note="", rate="")
-    pause = "paused 40 s: the target answered 429"
-    show(progress, task, Figures("migrating", done=406, total=947, failed=2, rate=128.4, pause=pause))
     with console.capture() as shown:
-        console.print(progress.get_renderable())
-    (line,) = COLOUR.sub("", shown.get()).splitlines()
-    assert " 406/947 prompts 128 requests/s " in line
-    assert " 2 failed" in line
-    assert (pause in line) is (columns == 200)
+        console.print(panel("claude-37-to-35-bedrock", now, pace, parts))
+    return [line.rstrip() for line in COLOUR.sub("", shown.get()).splitlines()]
+
+
+BUSY: Final = Figures(
+    stage="migrating",
+    done=406,
+    total=947,
+    outcomes={"failed": 14, "created": 391, "conflict": 1},
+    why={("failed", "bad_name"): 3, ("conflict", "exists"): 1, ("failed", "loss"): 11},
+    requests=Requests(total=820, reads=412, writes=408, retries=9, throttled=9),
+    in_flight=16,
+    rate=50.0,
+    limit=55.0,
+    pause="paused 40 s: the target answered 429",
+    paused_s=75.0,
+)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_display_has_prompts_requests_throttle_and_reasons_each_in_a_line(columns: int) -> None:
+    bar, prompts, requests, throttle, failed, conflicts = drawn(BUSY, Pace(12.3, 24.6, 44), columns)
+    assert bar.endswith("406/947 prompts  42 % 44 s left")
+    assert prompts == "prompts   12.3/s · 391 created · 14 failed · 1 conflicts"
+    assert requests.startswith("requests  24.6/s of 50/s allowed · 16 in flight · 820 sent · 9 repeated · ")
+    assert throttle.startswith("throttle  paused 40 s: the target answered 429 · 9 throttled · paused 1 m")
+    assert failed == "failed    11 loss · 3 bad name"
+    assert conflicts == "conflicts 1 exists"
+    assert all(len(line) <= columns for line in (bar, prompts, requests, throttle))
+
+
+def test_a_display_says_nothing_of_what_there_is_not() -> None:
+    bar, prompts, requests = drawn(Figures(stage="listing", done=0, total=0), Pace(), 80)
+    assert (bar.split()[-2:], prompts) == (["0/0", "prompts"], "prompts   0/s · listing")
+    assert "allowed" in requests
+
+
+def test_the_time_left_is_of_the_pace_of_the_last_minute() -> None:
+    times = iter([0.0, 5.0, 15.0, 100.0])
+    stopwatch = Stopwatch(lambda: next(times))
+
+    def at(done: int, sent: int) -> Pace:
+        return stopwatch.see(Figures(stage="", done=done, total=100, requests=Requests(total=sent)))
+
+    assert at(0, 0) == Pace(0.0, 0.0, None)
+    assert at(10, 20) == Pace(2.0, 4.0, 45.0)
+    assert at(15, 40) == Pace(0.5, 2.0, 85.0)
+    assert at(15, 40) == Pace(0.0, 0.0, None)  # nothing for so long: nobody can say
+    assert [duration(seconds) for seconds in (0.2, 59, 61, 3700)] == ["1 s", "59 s", "1 min 01 s", "1 h 01 min"]
 
 
 async def test_a_line_of_progress_says_what_its_figures_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +274,21 @@ async def test_a_line_of_progress_says_what_its_figures_count(monkeypatch: pytes
     with pytest.raises(Ended):
         await progress_lines(Live("m"))
     (line,) = said
-    assert line.keys() == {"event", "stage", "prompts_done", "prompts", "prompts_failed", "requests_per_s", "pause"}
+    assert line.keys() == {"event", "stage", *told(BUSY, Pace())}
+    assert told(BUSY, Pace(12.34, 24.6, 43.2)) == {
+        "prompts_done": 406,
+        "prompts": 947,
+        "prompts_failed": 14,
+        "why": {"failed bad_name": 3, "conflict exists": 1, "failed loss": 11},
+        "prompts_per_s": 12.3,
+        "left_s": 44,
+        "requests": 820,
+        "requests_sent_per_s": 24.6,
+        "requests_per_s": 50.0,
+        "throttled": 9,
+        "paused_s": 75.0,
+        "pause": "paused 40 s: the target answered 429",
+    }
 
 
 def answered(screen: Terminal, *answers: tuple[str, str]) -> None:
