@@ -53,7 +53,7 @@ def write_starter(file: Path, answers: Answers, *, force: bool) -> list[str]:
     """Writes the file, and gives the variables that it needs; on a terminal asks for what was not given. Raises
     ConfigError for what cannot be used, and rather than write over a file.
     """
-    if file.exists() and not force:
+    if os.path.exists(file) and not force:
         raise ConfigError(f"{file}: is there already; name another file, or write over it with --force")
     _check(answers)
     if on_terminal():

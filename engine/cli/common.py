@@ -123,9 +123,10 @@ class Common:
 
 def is_migration(path: Path) -> bool:
     """Whether it is a migration file, where it may be a ledger as well; what is not there or empty, by its name."""
-    if path.suffix == _LEDGER_ENDING or path.is_dir():
+    # asked of os.path: a Path raises where a folder may not be searched
+    if path.suffix == _LEDGER_ENDING or os.path.isdir(path):
         return False
-    if path.exists() and not path.is_file():  # a pipe: no ledger is read from one
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe: no ledger is read from one
         return True
     try:
         with path.open("rb") as file:

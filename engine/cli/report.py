@@ -98,7 +98,7 @@ def _make_folder(folder: Path) -> None:
 def _check_place(html: Path, read: tuple[Path, ...]) -> None:
     """Raises ConfigError for a page over what it is made from."""
     for one in read:
-        if html.exists() and one.exists() and os.path.samefile(html, one):
+        if os.path.exists(html) and os.path.exists(one) and os.path.samefile(html, one):
             raise ConfigError(f"--html {html}: this is what the page is made from; name another file")
 
 
@@ -107,6 +107,6 @@ def beside_of(path: Path) -> Beside:
     from engine.config import console_of, told_rules
     from engine.web.view import Beside
 
-    if not is_migration(path) or not path.is_file():  # a pipe has told what it had
+    if not is_migration(path) or not os.path.isfile(path):  # a pipe has told what it had
         return Beside(console=console_of)
     return Beside(asked=told_rules(path), command=shlex.quote(str(path)), console=console_of)

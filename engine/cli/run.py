@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -270,9 +271,13 @@ def _as_text(as_json: bool) -> bool:
 
 def _may_be_written(path: Path) -> bool:
     """Asked before anything is sent, so that no run ends without the summary that somebody waits for."""
-    if path.exists():
-        return not path.is_dir() and os.access(path, os.W_OK)
-    return os.access(path.parent, os.W_OK | os.X_OK)
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return os.access(path.parent, os.W_OK | os.X_OK)
+    except OSError:  # a folder that may not be searched, a name that is too long
+        return False
+    return not stat.S_ISDIR(there.st_mode) and os.access(path, os.W_OK)
 
 
 def _write(path: Path, summary: Told) -> None:

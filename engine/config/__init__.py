@@ -123,7 +123,7 @@ def ledger_of(path: str | Path, environ: Mapping[str, str] | None = None) -> Pat
 def name_of(path: Path) -> str:
     """The name in a migration file that was refused; empty where not even that can be read."""
     try:
-        data = read_yaml(path).data if path.is_file() else None  # what is no file was read to its end already
+        data = read_yaml(path).data if os.path.isfile(path) else None  # what is no file was read to its end already
     except ConfigError:
         return ""
     name = data.get("name") if isinstance(data, dict) else None

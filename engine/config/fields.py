@@ -106,7 +106,7 @@ def _cases(value: Json, info: ValidationInfo) -> Path:
     if not isinstance(value, str) or not plain(value):
         raise ValueError("must be the path of a file")
     path = surroundings(info).folder / value
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ValueError(f"there is no file {value}; `promptferry verify --write-cases` writes one to fill in")
     return path
 

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from engine.config import Fleet, Migration
 from engine.errors import EXIT_ACT, EXIT_OK, WORST_FIRST, EngineError, Stop
 from engine.http.limiter import Known
-from engine.ledger.file import read_ledger
+from engine.ledger.file import is_there, read_ledger
 from engine.log import log_within
 from engine.migrate.shared_parts import settled_by
 from engine.session.connect import Gates, Shared, embedded_sandbox
@@ -90,7 +90,7 @@ class _Remembered:
 def _unsettled(migration: Migration) -> float:
     """See `Unsettled`."""
     try:
-        parts = read_ledger(migration.ledger).state.parts.values() if migration.ledger.exists() else ()
+        parts = read_ledger(migration.ledger).state.parts.values() if is_there(migration.ledger) else ()
     except EngineError:  # whoever is to write it says what is wrong with it
         return 0.0
     return settled_by((one for one in parts if one.doubtful), migration.limits.settle_seconds)

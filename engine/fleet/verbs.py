@@ -12,7 +12,7 @@ from engine.config import Fleet, Migration, Planned
 from engine.content.filter import Chosen
 from engine.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_UNFINISHED, ConfigError, EngineError, Stop
 from engine.fleet.common import Done, each, exit_code_of, shared_by, worst
-from engine.ledger.file import read_ledger
+from engine.ledger.file import is_there, read_ledger
 from engine.ledger.report import nothing
 from engine.ledger.status import NOT_BEGUN, Status, read_status
 from engine.ledger.writes import read_made
@@ -111,7 +111,7 @@ def _status_or_error(planned: Planned) -> Done[Status]:
 
 
 def _status(planned: Planned) -> Status:
-    if planned.ledger.exists():
+    if is_there(planned.ledger):
         return read_status(planned.ledger, Chosen())
     counts, this_run = nothing()
     return Status(
@@ -240,7 +240,7 @@ def _to_be_undone(fleet: Fleet) -> str:
 
 
 def _begun(migration: Migration) -> bool:
-    return migration.ledger.exists()
+    return is_there(migration.ledger)
 
 
 async def _asked(

@@ -76,6 +76,14 @@ def check_command(path: Path) -> str:
     return f"promptferry ledger check {shlex.quote(str(path))}"
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file, whatever it is. Raises what read_ledger raises where this may not be seen."""
+    try:
+        return path.exists()
+    except OSError as exc:
+        raise refused(path, exc, "read") from exc
+
+
 def read_ledger(path: Path) -> Reading:
     """Folds the good lines; needs no lock. Raises ConfigError when there is no such file, Stop when the disk fails."""
     try:

@@ -24,7 +24,7 @@ from engine.content.shard import Shard, shard_from
 from engine.errors import EXIT_ACT, EXIT_DIFFERENT, EXIT_RETRY, WORST_FIRST, ConfigError, Stop
 from engine.ledger.before_images import copies_of
 from engine.ledger.durable import make_folder, sync_folder
-from engine.ledger.file import Reading, entries, read_ledger, refused
+from engine.ledger.file import Reading, entries, is_there, read_ledger, refused
 from engine.ledger.lines import timestamp
 from engine.ledger.record import Record
 from engine.ledger.repair import Line, locked, write_anew
@@ -101,7 +101,7 @@ def _check_names(out: Path, ledgers: Sequence[Path]) -> None:
             "on, or move this one away first and merge it with the others"
         )
     for first, other in combinations(ledgers, 2):
-        if first.exists() and other.exists() and first.samefile(other):
+        if is_there(first) and is_there(other) and first.samefile(other):
             raise ConfigError(f"{other}: is named twice; name each ledger once")
 
 

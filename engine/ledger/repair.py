@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from engine.errors import ConfigError, Stop
 from engine.ledger.durable import PRIVATE, new_file, put_in_place, sync_folder
-from engine.ledger.file import entries, good_entries, open_ledger, read_ledger, recover, refused
+from engine.ledger.file import entries, good_entries, is_there, open_ledger, read_ledger, recover, refused
 from engine.ledger.lines import RESERVED, Chain, encode_line, salvage, seal
 from engine.ledger.state import State
 from engine.model import Entry, Json
@@ -97,7 +97,7 @@ def deciding(lines: Sequence[Line], state: State) -> Iterator[Line]:
 @contextmanager
 def locked(path: Path) -> Iterator[int]:
     """The descriptor of a ledger under its lock. Raises Stop when somebody writes it, or when the disk fails."""
-    if not path.exists():
+    if not is_there(path):
         raise ConfigError(f"{path}: there is no ledger here: name another one")
     try:
         fd, _ = open_ledger(path)

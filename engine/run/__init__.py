@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any, Final
 
 from engine import __version__
@@ -26,7 +25,7 @@ from engine.errors import EXIT_OK, EXIT_RETRY, Stop
 from engine.http.limiter import Requests
 from engine.ledger import report
 from engine.ledger.before_images import BeforeImages
-from engine.ledger.file import entries, read_ledger
+from engine.ledger.file import entries, is_there, read_ledger
 from engine.ledger.report import Summary
 from engine.ledger.sink import Sink
 from engine.ledger.state import State
@@ -629,7 +628,7 @@ async def take_inventory(migration: Migration, *, rate: float | None = None) -> 
 
 def _known_ids(migration: Migration) -> set[str]:
     """Ids and slugs of the sources that the ledger knows, where the file selects by them."""
-    if not migration.select.ids or not Path(migration.ledger).exists():
+    if not migration.select.ids or not is_there(migration.ledger):
         return set()
     return {
         str(line[name])
@@ -642,7 +641,7 @@ def _known_ids(migration: Migration) -> set[str]:
 
 def _recorded(migration: Migration) -> State:
     """What the ledger says, without its lock; an empty state when there is none."""
-    if not Path(migration.ledger).exists():
+    if not is_there(migration.ledger):
         return State()
     state = read_ledger(migration.ledger).state
     check_identity(migration, state)

@@ -12,6 +12,7 @@ from pathlib import Path
 from engine.config import Migration
 from engine.content.filter import Chosen
 from engine.errors import ConfigError, Rejected, Transient
+from engine.ledger.file import is_there
 from engine.ledger.state import Record
 from engine.ledger.writes import Writes, none_taken, read_made, runs_of
 from engine.migrate import entries
@@ -107,7 +108,7 @@ async def case_lines(migration: Migration, options: VerbOptions) -> list[bytes]:
 
 
 def _made(migration: Migration, options: VerbOptions) -> list[Writes]:
-    pairs = read_made(migration.ledger, options.chosen) if migration.ledger.exists() else []
+    pairs = read_made(migration.ledger, options.chosen) if is_there(migration.ledger) else []
     if not pairs:
         raise _nothing_made(migration, options.chosen)
     return pairs
@@ -115,7 +116,7 @@ def _made(migration: Migration, options: VerbOptions) -> list[Writes]:
 
 def _nothing_made(migration: Migration, chosen: Chosen) -> ConfigError:
     """Yet; or the flags take none of it."""
-    told = none_taken(migration.ledger, chosen, ()) if migration.ledger.exists() else []
+    told = none_taken(migration.ledger, chosen, ()) if is_there(migration.ledger) else []
     why = told[0] if told else "nothing was migrated yet; run the migration first"
     return ConfigError(f"{migration.ledger}: {why}")
 

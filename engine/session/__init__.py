@@ -20,6 +20,7 @@ from engine.config import Migration
 from engine.content.filter import Chosen
 from engine.errors import ConfigError, Stop
 from engine.ledger.before_images import BeforeImages
+from engine.ledger.file import is_there
 from engine.ledger.sink import Sink
 from engine.ledger.state import State, mismatch
 from engine.migrate.context import Context
@@ -149,7 +150,7 @@ async def resumed(
     """The same for what comes after a run, and its job. Raises ConfigError where nothing was migrated yet, unless it
     need not have `begun`.
     """
-    if begun and not migration.ledger.exists():
+    if begun and not is_there(migration.ledger):
         raise ConfigError(f"{migration.ledger}: there is no ledger: nothing was migrated yet, or it lies elsewhere")
     halt, run = options.halt, new_run_id()
     how: dict[str, Any] = {"rate": options.rate, "signals": options.signals, "gateways": gateways, "writes": writes}

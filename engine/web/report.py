@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import ConfigError, EngineError
-from engine.ledger.file import no_ledger, uncollected
+from engine.ledger.file import is_there, no_ledger, uncollected
 from engine.ledger.follow import Follower, News
 from engine.ledger.holder import Life, holder_of, life_of
 from engine.model import Json
@@ -57,7 +57,7 @@ def read_report(path: Path, beside: Beside, *, now: float, alone: bool = True) -
     """Takes no lock. Raises Stop when the disk fails. `alone`: nothing else is told; then it raises ConfigError where
     there is no ledger, or a file that is none.
     """
-    if alone and not path.exists():
+    if alone and not is_there(path):
         raise no_ledger(path)
     with uncollected():
         found = _read(path, beside, now)

@@ -315,6 +315,31 @@ def test_a_ledger_is_repaired_and_compacted_and_the_migration_goes_on(tmp_path: 
     assert summary["counts"]["created"] + summary["counts"]["unchanged"] >= 30
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run LONG.yaml",
+        "run demo.yaml --summary LONG.json",
+        "plan demo.yaml --ledger LONG.jsonl",
+        "rollback demo.yaml --ledger LONG.jsonl --yes",
+        "status LONG.yaml",
+        "report LONG.jsonl --json",
+        "report demo.yaml --html LONG.html --ledger LONG.jsonl",
+        "repoint . --migration LONG.yaml",
+        "ledger compact LONG.jsonl",
+        "ledger merge all.jsonl LONG.jsonl LONG.2.jsonl",
+        "init LONG.yaml",
+    ],
+)
+def test_what_nobody_may_look_at_is_named_and_is_no_bug(command: str, tmp_path: Path) -> None:
+    """A name that is too long, as a folder that is not ours: whether it is there is refused already."""
+    demo(tmp_path)
+    long = "x" * 300
+    ended = promptferry(*command.replace("LONG", long).split(), cwd=tmp_path)
+    assert (ended.code, long in ended.sentence()) == (2, True), ended.err
+    assert not (tmp_path / "ledgers").exists()  # nothing was sent
+
+
 # ---- a migration file or a ledger ------------------------------------------------------------------------------------
 
 LEDGER = b'{"v":1,"seq":1,"ts":"2026-01-01T00:00:00.000Z"}\n'
