@@ -30,7 +30,7 @@ from engine.ledger.record import Record
 from engine.ledger.repair import Line, locked, write_anew
 from engine.ledger.report import nothing, outcome_of, verdict
 from engine.ledger.state import State, mismatch
-from engine.ledger.status import Status, read_status
+from engine.ledger.status import TAKEN_BACK, Status, read_status
 from engine.model import Json
 
 Span = tuple[str, str]
@@ -223,7 +223,6 @@ def _said(
     counts, this_run = books
     speaking = _speaking(readings, statuses) if shared else statuses
     worst = min(speaking, key=lambda one: WORST_FIRST.index(_code(one)))
-    shard = readings[statuses.index(worst)].state.shard
     return {
         "ledgers": [one.path.name for one in readings],
         "shards": [shard for one in readings for shard in _parts(one) or (None,)],
@@ -231,7 +230,7 @@ def _said(
         "reason": worst.reason or "interrupted",
         "counts": counts,
         "exit_code": _code(worst),
-        "next": _next(worst, shard, counts),
+        "next": _next(readings, statuses, worst, counts),
         "this_run": this_run,
         "orphaned": sum(one.orphaned or 0 for one in statuses),
         "requests": _sum(one.requests or {} for one in statuses),
@@ -279,13 +278,18 @@ def _code(status: Status) -> int:
     return EXIT_RETRY if status.exit_code is None else status.exit_code
 
 
-def _next(worst: Status, shard: str | None, counts: Mapping[str, int]) -> str:
+def _next(readings: Sequence[Reading], statuses: Sequence[Status], worst: Status, counts: Mapping[str, int]) -> str:
     """What to do with the merged ledger."""
     if _code(worst) in (EXIT_ACT, EXIT_DIFFERENT):
-        return worst.next.replace(f" --shard {shard}", "")
-    if _code(worst) == EXIT_RETRY or counts["not_started"]:
+        return worst.next.replace(f" --shard {readings[statuses.index(worst)].state.shard}", "")
+    if _code(worst) == EXIT_RETRY:
         return _NEXT
-    mode = "staged" if worst.mode == "update" else "replicate"
+    if counts["not_started"]:
+        return TAKEN_BACK if any(one.next == TAKEN_BACK for one in statuses) else _NEXT
+    mode = "replicate"
+    if worst.mode == "update":
+        records = chain.from_iterable(one.state.records.whole_items() for one in readings)
+        mode = "staged" if any(record.rare.staged for _, record in records) else "in place"
     return verdict(counts, stop=None, limited=False, problem=None, mode=mode)[2]
 
 

@@ -16,7 +16,7 @@ from engine.ledger.file import entries, read_ledger
 from engine.ledger.merge import Merged, merge
 from engine.ledger.repair import compact
 from engine.ledger.sink import Sink
-from engine.ledger.status import UNPROVED, read_ids_map, read_status
+from engine.ledger.status import TAKEN_BACK, UNPROVED, read_ids_map, read_status
 from engine.ledger.writes import read_made, runs_of
 from engine.model import Entry
 from engine.verbs.rollback import undoing
@@ -374,3 +374,24 @@ async def test_what_was_found_to_differ_in_a_shard_is_told_of_the_whole(tmp_path
     put(out := tmp_path / "all.jsonl", [first, second])
     *_, last = entries(out)
     assert (last["exit_code"], last["next"], read_status(out, Chosen()).next) == (3, UNPROVED, UNPROVED)
+
+
+@pytest.mark.parametrize(("published", "words"), [(True, "Applications get the new versions"), (False, "cut over")])
+async def test_only_what_is_staged_is_to_be_cut_over(published: bool, words: str, tmp_path: Path) -> None:
+    versions = {"before_version": 1, "after_version": 2, "published": published}
+    paths = []
+    for shard, one in (("0/2", "a"), ("1/2", "b")):
+        updated = Entry("updated", {"source_id": one, "target_id": one, **versions})
+        lines = begun(shard, mode="update"), updated, end(0, updated=1)
+        paths.append(await write(tmp_path / one, *lines, run=one))
+    put(tmp_path / "all.jsonl", paths)
+    assert words in read_status(tmp_path / "all.jsonl", Chosen()).next
+
+
+async def test_what_was_taken_back_in_a_shard_is_not_called_unfinished(tmp_path: Path) -> None:
+    back = Entry("rolled_back", {"source_id": "a", "target_id": "t-a", "result": "deleted"})
+    first = await write(tmp_path / "0.jsonl", begun("0/2"), created("a"), end(1), back, run="a1")
+    second = await write(tmp_path / "1.jsonl", begun("1/2"), created("b"), end(1), run="b1")
+    put(out := tmp_path / "all.jsonl", [first, second])
+    found = read_status(out, Chosen())
+    assert (found.counts["created"], found.counts["not_started"], found.next) == (1, 1, TAKEN_BACK)
