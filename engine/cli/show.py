@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from engine.content.table import as_table
 from engine.errors import ConfigError
 from engine.fleet.summary import FleetSummary
 from engine.fleet.verbs import FleetResult
@@ -306,11 +305,7 @@ def rolled_back(done: Rollback) -> str:
 
 def ids_csv(pairs: Sequence[Mapping[str, Any]]) -> str:
     """The map as CSV."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, ID_FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(pairs)
-    return out.getvalue()
+    return as_table(ID_FIELDS, pairs)
 
 
 def ids_env(pairs: Sequence[Mapping[str, Any]]) -> str:

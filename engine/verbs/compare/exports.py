@@ -9,14 +9,13 @@ replaced wherever it stands. Where the original answers JSON, its shape is asser
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import Any, Final
 
+from engine.content.table import as_table
 from engine.lossless_json import encode
 from engine.model import Reply
 from engine.verbs.compare.result import Compared
@@ -95,12 +94,7 @@ COLUMNS: Final = (*_WHOSE, "variables", *(f"{side}_{name}" for side in SIDES for
 
 def as_csv(cases: Iterable[Compared]) -> str:
     """A row for each answer of a replica, beside one of its original; a case without answers has a row too."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for one in cases:
-        writer.writerows(_rows(one))
-    return out.getvalue()
+    return as_table(COLUMNS, chain.from_iterable(map(_rows, cases)))
 
 
 def _rows(one: Compared) -> Iterator[dict[str, Any]]:
