@@ -229,7 +229,8 @@ class StatusFold:
         """From the newest run's first line to the last one."""
         if not self.first:
             return 0.0
-        return (datetime.fromisoformat(self.last) - datetime.fromisoformat(self.first)).total_seconds()
+        seconds = (datetime.fromisoformat(self.last) - datetime.fromisoformat(self.first)).total_seconds()
+        return max(0.0, seconds)  # a clock may be set back meanwhile
 
 
 # ---- status ----------------------------------------------------------------------------------------------------------

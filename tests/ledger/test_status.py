@@ -260,6 +260,12 @@ async def test_a_replica_that_a_rollback_left_where_it_is_stays_in_the_map(ledge
     ]
 
 
+async def test_a_clock_that_is_set_back_makes_no_time_less_than_none(ledger: Path) -> None:
+    await written(ledger, run_line(), intent(1), created(1), seconds=-60.0)
+    found = read_status(ledger, ALL)
+    assert (found.duration_s, found.rate, found.counts["created"]) == (0.0, 0.0, 1)
+
+
 async def test_the_map_as_csv_json_and_environment(ledger: Path) -> None:
     await written(
         ledger,
