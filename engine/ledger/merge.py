@@ -3,8 +3,8 @@
 Every line of each is kept, a ledger behind the other as they are named, for a run's lines mean what its `run` line says
 of the rules. A line `merged` at the end says what all of it has come to.
 
-A run of all prompts that went before the shards, such as a trial of a few, has prompts in common with them: what it
-made they have found by its mark. Then ledgers stand in the order of their first lines, and the books are counted anew.
+A run of all prompts that went before the shards, such as a trial of a few, is about their prompts, too: what it made
+they have found by its mark. Then ledgers stand in the order of their first lines, and the books are counted anew.
 """
 
 from __future__ import annotations
@@ -73,14 +73,20 @@ def merge(out: Path, ledgers: Sequence[Path], *, run: str, now: float) -> Merged
             stack.enter_context(locked(path))
         readings = [_whole(read_ledger(path)) for path in ledgers]
         shared = _check_together(readings)
-        if shared:
+        overlapping = bool(shared) or (len(readings) > 1 and not all(map(_parts, readings)))
+        if overlapping:
             spans = {one.path: _span(one.path) for one in readings}
             readings.sort(key=lambda one: spans[one.path])
             _check_agreed(readings, shared, spans)
         ledgers = [one.path for one in readings]
         statuses = [read_status(path, Chosen()) for path in ledgers]
-        books = _counted_anew(readings, statuses) if shared else _added_up(statuses)
-        last = {**_said(readings, statuses, books, shared), "kind": "merged", "run": run, "ts": timestamp(now)}
+        books = _counted_anew(readings, statuses) if overlapping else _added_up(statuses)
+        last = {
+            **_said(readings, statuses, books, overlapping=overlapping),
+            "kind": "merged",
+            "run": run,
+            "ts": timestamp(now),
+        }
         number = _write(out, chain(chain.from_iterable(map(entries, ledgers)), (last,)))
     return Merged(
         ledger=str(out),
@@ -217,11 +223,11 @@ def _left_beside(ledgers: Sequence[Path]) -> Iterator[str]:
 
 
 def _said(
-    readings: Sequence[Reading], statuses: Sequence[Status], books: Books, shared: Collection[str]
+    readings: Sequence[Reading], statuses: Sequence[Status], books: Books, *, overlapping: bool
 ) -> dict[str, Json]:
     """The fields of the line `merged`."""
     counts, this_run = books
-    speaking = _speaking(readings, statuses) if shared else statuses
+    speaking = _speaking(readings, statuses) if overlapping else statuses
     worst = min(speaking, key=lambda one: WORST_FIRST.index(_code(one)))
     return {
         "ledgers": [one.path.name for one in readings],

@@ -240,6 +240,28 @@ async def test_what_no_shard_has_come_to_is_not_started(tmp_path: Path) -> None:
     assert (status.exit_code, "Run the migration without --shard" in status.next) == (1, True)
 
 
+async def test_a_run_of_all_that_came_to_none_of_them_counts_none_twice(tmp_path: Path) -> None:
+    listed = Entry("listed", {"count": 9, "total": 9, "selected": 6})
+    killed = await write(tmp_path / "m.jsonl", begun(None), listed, run="t1")
+    shards = [
+        await write(tmp_path / "m.0-of-2.jsonl", begun("0/2"), *map(created, "ab"), end(2), run="s0"),
+        await write(tmp_path / "m.1-of-2.jsonl", begun("1/2"), *map(created, "cdex"), end(4), run="s1"),
+    ]
+    put(tmp_path / "all.jsonl", [*shards, killed])
+    status = read_status(tmp_path / "all.jsonl", Chosen())
+    assert {name: n for name, n in status.counts.items() if n} == {"listed": 9, "selected": 6, "created": 6}
+    assert (status.exit_code, "`promptferry ids`" in status.next) == (0, True)
+
+
+async def test_runs_of_all_that_were_about_different_prompts_count_none_twice(tmp_path: Path) -> None:
+    first, other = [
+        await write(tmp_path / one, begun(None), created(one), end(1, not_started=5), run=one) for one in "ab"
+    ]
+    put(tmp_path / "all.jsonl", [first, other])
+    counts = read_status(tmp_path / "all.jsonl", Chosen()).counts
+    assert (counts["selected"], counts["created"], counts["not_started"]) == (6, 2, 4)
+
+
 @pytest.mark.parametrize(
     ("of_trial", "of_shard"),
     [
