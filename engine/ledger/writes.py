@@ -166,13 +166,14 @@ def _add(made: Writes, line: Line) -> None:
 
 
 def _take_back(made: Writes, line: Line) -> None:
-    earlier = bool(made.writes) and line.get("target_id") not in (None, made.target_id)
+    target_id, undone = line.get("target_id"), line.get("undone")
+    earlier = bool(made.writes) and target_id not in (None, made.target_id)
     if line.get("result") == "kept" or earlier:  # an earlier replica of the same prompt
         return
-    undone = line.get("undone")
-    if undone is None:
-        undone = len(made.writes)
-    del made.writes[len(made.writes) - undone :]
+    if line.get("result") == "restored" and undone is not None:
+        del made.writes[max(0, len(made.writes) - undone) :]
+    else:  # whoever wrote it, also where a compacted ledger has fewer lines of that, or a merged one more
+        made.writes = [one for one in made.writes if target_id is not None and one["target_id"] != target_id]
     made.intent = made.cut_over = made.verified = None
 
 

@@ -230,6 +230,25 @@ async def test_what_a_trial_made_is_once_in_it(
     assert (undo.action, undo.made.target_id) == ("delete", target)
 
 
+@pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.parametrize(("kind", "of_it"), [("created", 1), ("updated", 2), ("updated", 3)])
+async def test_what_is_deleted_is_in_no_map_though_a_trial_made_it_first(
+    kind: str, of_it: int, compacted: bool, tmp_path: Path
+) -> None:
+    """The rollback of what the shard wrote, of that and an update since, or of all, deletes what both speak of."""
+    first = await trial(tmp_path, created("a"))
+    shard = await write(tmp_path / "m.0-of-2.jsonl", begun("0/2"), adopted("a"), created("b"), end(2), run="s0")
+    put(out := tmp_path / "all.jsonl", [first, shard])
+    if kind == "updated":
+        await write(out, begun(None), said("updated", "a", target_id="t-a"), end(0, updated=1), run="r2")
+    await write(out, said("rolled_back", "a", target_id="t-a", result="deleted", undone=of_it), run="r3")
+    if compacted:
+        compact(out)
+    assert [row["source_id"] for row in read_ids_map(out, Chosen())] == ["b"]
+    assert [one.made.source_id for one in undoing(read_made(out, Chosen()), None)] == ["b"]
+    assert read_ledger(out).state.targets == {"t-b"}
+
+
 async def test_what_no_shard_has_come_to_is_not_started(tmp_path: Path) -> None:
     first = await trial(tmp_path, created("a"))
     shard = await write(tmp_path / "m.0-of-2.jsonl", begun("0/2"), adopted("a"), created("b"), end(2), run="s0")
