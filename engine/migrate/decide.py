@@ -156,7 +156,7 @@ class _Case:
         prompt = await job.read(self.task.row.id, job.select.version)
         base, found = self._base(), digest(prompt)
         doubtful = record is not None and record.doubtful
-        ours = record is not None and record.made and self._is_ours(found)
+        ours = record is not None and record.made and (self._is_ours(found) or self._is_staged(prompt))
         untouched = base is not None and prompt.version == base.version
         made = record is not None and record.digests is not None and (ours or untouched) and not doubtful
         if record is not None and made and record.rules == job.rewrites:

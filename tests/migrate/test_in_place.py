@@ -467,6 +467,25 @@ def test_new_rules_start_from_what_was_there_before_us(published: bool, tmp_path
         assert did(place.run()) == only(unchanged=len(before))
 
 
+def test_what_is_staged_behind_what_we_published_stays_and_new_rules_still_start_from_before_us(tmp_path: Path) -> None:
+    dropped = {"parameters": {"drop": ["max_tokens"]}}
+    with placed(tmp_path, count=14, rewrite={"model": NEW, **dropped}) as place:
+        before = place.selected()
+        place.run()
+        place.publish()
+        place.write(rewrite={"model": "anthropic.claude-3-opus", **dropped})
+        assert did(place.run()) == only(updated=len(before))
+        staged = place.writes()
+        night = place.run()
+        assert (did(night), place.writes()) == (only(unchanged=len(before)), staged)
+        place.write(rewrite={"model": "anthropic.claude-3-haiku"})
+        assert did(place.run()) == only(updated=len(before))
+        place.publish()
+        for key, was in before.items():
+            now = place.all()[key]
+            assert (now["model"], content(now)) == ("anthropic.claude-3-haiku", content(was))
+
+
 def test_a_prompt_that_changed_since_is_updated_again(place: Place) -> None:
     before = place.selected()
     place.run()
