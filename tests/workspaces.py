@@ -19,7 +19,7 @@ from engine.migrate.halt import Halt
 from engine.migrate.job import Job
 from engine.migrate.limit import in_turn
 from engine.migrate.pipeline import migrate
-from engine.migrate.reconcile import reconcile, settle
+from engine.migrate.reconcile import reconcile, settle, writes_of
 from engine.migrate.survey import Survey, survey
 from engine.migrate.task import packed_tasks
 from engine.model import (
@@ -236,7 +236,7 @@ async def run(
             copies = BeforeImages(ledger, run=sink.run)
             context = Context(sink=sink, halt=halt or Halt(), clock=clock, copies=copies, max_failures=max_failures)
             await context.record(Entry("run", {"migration": job.migration, "identity": {}}), *found.moved)
-            tasks = packed_tasks(task for task in found.tasks if task.action in ("create", "update"))
+            tasks = packed_tasks(one for task in found.tasks for one in writes_of(task))
             tasks = tasks if limit is None else in_turn(tasks, sink.state.records)
             waiting = [task for task in found.tasks if task.action == "wait"]
             try:

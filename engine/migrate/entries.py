@@ -264,7 +264,7 @@ def adopted(
     origin: Mapping[str, Json], row: Row, source: Prompt | None, found: Row, mark: Mark, *, now: float, pending: bool
 ) -> Entry:
     """A replica of ours that was found on the target. `source`: what it was made from, when it is what the rules make
-    of that now; else the next run compares them.
+    of that now; else they are compared after it.
     """
     return Entry(
         "created",

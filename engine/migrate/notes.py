@@ -21,7 +21,7 @@ _SENTENCES: Final = {
     "timeless": "the listing has no time of change for {} prompts, so they are read to be compared",
     "compared": "{} prompts made by earlier runs are read again: their times of change or the rules are new",
     "edited": "{} replicas taken over were edited since they were made; they stay as they are",
-    "moved": "{} replicas taken over have a source that changed since; the next run compares them",
+    "moved": "{} replicas taken over have a source that changed since they were made",
     "twins": "{} prompts share their name with another one; each gets its replica, told apart by its key",
 }
 

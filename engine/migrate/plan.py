@@ -17,8 +17,9 @@ from engine.ledger.state import Record, State
 from engine.migrate.decide import Decision, decide
 from engine.migrate.job import Job
 from engine.migrate.needs import Need
+from engine.migrate.reconcile import taken_over, writes_of
 from engine.migrate.survey import Survey
-from engine.migrate.task import Prepared, Task
+from engine.migrate.task import Adoption, Prepared, Task
 from engine.model import Failed, Json
 from engine.taskgroup import for_each
 
@@ -155,10 +156,13 @@ async def _planned(job: Job, task: Task, record: Record | None, now: float) -> P
     if task.action == "unread" and task.failure is not None:
         return _unread(job, task, task.failure, made=record is not None and record.made)
     waits = task.action == "wait"
-    if task.action not in ("create", "update") and not waits:
+    if not waits and not any(writes_of(task)):
         return _settled(task, notes)
     if task.reason:
         notes.append(task.reason)
+    if task.adopt is not None and task.adopt.then is not None:
+        notes.append(_taken_over(task))
+        record, task = _once_taken_over(job, task, task.adopt, now), task.adopt.then
     made = record is not None and record.made
     decision = await decide(job, task._replace(action="update" if made or job.in_place else "create"), record, now=now)
     if decision.action == "replica":
@@ -261,11 +265,22 @@ def _unread(job: Job, task: Task, failure: Failed, *, made: bool) -> Planned:
     return Planned(source_id=task.row.id, name=task.row.name, action=action, problem=failure.message, requests=1)
 
 
+def _once_taken_over(job: Job, task: Task, adopt: Adoption, now: float) -> Record:
+    """What a ledger will know of it by then."""
+    state, entry = State(), taken_over(job, task, adopt, now)
+    state.fold({"ts": "", "run": "", "kind": entry.kind, **entry.fields})
+    return state.records[task.row.id]
+
+
+def _taken_over(task: Task) -> str:
+    return f"its replica {task.target_id} was found on the target and is taken over"
+
+
 def _settled(task: Task, notes: list[str]) -> Planned:
     """A prompt that needs no reading: done, in the way, or given up."""
     action = {"adopt": "unchanged", "keep": "skip"}.get(task.action, task.action)
     if task.action == "adopt":
-        notes.append(f"its replica {task.target_id} was found on the target and is taken over")
+        notes.append(_taken_over(task))
     elif task.action == "keep":
         notes.append(f"failed for good in an earlier run ({task.reason}); --retry-failed takes it up again")
     elif task.reason:

@@ -7,7 +7,7 @@ One listing serves all that wait.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from engine.log import log
 from engine.migrate import entries
@@ -16,9 +16,9 @@ from engine.migrate.job import Job
 from engine.migrate.listing import rows_of
 from engine.migrate.pipeline import migrate
 from engine.migrate.survey import judge
-from engine.migrate.task import Task
+from engine.migrate.task import Adoption, Task
 from engine.migrate.trial import finish_in_turn
-from engine.model import Row
+from engine.model import Entry, Row
 from engine.taskgroup import for_each
 
 
@@ -39,7 +39,7 @@ async def reconcile(job: Job, context: Context, rows: Iterable[Row]) -> None:
         judged = judge(job, context.state, [*job.rivals, *doubtful], target_rows, now=now, rivals=rivals)
         tasks, _ = await context.halt.guard(judged)
         await settle(job, context, tasks)
-        again = [task for task in tasks if task.action in ("create", "update")]
+        again = [one for task in tasks for one in writes_of(task)]
         if again:
             await migrate(job, context, again)
 
@@ -54,12 +54,8 @@ async def settle(job: Job, context: Context, tasks: Iterable[Task], *, completes
             log.warning("prompt.note", source_id=task.row.id, note=task.note)
         origin = entries.origin_of(task.row, job.ends.source.collections)
         if task.adopt is not None:
-            match, pending = task.adopt.match, is_short(job, task)
-            source, now = task.adopt.source, context.clock()
-            await context.record(
-                entries.adopted(origin, task.row, source, match.row, match.mark, now=now, pending=pending)
-            )
-            if pending and completes:
+            await context.record(taken_over(job, task, task.adopt, context.clock()))
+            if completes and is_short(job, task):
                 short.append(task)
         elif task.action == "conflict":
             op = entries.UPDATE if job.in_place else {}
@@ -76,6 +72,21 @@ async def settle(job: Job, context: Context, tasks: Iterable[Task], *, completes
         await finish_in_turn(job, context, task, entries.origin_of(task.row, job.ends.source.collections))
 
     await for_each(short, complete, limit=job.concurrency)
+
+
+def writes_of(task: Task) -> Iterator[Task]:
+    """What may come to a write of it; of what is taken over, once it was."""
+    if task.action in ("create", "update"):
+        yield task
+    elif task.adopt is not None and task.adopt.then is not None:
+        yield task.adopt.then
+
+
+def taken_over(job: Job, task: Task, adopt: Adoption, now: float) -> Entry:
+    """What is recorded of a replica of ours that was found."""
+    origin = entries.origin_of(task.row, job.ends.source.collections)
+    found, pending = adopt.match, is_short(job, task)
+    return entries.adopted(origin, task.row, adopt.source, found.row, found.mark, now=now, pending=pending)
 
 
 def is_short(job: Job, task: Task) -> bool:

@@ -7,7 +7,7 @@ is being read, and a name that is taken must be known beforehand.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Final
 
@@ -391,6 +391,10 @@ class _Judgement:
             return task._replace(name=there.name)  # it got a number behind its name, because the name was taken
         return task._replace(failure=renamed(job, there.name, placement.name))
 
+    def behind(self, row: Row, replica: Row) -> Task | None:
+        """What becomes of a replica that was taken over and is not what the rules make of its source now."""
+        return self._update(row, replica) if self.job.on_change == "update" else None
+
     def _is_kept(self, row: Row, record: Record) -> bool:
         return record.status == "failed" and not record.retriable and row.id not in self.again
 
@@ -472,6 +476,8 @@ async def _adopted(judgement: _Judgement, tasks: PackedList[Task], places: Place
         if adoption is None:
             examined[row.id] = task._replace(action="conflict", reason="edited")
             return
+        if adoption.source is None:
+            adoption = replace(adoption, then=judgement.behind(row, matches[0].row))
         rest = ", ".join(match.row.id for match in matches[1:])
         more = [f"has more than one replica; the oldest was taken, these are left alone: {rest}"] if rest else []
         examined[row.id] = task._replace(adopt=adoption, note="; ".join([*more, *adoption.notes]) or None)

@@ -148,6 +148,8 @@ class Adoption:
     labelled: bool
     """Its source has labels, which it may not have got."""
     notes: tuple[str, ...]
+    then: Task | None = None
+    """What is to be done with it once it is taken over, where it is not what the rules make of its source now."""
 
 
 @dataclass(frozen=True, slots=True)

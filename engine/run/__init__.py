@@ -40,7 +40,7 @@ from engine.migrate.needs import Need, needs, promised, rehearsed, with_made
 from engine.migrate.pipeline import migrate
 from engine.migrate.plan import Plan, plan
 from engine.migrate.plan_file import PlanFile
-from engine.migrate.reconcile import reconcile, settle
+from engine.migrate.reconcile import reconcile, settle, writes_of
 from engine.migrate.selected import EVERYTHING
 from engine.migrate.survey import Survey, survey
 from engine.migrate.task import Task, packed_tasks
@@ -58,11 +58,8 @@ from engine.verbs.probe.shapes import Kinds
 from engine.verbs.probe.trying import Confirm, Probed, probe
 from engine.verbs.verify import Checks, Verification
 
-WRITES: Final = ("create", "update")
 TOLD: Final = ("adopt", "conflict", "skip", "wait", "unread")
 """What a run has to do besides creating."""
-WRITTEN: Final = (*WRITES, "wait")
-"""What may come to a write."""
 
 
 @dataclass(slots=True)
@@ -206,8 +203,7 @@ async def _survey(run: _Run, ends: Workspaces) -> tuple[Job, Sequence[Task], Seq
     found.notes.extend(chosen.takes_none(len(run.chosen or ()), len(found.tasks), "selected prompts"))
     writes, told = packed_tasks(), packed_tasks()
     for task in filter(run.takes, found.tasks):
-        if task.action in WRITES:
-            writes.append(task)
+        writes.extend(writes_of(task))
         if task.note or task.action in TOLD:
             told.append(task)
     if run.options.limit is not None:
@@ -501,7 +497,8 @@ async def plan_migration(
         taken = {task.row.id for task in found.tasks if chosen.takes_row(task.row, job.ends.source.collections)}
         found.notes.extend(chosen.takes_none(len(taken), len(found.tasks), "selected prompts"))
         asked = sum(gate.requests.total for gate in ends.gates)
-        due = (task.row for task in found.tasks if task.action in WRITTEN and task.row.id in taken)
+        there = packed_tasks(task for task in found.tasks if task.row.id in taken)
+        due = _written(chain.from_iterable(map(writes_of, there)), there)
         made = await needs(job, due)
         job = replace(job, ends=promised(job.ends, made))
         return await plan(job, found, state, taken, made=made, now=time.time(), rate=ends.gates[0].rate, asked=asked)

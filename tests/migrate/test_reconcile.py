@@ -19,7 +19,7 @@ from engine.connectors.memory import Memory
 from engine.errors import Stop, Transient
 from engine.ledger.file import entries, read_ledger
 from engine.migrate.halt import Halt
-from engine.model import MARK_KEY, Created, Failed, Outcome, Prompt, Sending, Unknown
+from engine.model import MARK_KEY, Created, Failed, Outcome, Prompt, Rule, Sending, Unknown
 from tests.workspaces import SETTLE, OnCreate, Put, Wrapped, job_of, memory, prompt, run
 
 LOST = Unknown(error="no_answer", message="the connection broke")
@@ -258,6 +258,22 @@ async def test_a_run_that_is_asked_to_end_while_it_waits_ends_and_resumes(ledger
     ran = await run(job_of(there), ledger)
     assert set(ran.statuses.values()) == {"created"}
     assert made(there) == Counter(one.id for one in prompts(5))
+
+
+async def test_what_arrived_by_other_rules_than_those_of_now_is_brought_up_to_date(ledger: Path) -> None:
+    there, halt = memory(prompt("a")), Halt()
+
+    async def on_create(_replica: Prompt, put: Put, _sending: Sending) -> Outcome:
+        await put()
+        halt.request(Stop("interrupted", "asked to end", next="Again."))
+        return LOST
+
+    ran = await run(job_of(there, Wrapped(there, on_create=on_create)), ledger, halt=halt)
+    assert ran.statuses == {"a": "unknown"}
+    ran = await run(job_of(there, rules=(Rule(name="{name}-replica"), Rule(model=(("*", "claude-3-5"),)))), ledger)
+    assert ran.statuses == {"a": "updated"}
+    assert [one.model for one in there.prompts.values()] == ["claude-3-7", "claude-3-5"]
+    assert there.creates == 1
 
 
 async def test_a_listing_that_fails_while_looking_stops_the_run_with_the_doubt_kept(ledger: Path) -> None:
