@@ -26,6 +26,7 @@ from engine.lossless_json import decode, encode
 from engine.lossless_json.numbers import dumps
 from engine.model import Json, Prompt, altered
 from engine.model.dialect import Dialect, MetadataRule
+from engine.model.frozen import frozen
 
 CARRY_KEY: Final = "promptferry.carry"
 """The key of `Prompt.metadata` under which it stands."""
@@ -136,7 +137,7 @@ def _written(base: Cargo, left: Iterable[Left], text: str) -> str:
 # ---- off it again ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Unpacked:
     """The prompt with what it carried in its place, in its own dialect. `rest`: parameters, which have one only in the
     dialect that it goes to; `chat`: its text is a chat, though its registry keeps texts alone. `losses` and `notes`:

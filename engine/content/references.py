@@ -15,6 +15,7 @@ from engine.content.selection import find, meant
 from engine.content.templates import MUSTACHE
 from engine.model import Catalog, Named, PartKey, Rule
 from engine.model.dialect import Dialect, NameRule
+from engine.model.frozen import frozen
 
 _FIRST: Final = "1"
 """The version that a partial has when it was made."""
@@ -61,7 +62,7 @@ class _Kind:
     held: Callable[[Named], str]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Reference:
     """What a reference becomes; left as it is when something is missing."""
 
@@ -161,7 +162,7 @@ def _absent(kind: _Kind, label: str, found: Sequence[Named], advice: str) -> str
     return f"{kind.word} '{label}' is not in the target workspace: create it there, or {advice}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Mapped:
     """A text with the partials' slugs at the target, every other byte as it was. The other fields as in Rewritten."""
 

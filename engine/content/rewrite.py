@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import count
 from typing import Final, NamedTuple
 
@@ -21,6 +21,7 @@ from engine.content.way import Left
 from engine.lossless_json.numbers import dumps
 from engine.model import Choice, Json, ParameterRules, PartKey, Prompt, Row, Rule, When, altered
 from engine.model.dialect import Dialect, Fitted, MetadataRule, NameRule
+from engine.model.frozen import frozen
 
 ALWAYS: Final = Rule().when
 TOOLS: Final = ("functions", "tools", "tool_choice")
@@ -37,7 +38,7 @@ class Placement(NamedTuple):
     collection: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Change:
     """One value that the rules change, by the name users know; the template as digests only."""
 
@@ -46,7 +47,7 @@ class Change:
     after: Json
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Rewritten:
     """The prompt as the rules want it, not yet marked, and all there is to say about the way there.
 

@@ -8,7 +8,7 @@ Times of change only save reads; what decides are the digests in the ledger.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Literal
 
 from engine.content.digest import MarkIn, changed_fields, digest
@@ -20,6 +20,7 @@ from engine.migrate.job import Job, digest_of, prepare
 from engine.migrate.survey import renamed
 from engine.migrate.task import Prepared, Revision, Task
 from engine.model import Entry, Failed, Json, Mark, Prompt, Version, ordinal_of
+from engine.model.frozen import frozen
 
 Action = Literal["create", "update", "finish", "unchanged", "skip", "conflict", "failed", "replica"]
 _NEVER_EMPTIED: Final = frozenset({"functions", "tools", "tool_choice", "description", "provider", "model"})
@@ -29,7 +30,7 @@ MOST_CANDIDATES: Final = 10
 EDITED: Final = "was edited by hand since it was made; it stays as it is"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Decision:
     """create and update have a `prepared`; finish: labels or versions are missing; replica: it is no source.
 
@@ -70,7 +71,7 @@ async def _decided(case: _Case) -> Decision:
     return await (case.history() if job.select.version == "all" else case.replica())
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class _Case:
     """One prompt, and all that is known of it."""
 

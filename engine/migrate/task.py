@@ -18,6 +18,7 @@ from engine.model import (
     Row,
     Target,
 )
+from engine.model.frozen import frozen
 from engine.model.packed import Columns, Fields, PackedList, maker
 
 
@@ -47,7 +48,7 @@ class Revision:
     """The version that holds what is wanted already: an update whose answer was lost, or whose ledger was."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Prepared:
     """A replica ready to be sent, and what the rewrite said of it. `revision`: it updates a prompt that is there."""
 
@@ -163,7 +164,7 @@ class Match:
     """As it is there, when it has no mark."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Ready:
     """A task whose replica is ready to be sent."""
 

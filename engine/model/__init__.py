@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from engine.lossless_json.numbers import Number
 from engine.model.dialect import Dialect, NameRule
+from engine.model.frozen import frozen
 from engine.model.packed import Form, PackedList, columns_of, maker
 from engine.model.part import Part as Part
 from engine.model.part import PartKey as PartKey
@@ -218,7 +219,7 @@ class Rule:
     parameters: ParameterRules = ParameterRules()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Mark:
     """Tells whose replica a prompt is; `key` is the same without any ledger."""
 
@@ -229,7 +230,7 @@ class Mark:
     replica_digest: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Replica:
     """A prompt to be made on the target. `source` is as it was read, `prompt` as it is to be (with the mark)."""
 
@@ -238,7 +239,7 @@ class Replica:
     mark: Mark
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Created:
     """The replica is there."""
 
@@ -250,14 +251,14 @@ class Created:
     """`Version.id` of the same; None: not told."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Updated:
     """The prompt is as it was to be. `version_id`: of the version that this made; None: it made none."""
 
     version_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Failed:
     """Surely no effect. `error` names the kind; `exists`: something of that name is there already (409)."""
 
@@ -269,7 +270,7 @@ class Failed:
     exists: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Unknown:
     """It was sent and may have happened."""
 
@@ -297,7 +298,7 @@ class Finding:
 # ---- the ledger ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Entry:
     """One line of the ledger without what the sink adds (`v seq ts run b n crc`)."""
 

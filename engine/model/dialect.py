@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.lossless_json import Json
+from engine.model.frozen import frozen
 from engine.model.prompt import Prompt
 
 
@@ -126,7 +127,7 @@ class MetadataRule:
     room: Callable[[Prompt, str], str | None] | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Fitted:
     """What of a prompt a registry can hold. `losses`: names, as users know them, of what it cannot; `refused`:
     sentences on what it must not be written with; `notes`: sentences that fail nothing. None of them quotes a template.

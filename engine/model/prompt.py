@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from engine.lossless_json import Json
+from engine.model.frozen import frozen
 
 DEFAULT_DIALECT: Final = "portkey"
 """The dialect of a prompt whose file names none."""
@@ -24,7 +25,7 @@ class Inputs:
     """Names of the partials whose text the caller supplies: `{{>>name}}`."""
 
 
-@dataclass(frozen=True, kw_only=True)  # no slots: `altered` copies all of its fields at once
+@frozen(slots=False, kw_only=True)  # no slots: `altered` copies all of its fields at once
 class Prompt:
     """One version of a prompt, whole. `extra` holds what the connector does not know but the registry gave a value.
 
