@@ -103,14 +103,16 @@ class _Base:
         self._sum = self._flights = 0.0
         self._count = 0
 
-    def add(self, seconds: float, in_flight: int) -> None:
-        """One request more."""
+    def add(self, seconds: float, in_flight: int) -> bool:
+        """One request more; whether the latency may be another one by it."""
         self._sum += seconds
         self._flights += in_flight
         self._count += 1
-        if self._count == SAMPLE:
-            self._see(self._sum / SAMPLE, self._flights / SAMPLE)
-            self._sum, self._flights, self._count = 0.0, 0.0, 0
+        if self._count < SAMPLE:
+            return False
+        self._see(self._sum / SAMPLE, self._flights / SAMPLE)
+        self._sum, self._flights, self._count = 0.0, 0.0, 0
+        return True
 
     def _see(self, seconds: float, in_flight: float) -> None:
         if in_flight <= ALIKE * self.in_flight or seconds <= self.seconds:
@@ -129,7 +131,8 @@ class ConcurrencySearch:
         self._hoped: int | None = None
         """What the rate and the latency need, whether the registry takes that rate or not."""
         self._bases: dict[str, _Base] = {}
-        self._remembered = latency
+        self.latency = latency
+        """Seconds that a request takes with few in flight; None: nobody knows."""
         self._doubling = True
         self._doubts = 0
         self._begin()
@@ -140,13 +143,6 @@ class ConcurrencySearch:
         self._resting = 0
         self._rest = FIRST_REST
         self._direction: Literal["up", "down"] = "up"
-
-    @property
-    def latency(self) -> float | None:
-        """Seconds that a request takes with few in flight; None: nobody knows."""
-        if not self._bases:
-            return self._remembered
-        return sum(base.seconds for base in self._bases.values()) / len(self._bases)
 
     def expect(self, rate: float, *, firm: bool) -> None:
         """So many requests a second are allowed. `firm`: the registry is known to take them."""
@@ -166,9 +162,12 @@ class ConcurrencySearch:
         """A request was answered, and had its place for `seconds`, beside others: `in_flight` with it. `crowded`:
         another one waited for a place.
         """
-        if kind not in self._bases:
-            self._bases[kind] = _Base(seconds, in_flight)
-        self._bases[kind].add(seconds, in_flight)
+        base = self._bases.get(kind)
+        if base is None:
+            self._bases[kind] = base = _Base(seconds, in_flight)
+            self._learn()
+        if base.add(seconds, in_flight):
+            self._learn()
         if not (crowded or (self.limit == self._ceiling and in_flight >= FULL * self.limit)):
             return
         if self._skip > 0:
@@ -179,6 +178,9 @@ class ConcurrencySearch:
         self._needed_s -= seconds
         if self._needed_s <= 0 and (self._left <= 0 or self._is_clear):
             self._judge(self._round)
+
+    def _learn(self) -> None:
+        self.latency = sum(base.seconds for base in self._bases.values()) / len(self._bases)
 
     def _begin(self) -> None:
         self._round = _Means()

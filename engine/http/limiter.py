@@ -171,6 +171,7 @@ class Turn:
         "_gate",
         "_inside",
         "_retry",
+        "_way",
         "beside",
         "entered",
         "intended",
@@ -180,47 +181,54 @@ class Turn:
         "sent",
     )
 
-    def __init__(self, gate: RateLimiter, kind: Kind, retry: bool, probe: bool) -> None:
+    def __init__(self, way: RateLimiter, gate: _Gate, kind: Kind, retry: bool, probe: bool) -> None:
         self.kind = kind
         self.probe = probe
         self.sent: Sent | None = None
         """None: it has not left."""
         self.intended: float | None = None
         """When its intent was about to be written; None: it needs none."""
+        self._way = way
         self._gate = gate
         self._retry = retry
         self._inside = self._counted = False
 
     async def __aenter__(self) -> Self:
-        self.entered, self._bound = await self._gate.enter(self.kind, probe=self.probe)
+        if not self.probe and (now := self._gate.pass_at_once(self._way, self.kind)) is not None:
+            self.entered, self._bound = now, False
+        else:
+            self.entered, self._bound = await self._way.enter(self.kind, probe=self.probe)
         self.beside = self._gate.in_flight
         self._inside = True
         return self
 
     async def ready(self) -> None:
         """To be awaited before it is sent: a pause that began since it was let through holds it too."""
-        while self._gate.held and not self.probe:
+        while self._way.held and not self.probe:
             self._inside = False
             self._gate.leave()
             await self.__aenter__()
         if not self._counted:
             self._counted = True
-            self._gate.requests.count(self.kind, retry=self._retry)
+            self._way.requests.count(self.kind, retry=self._retry)
 
     @property
     def outdated(self) -> bool:
         """Its intent is so old that it needs a new one before it leaves."""
-        return self.intended is not None and self._gate.clock() - self.intended > self._gate.renew_after
+        return self.intended is not None and self._gate.clock() - self.intended > self._way.renew_after
 
     async def departs(self) -> bool:
         """To be awaited last before the first byte leaves; False: a pause has begun, or its intent has become too old:
         it must not, and is to be made `ready` again.
         """
         gate = self._gate
-        await gate.space()
-        if (gate.held and not self.probe) or self.outdated:
+        now = gate.clock()
+        if not gate.space_at_once(now):
+            await gate.space()
+            now = gate.clock()
+        if (self._way.held and not self.probe) or self.outdated:
             return False
-        self.sent = gate.departed(bound=self._bound, beside=self.beside)
+        self.sent = gate.search.sent(now, bound=self._bound, beside=self.beside)
         return True
 
     async def __aexit__(
@@ -334,7 +342,7 @@ class RateLimiter:
 
         `probe`: one that asks a closed host whether it is well, past the line.
         """
-        return Turn(self, kind, retry, probe)
+        return Turn(self, self._gate, kind, retry, probe)
 
     def accepted(self, turn: Turn) -> None:
         """It was answered, and not with a refusal for coming too fast."""
@@ -408,21 +416,9 @@ class RateLimiter:
             if (bound := await self._pass(kind)) is not None:
                 return self._gate.let_in(), bound
 
-    async def space(self) -> None:
-        """Until the one before is far enough ahead."""
-        await self._gate.space()
-
-    def departed(self, *, bound: bool, beside: int) -> Sent:
-        """A request leaves now."""
-        return self._gate.departed(bound=bound, beside=beside)
-
-    def leave(self) -> None:
-        """It has ended."""
-        self._gate.leave()
-
     async def _pass(self, kind: Kind) -> bool | None:
         if kind not in self._gate.lanes:
-            return await self._gate.pass_through(self)
+            return await self._gate.stand_in_line(self)
         async with self._in_front[kind]:  # one at a time, so that others have their turn in the lane
             return await self._gate.pass_lane(self, self._gate.lanes[kind])
 
@@ -455,7 +451,7 @@ class _Gate:
         self.lanes: Final[Mapping[Kind, _Lane]] = {
             kind: _Lane(ceiling, self.clock) for kind, ceiling in ceilings if ceiling
         }
-        self._search = search
+        self.search: Final = search
         self._places = places
         self._jitter = jitter
         self._spacing = spacing
@@ -476,11 +472,12 @@ class _Gate:
 
     @property
     def rate(self) -> float:
-        return self._search.rate(self.clock())
+        return self.search.rate(self.clock())
 
     @property
     def paused(self) -> bool:
-        return self._paused_until > self.clock()
+        # most runs never pause, and this is asked several times for each request
+        return self._paused_until > 0.0 and self._paused_until > self.clock()
 
     @property
     def paused_for(self) -> float:
@@ -490,7 +487,7 @@ class _Gate:
     def throttle(self) -> Throttle:
         return Throttle(
             rate=round(self.rate, 1),
-            limit=None if self._search.limit is None else round(self._search.limit, 1),
+            limit=None if self.search.limit is None else round(self.search.limit, 1),
             concurrency=self._places.limit,
             paused_s=round(self._paused_seconds - self.paused_for, 1),
             latency_s=None if self._places.latency is None else round(self._places.latency, 4),
@@ -503,7 +500,7 @@ class _Gate:
 
     def accepted(self, turn: Turn) -> None:
         if turn.sent is not None:
-            self._search.accepted(self.clock(), turn.sent)
+            self.search.accepted(turn.entered + turn.seconds, turn.sent)
         places = self._places.limit
         crowded = self._crowded_at >= turn.entered
         self._places.finished(turn.kind, turn.seconds, in_flight=turn.beside, crowded=crowded)
@@ -514,11 +511,11 @@ class _Gate:
     def refused(self, turn: Turn, asked: float | None, why: str) -> float:
         """The seconds in which nobody is to pass."""
         now = self.clock()
-        before = self._search.rate(now)
+        before = self.search.rate(now)
         sent = turn.sent
         assert sent is not None  # it was answered
-        seconds = self._search.refused(now, sent, asked, self._jitter())
-        if (after := self._search.rate(now)) < before:
+        seconds = self.search.refused(now, sent, asked, self._jitter())
+        if (after := self.search.rate(now)) < before:
             log.info("throttle.rate", before=round(before, 1), after=round(after, 1), why=why)
         return seconds
 
@@ -536,22 +533,25 @@ class _Gate:
             self._paused_until, self.why = until, why
 
     def hint(self, remaining: float, seconds: float) -> None:
-        self._search.hint(self.clock(), remaining, seconds)
+        self.search.hint(self.clock(), remaining, seconds)
 
     # ---- those who pass ----------------------------------------------------------------------------------------------
 
-    async def pass_through(self, way: RateLimiter) -> bool | None:
-        """Whether the rate was what this waited for; None: the way was closed before it could pass."""
-        if self._line or way.halted or self._full or way.held or self._spacing.due > self.clock():
-            return await self._stand_in_line(way)
-        self._spacing.take(self.clock(), self.rate)
-        return False
+    def pass_at_once(self, way: RateLimiter, kind: Kind) -> float | None:
+        """Lets it in, where nothing is to be waited for: the time at which it was. None: it is to stand in line."""
+        now = self.clock()
+        held = self._full or way.halted or way.closed or self._paused_until > now
+        if self._line or held or kind in self.lanes or self._spacing.due > now:
+            return None
+        self._spacing.take(now, self.search.rate(now))
+        self.in_flight += 1
+        return now
 
     async def pass_lane(self, way: RateLimiter, lane: _Lane) -> bool | None:
-        """The same where a kind has a ceiling of its own."""
+        """As `stand_in_line`, where a kind has a ceiling of its own."""
         async with lane.line:
             await way.unless_halted(lane.pay)
-            return None if await self._stand_in_line(way, lane) is None else False
+            return None if await self.stand_in_line(way, lane) is None else False
 
     def let_in(self) -> float:
         """The time at which it was."""
@@ -563,12 +563,17 @@ class _Gate:
             self._wake()
         return now
 
+    def space_at_once(self, now: float) -> bool:
+        """Whether the one before is far enough ahead, and nobody waits for that: then no lock is taken for nothing."""
+        rate = self.search.rate(now)
+        if self._departures.due - now > _least(rate) or self._leaving.locked():
+            return False
+        self._departures.take(now, rate)
+        return True
+
     async def space(self) -> None:
+        """Until the one before is far enough ahead."""
         waited = self._leaving.locked()
-        now, rate = self.clock(), self.rate
-        if not waited and self._departures.due - now <= _least(rate):  # as most: no lock is taken for nothing
-            self._departures.take(now, rate)
-            return
         async with self._leaving:
             least = _least(self.rate)
             while (seconds := self._departures.due - self.clock()) > least:
@@ -576,12 +581,11 @@ class _Gate:
                 await asyncio.sleep(seconds)
             self._departures.take(self.clock(), self.rate, late=LATE_S if waited else 0.0)
 
-    def departed(self, *, bound: bool, beside: int) -> Sent:
-        return self._search.sent(self.clock(), bound=bound, beside=beside)
-
     def leave(self) -> None:
+        """One of those who were let in has ended."""
         self.in_flight -= 1
-        self._wake()
+        if self._line:
+            self._wake()
 
     def wake(self, way: RateLimiter) -> None:
         """Whoever stands in the line on this way."""
@@ -607,7 +611,7 @@ class _Gate:
         return max(1, min(len(self._line), limit - self.in_flight + soon))
 
     def _expect(self) -> None:
-        firm = self._search.firm
+        firm = self.search.firm
         self._places.expect(self.rate if firm is None else firm, firm=firm is not None)
 
     def _join(self, way: RateLimiter) -> _Ticket:
@@ -620,7 +624,8 @@ class _Gate:
         self._line.insert(place, ticket)
         return ticket
 
-    async def _stand_in_line(self, way: RateLimiter, lane: _Lane | None = None) -> bool | None:
+    async def stand_in_line(self, way: RateLimiter, lane: _Lane | None = None) -> bool | None:
+        """Whether the rate was what this waited for; None: the way was closed before it could pass."""
         ticket = self._join(way)
         if self._full:
             self._crowded_at = self.clock()

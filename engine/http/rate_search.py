@@ -280,13 +280,14 @@ class RateSearch:
 
     def _wanted(self) -> float:
         """The rate, whatever the registry says of this moment."""
-        return min(max(self._aim(), LEAST_RATE), self._ceiling)
+        # asked several times for each request, and mostly answered by the first
+        aim = self._start if self.limit is None and self._looking is None else self._aim()
+        return min(max(aim, LEAST_RATE), self._ceiling)
 
     def _aim(self) -> float:
         if self._looking is not None:
             return CUT * self._looking.first.rate
-        if self.limit is None:
-            return self._start
+        assert self.limit is not None  # else it is the one to start with
         if self._sure < MEASURED_S:
             return self.limit * _creep(UNSURE * self._grown)
         at_rest = min(self._share, CLOSE_TO) * self.limit
