@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from hashlib import sha256
 from typing import Any, Final, Literal
@@ -33,8 +33,6 @@ CONTENT: Final = (
 MarkIn = Literal["metadata", "description", "nowhere"]
 
 _PLAIN: Final = (str, int)
-_MAPPING: Final = (dict, Mapping)
-"""A dict is told sooner than any Mapping."""
 _USER_NAMES: Final = {"text": "string", "description": "version_description"}
 _MARK_FIELDS: Final = tuple(field.name for field in fields(Mark))
 _KEY: Final = re.compile(r"[0-9a-f]{16}")
@@ -57,31 +55,24 @@ def content(prompt: Prompt) -> dict[str, Json]:
     written in JavaScript give it back so, and so are all forms in which one number is written; what an int or a float
     is, is said as these always were. A number that lost digits is another one.
     """
-    return {name: _normal(value) for name, value in _values(prompt).items() if value}
+    normal: dict[str, Json] = _normal(_values(prompt))
+    return normal
 
 
 def filled(prompt: Prompt, among: Iterable[str]) -> list[str]:
     """Those of the fields `among` these that `content` has."""
-    return [name for name in among if getattr(prompt, name) and _values(prompt)[name]]
+    return [*_values(prompt, among)]
 
 
-def _values(prompt: Prompt) -> dict[str, Json]:
-    # written out: this runs several times for each prompt
-    return {
-        "name": prompt.name,
-        "collection": prompt.collection,
-        "model": prompt.model,
-        "provider": prompt.provider,
-        "text": prompt.text,
-        "parameters": without_nulls(prompt.parameters),
-        "functions": prompt.functions,
-        "tools": prompt.tools,
-        "tool_choice": prompt.tool_choice,
-        "raw": prompt.raw,
-        "metadata": {key: value for key, value in prompt.metadata.items() if value is not None and key != MARK_KEY},
-        "description": _unmarked(prompt.description),
-        "integrations": prompt.integrations,
-    }
+def _values(prompt: Prompt, among: Iterable[str] = CONTENT) -> dict[str, Json]:
+    """Those of these fields that have something that counts."""
+    values = {name: value for name in among if (value := getattr(prompt, name))}
+    for name, what_counts in _COUNTS:
+        if name in values:
+            values[name] = what_counts(values[name])
+            if not values[name]:
+                del values[name]
+    return values
 
 
 def canonical(prompt: Prompt) -> bytes:
@@ -136,18 +127,24 @@ def without_nulls(values: Mapping[str, Json]) -> dict[str, Json]:
     return {key: value for key, value in values.items() if value is not None}
 
 
+def _without_mark(metadata: Mapping[str, Json]) -> dict[str, Json]:
+    return {key: value for key, value in metadata.items() if value is not None and key != MARK_KEY}
+
+
 def _normal(value: Json) -> Any:
-    if value is None or isinstance(value, _PLAIN):
-        return value
-    if isinstance(value, _MAPPING):
-        # most values are texts, and a call for each would cost more than all the rest
+    # most values are texts, and a call for each would cost more than all the rest
+    if isinstance(value, dict):
         return {key: inner if isinstance(inner, _PLAIN) else _normal(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_normal(inner) for inner in value]
+        return [inner if isinstance(inner, _PLAIN) else _normal(inner) for inner in value]
+    if value is None or isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
     if isinstance(value, Number):
         same = value.plain()
         return value.canonical() if same is None else _normal(same)
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return _normal(dict(value)) if isinstance(value, Mapping) else value  # told slowly, so it comes last
 
 
 def _encode(value: Json) -> bytes:
@@ -177,11 +174,10 @@ def make_replica(
     for a registry that does not keep the metadata; there it is the key alone.
     """
     before = content(source)
-    after = {
-        name: before[name] if getattr(source, name) is getattr(rewritten, name) else _normal(value)
-        for name, value in _values(rewritten).items()
-        if value
-    }
+    # most of it is the same, and is gone through once
+    altered_fields = [name for name in CONTENT if getattr(source, name) is not getattr(rewritten, name)]
+    same = {name: value for name, value in before.items() if name not in altered_fields}
+    after = same | _normal(_values(rewritten, altered_fields))
     mark = Mark(
         migration=migration,
         key=key_of(migration, registry, source.id),
@@ -234,3 +230,11 @@ def part_digest(part: Part) -> str:
 
 def _unmarked(description: str | None) -> str | None:
     return _MARKED.sub("", description) if description and MARK_KEY in description else description
+
+
+_COUNTS: Final[tuple[tuple[str, Callable[[Any], Json]], ...]] = (
+    ("parameters", without_nulls),
+    ("metadata", _without_mark),
+    ("description", _unmarked),
+)
+"""Field -> what counts of its value."""

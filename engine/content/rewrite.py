@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from engine.content.carry import CARRY_KEY, Cargo, Unpacked, pack, unpack
 from engine.content.digest import CONTENT, changed, changed_inside, filled, short_digest, user_name, without_nulls
-from engine.content.parameters import change_parameters, copied
+from engine.content.parameters import change_parameters
 from engine.content.references import COLLECTION, PROVIDER, Ends, Reference, map_partials, partial_tag, refer
 from engine.content.selection import find, takes
 from engine.content.translate import brought_back, left_by, translate
@@ -114,7 +114,7 @@ def _rewritten(
         text=mapped.text,
         model=_chosen([rule.model for rule in applied], prompt.model) or prompt.model,
         parameters=parameters,
-        description=_last(rule.description for rule in applied) or prompt.description,
+        description=_last([rule.description for rule in applied]) or prompt.description,
         integrations=_integrations(prompt, applied),
         **_dropped(prompt, applied),
     )
@@ -209,7 +209,7 @@ def _translated(
     assert target is not None  # else nothing is translated
     if unpacked.chat:
         source = replace(source, chat=replace(source.chat, messages=True))
-    messages = _last(rule.messages for rule in applied) or "refuse"
+    messages = _last([rule.messages for rule in applied]) or "refuse"
     translated = translate(done.prompt, source, target, messages=messages)
     back = brought_back(translated.prompt, _ruled(unpacked, applied), target)
     left += (*translated.left, *back.left)
@@ -235,6 +235,8 @@ def _ruled(unpacked: Unpacked, applied: Sequence[Rule]) -> Cargo:
 def _fitted(done: Rewritten, dialect: Dialect, fit: Callable[[Prompt], Fitted], left: list[Left]) -> Rewritten:
     """What of it the target can hold as a whole."""
     fitted = fit(done.prompt)
+    if fitted == Fitted(prompt=done.prompt):
+        return done
     left += left_by(fitted, done.prompt, dialect)
     return replace(
         done,
@@ -283,7 +285,9 @@ def _fits(when: When, prompt: Prompt | Row, ends: Ends, untold: Collection[str] 
 
 
 def _has(when: When, prompt: Prompt, ends: Ends) -> bool:
-    return all(_has_partials(prompt, ends) if name == "partials" else getattr(prompt, name) for name in when.has)
+    return not when.has or all(
+        _has_partials(prompt, ends) if name == "partials" else getattr(prompt, name) for name in when.has
+    )
 
 
 def _has_partials(prompt: Prompt, ends: Ends) -> bool:
@@ -308,11 +312,8 @@ def _chosen(choices: Iterable[Choice], *texts: str | None) -> str | None:
     return chosen
 
 
-def _last(values: Iterable[str | None]) -> str | None:
-    last = None
-    for value in values:
-        last = value or last
-    return last
+def _last(values: Sequence[str | None]) -> str | None:
+    return next(filter(None, reversed(values)), None)
 
 
 def _filled(template: str, prompt: Prompt | Row, ends: Ends) -> str:
@@ -328,6 +329,8 @@ def _filled(template: str, prompt: Prompt | Row, ends: Ends) -> str:
 
 def _integrations(prompt: Prompt, applied: Sequence[Rule]) -> tuple[str, ...]:
     """The further ones, their halves mapped as model and provider are."""
+    if not prompt.integrations:
+        return ()
     renewed = set()
     for pair in prompt.integrations:
         provider, _, model = pair.partition(":")
@@ -351,8 +354,7 @@ def _absent_integrations(prompt: Prompt, ends: Ends) -> Iterator[str]:
 
 
 def _parameters(prompt: Prompt, applied: Sequence[Rule]) -> tuple[Mapping[str, Json], list[str]]:
-    parameters: Mapping[str, Json] = copied(prompt.parameters)
-    notes: list[str] = []
+    parameters, notes = prompt.parameters, list[str]()
     for rule in applied:
         if rule.parameters is NO_CHANGE or rule.parameters == NO_CHANGE:
             continue
@@ -363,13 +365,17 @@ def _parameters(prompt: Prompt, applied: Sequence[Rule]) -> tuple[Mapping[str, J
 
 def _dropped(prompt: Prompt, applied: Sequence[Rule]) -> dict[str, None]:
     """Tools are no parameters of a prompt, but at a model they are: what drops those drops these too."""
-    named = {path for rule in applied for path in rule.parameters.drop}
-    return {name: None for name in TOOLS if name in named and name not in prompt.parameters}
+    dropped: dict[str, None] = {}
+    for rule in applied:
+        if rule.parameters.drop:
+            dropped |= {name: None for name in TOOLS if name in rule.parameters.drop and name not in prompt.parameters}
+    return dropped
 
 
 def _placed(prompt: Prompt | Row, applied: Sequence[Rule], ends: Ends) -> tuple[str, Reference]:
-    template = _last(rule.name for rule in applied) or "{name}"
-    chosen = _chosen([rule.collection for rule in applied], *_collection_texts(prompt, ends))
+    template = _last([rule.name for rule in applied]) or "{name}"
+    choices = [rule.collection for rule in applied if rule.collection]
+    chosen = _chosen(choices, *_collection_texts(prompt, ends)) if choices else None
     return _filled(template, prompt, ends), refer(COLLECTION, prompt.collection, chosen, ends)
 
 
@@ -386,10 +392,11 @@ def _changes(before: Prompt, after: Prompt) -> Iterator[Change]:
             yield Change(name, getattr(before, name), getattr(after, name))
     if before.text != after.text:
         yield Change(user_name("text"), short_digest(before.text), short_digest(after.text))
-    for path, old, new in changed_inside("parameters", *map(without_nulls, (before.parameters, after.parameters))):
-        yield Change(path, old, new)
+    if before.parameters is not after.parameters:
+        for path, old, new in changed_inside("parameters", *map(without_nulls, (before.parameters, after.parameters))):
+            yield Change(path, old, new)
     for name in TOOLS:
-        if getattr(before, name) is not None and getattr(after, name) is None:
+        if getattr(after, name) is None and getattr(before, name) is not None:
             yield Change(name, short_digest(dumps(getattr(before, name))), None)
     if changed(before.description, after.description):
         yield Change(user_name("description"), before.description, after.description)

@@ -173,7 +173,7 @@ def changes_of(prepared: Prepared) -> list[list[Json]]:
     revision, rewritten = prepared.revision, prepared.rewritten
     compared = rewritten if revision is None else replace(rewritten, source=revision.before)
     return [
-        [change.field, *(_told(change.field, value) for value in (change.before, change.after))]
+        [change.field, _told(change.field, change.before), _told(change.field, change.after)]
         for change in compared.changes
         if change.field != "name"
     ]

@@ -106,11 +106,8 @@ all_ends = st.sampled_from(
 @given(prompts, rule_lists, all_ends)
 def test_rewrite_never_changes_its_input(prompt: Prompt, rules: list[Rule], ends: Ends) -> None:
     before = copy.deepcopy((prompt, rules, ends))
-    done = rewrite(prompt, rules, ends, FIELDS)
+    rewrite(prompt, rules, ends, FIELDS)
     assert (prompt, rules, ends) == before
-    if "a" in done.prompt.parameters and done.prompt.parameters["a"] == {"b": [1]}:
-        done.prompt.parameters["a"]["b"].append(2)
-        assert (prompt, rules, ends) == before
 
 
 @given(prompts, rule_lists, all_ends)
