@@ -134,9 +134,10 @@ class Sink:
             raise self._refusal()
 
     def _enqueue(self, entries: tuple[Entry, ...]) -> asyncio.Future[bool]:
-        waiting = _Waiting(entries, [encode_line(entry) for entry in entries], self._loop.create_future())
+        waiting = _Waiting(entries, list(map(encode_line, entries)), self._loop.create_future())
+        if not self._queue:  # else it is awake, or writes
+            self._arrived.set()
         self._queue.append(waiting)
-        self._arrived.set()
         return waiting.durable
 
     def _refusal(self) -> Exception:

@@ -67,10 +67,12 @@ def _arrived(context: Context, task: Task) -> bool:
     return record is not None and record.status in ("created", "updated") and not record.rare.pending
 
 
-async def as_marked(job: Job, context: Context, batch: Sequence[Ready]) -> list[Ready]:
+async def as_marked(job: Job, context: Context, batch: Sequence[Ready]) -> Sequence[Ready]:
     """The same, with their marks where the first create has shown that they survive: most were read before that. What
     cannot be written so is recorded and left out.
     """
+    if context.mark_in == "metadata":
+        return batch
     marked = []
     for ready in batch:
         prepared = _marked(job, context, ready)
@@ -86,7 +88,7 @@ async def as_marked(job: Job, context: Context, batch: Sequence[Ready]) -> list[
 
 def _marked(job: Job, context: Context, ready: Ready) -> Prepared | Failed:
     prepared = ready.prepared
-    if context.mark_in == "metadata" or read_mark(prepared.replica.prompt.metadata, None) is None:
+    if read_mark(prepared.replica.prompt.metadata, None) is None:
         return prepared
     again = prepare(job, prepared.replica.source, name=prepared.replica.prompt.name, mark_in=context.mark_in)
     if isinstance(again, Failed) or prepared.revision is None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from marshal import dumps, loads
+from operator import methodcaller
 from typing import Any, Final, Generic, TypeVar, overload
 
 T = TypeVar("T")
@@ -197,6 +198,5 @@ def packed(flat: Fields) -> bytes:
     return bytes(memoryview(dumps(flat)))
 
 
-def packed_key(text: str) -> bytes:
-    """An id as a mapping keeps it."""
-    return text.encode("utf-8", "surrogatepass")
+packed_key: Final[Callable[[str], bytes]] = methodcaller("encode", "utf-8", "surrogatepass")
+"""An id as a mapping keeps it. Asked a dozen times for each prompt, so it is no function of Python."""
