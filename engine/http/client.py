@@ -245,13 +245,16 @@ class Client:
             if not (signed := self._auth.headers()):
                 await self._refresh(signed)
             verdict = await self._try(request, progress)
+            if verdict.fate is Fate.DONE:
+                self._health.see(verdict, progress.failures)
+                return verdict.value
             if verdict.outcome == 401 and self._expired(progress) and await self._refresh(progress.headers):
                 progress.refreshed += 1
             elif verdict.answer.stale and verdict.fate is Fate.RETRY and progress.stale < MOST_STALE:
                 # nothing is wrong with the registry: the connection was only too old, and so may others be
                 progress.stale += 1
-            elif await self._settled(verdict, progress):
-                return verdict.value
+            else:
+                await self._failed(verdict, progress)
 
     def _expired(self, progress: _Progress) -> bool:
         """Whether others may be accepted: once for each request, and again where these have been good before."""
@@ -273,9 +276,9 @@ class Client:
             self._tell(turn, verdict, progress)
         return verdict
 
-    async def _intend(self, progress: _Progress, sending: Sending, turn: Turn) -> None:
+    def _intend(self, progress: _Progress, sending: Sending, turn: Turn) -> Awaitable[None]:
         progress.intended = turn.intended = self._gate.clock()
-        await sending()
+        return sending()
 
     async def _send_in_turn(self, request: Request, progress: _Progress, turn: Turn) -> Answer:
         while True:
@@ -307,12 +310,9 @@ class Client:
             # somebody else may have done it while we waited
             return self._auth.headers() != stale or await self._auth.refresh(stale)
 
-    async def _settled(self, verdict: Verdict, progress: _Progress) -> bool:
-        """True: done. False: to be sent again, now. Else raises what became of it."""
+    async def _failed(self, verdict: Verdict, progress: _Progress) -> None:
+        """Returns when it is to be sent again, now. Else raises what became of it."""
         fate, health = verdict.fate, self._health
-        if fate is Fate.DONE:
-            health.see(verdict, progress.failures)
-            return True
         if fate is not Fate.WAIT:
             progress.successes = progress.successes if progress.failures else health.successes
             progress.failures += 1
@@ -334,7 +334,6 @@ class Client:
         if not worn_out and verdict.meaning.run is not Run.PAUSE:
             seconds = backoff(progress.failures, self._timing.draw())
             await self._gate.unless_halted(lambda: self._timing.sleep(seconds))
-        return False
 
     async def _probe(self) -> None:
         """Asks a registry that counts as down what it has answered before; raises Stop when it stays down."""

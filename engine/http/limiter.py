@@ -401,7 +401,8 @@ class RateLimiter:
     @property
     def held(self) -> bool:
         """Nobody passes now: the host is down, or there is a pause."""
-        return self._probe is not None or self._gate.paused
+        # most runs never pause, and this is asked several times for each request
+        return self._probe is not None or (self._gate.paused_until > 0.0 and self._gate.paused)
 
     async def enter(self, kind: Kind, *, probe: bool) -> tuple[float, bool]:
         """Returns when a request of this kind may be sent: the time at that moment, and whether the rate was what it
@@ -463,7 +464,8 @@ class _Gate:
         self._round = 0
         """Of who passed the line last."""
         self._crowded_at = -1.0
-        self._paused_until = 0.0
+        self.paused_until = 0.0
+        """By the clock; 0: there has been no pause."""
         self._paused_seconds = 0.0
         if isinstance(search, Leases):
             search.demand, search.in_flight = lambda: self._demand, lambda: self.in_flight
@@ -476,12 +478,11 @@ class _Gate:
 
     @property
     def paused(self) -> bool:
-        # most runs never pause, and this is asked several times for each request
-        return self._paused_until > 0.0 and self._paused_until > self.clock()
+        return self.paused_until > self.clock()
 
     @property
     def paused_for(self) -> float:
-        return max(0.0, self._paused_until - self.clock())
+        return max(0.0, self.paused_until - self.clock())
 
     @property
     def throttle(self) -> Throttle:
@@ -526,11 +527,11 @@ class _Gate:
     def _hold(self, seconds: float, why: str) -> None:
         now = self.clock()
         until = now + seconds * (1 + PAUSE_JITTER * self._jitter())
-        if until > self._paused_until:
-            if now >= self._paused_until:
+        if until > self.paused_until:
+            if now >= self.paused_until:
                 log.info("throttle.paused", seconds=round(until - now, 1), why=why)
-            self._paused_seconds += until - max(now, self._paused_until)
-            self._paused_until, self.why = until, why
+            self._paused_seconds += until - max(now, self.paused_until)
+            self.paused_until, self.why = until, why
 
     def hint(self, remaining: float, seconds: float) -> None:
         self.search.hint(self.clock(), remaining, seconds)
@@ -540,8 +541,9 @@ class _Gate:
     def pass_at_once(self, way: RateLimiter, kind: Kind) -> float | None:
         """Lets it in, where nothing is to be waited for: the time at which it was. None: it is to stand in line."""
         now = self.clock()
-        held = self._full or way.halted or way.closed or self._paused_until > now
-        if self._line or held or kind in self.lanes or self._spacing.due > now:
+        if self._line or self.in_flight >= self._places.limit or way.halted or way.held:
+            return None
+        if kind in self.lanes or self._spacing.due > now:
             return None
         self._spacing.take(now, self.search.rate(now))
         self.in_flight += 1
@@ -565,8 +567,8 @@ class _Gate:
 
     def space_at_once(self, now: float) -> bool:
         """Whether the one before is far enough ahead, and nobody waits for that: then no lock is taken for nothing."""
-        rate = self.search.rate(now)
-        if self._departures.due - now > _least(rate) or self._leaving.locked():
+        rate, soon = self.search.rate(now), self._departures.due - now
+        if (soon > 0.0 and soon > _least(rate)) or self._leaving.locked():
             return False
         self._departures.take(now, rate)
         return True

@@ -212,9 +212,10 @@ class _Request(aiohttp.ClientRequest):
         if not await trip.leave():
             raise _Held
         trip.left, trip.left_at = True, time.monotonic()
-        trip.reused = conn.protocol in _SERVED
+        connection = conn.protocol
+        trip.reused = connection in _SERVED
         if not trip.reused:
-            _SERVED.add(conn.protocol)
+            _SERVED.add(connection)
         return await super().send(conn)
 
 

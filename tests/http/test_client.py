@@ -648,20 +648,21 @@ async def test_nothing_leaves_in_a_pause_that_began_while_a_connection_was_set_u
 ) -> None:
     async with RawServer(OK, OK) as server, wired(server.url) as wire:
         gate, held = wire.gate, list[bool]()
-        departed, space = gate.departed, gate.space
+        inner = gate._gate
+        space, sent = inner.space_at_once, inner.search.sent
 
-        async def spaced() -> None:
-            await space()
+        def spaced(now: float) -> bool:
             if not gate.requests.throttled:
                 assert server.connections == 1
                 gate.pause(0.05, "busy")
+            return space(now)
 
-        def leaves(*, bound: bool, beside: int) -> Sent:
+        def leaves(now: float, *, bound: bool, beside: int) -> Sent:
             held.append(gate.held)
-            return departed(bound=bound, beside=beside)
+            return sent(now, bound=bound, beside=beside)
 
-        monkeypatch.setattr(gate, "space", spaced)
-        monkeypatch.setattr(gate, "departed", leaves)
+        monkeypatch.setattr(inner, "space_at_once", spaced)
+        monkeypatch.setattr(inner.search, "sent", leaves)
         await getattr(wire, method)()
         assert held == [False]
         assert (len(server.received), gate.requests.total, gate.in_flight) == (1, 1, 0)
