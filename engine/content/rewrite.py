@@ -157,7 +157,7 @@ def place(row: Row, rules: Sequence[Rule], ends: Ends) -> Placement | None:
     """
     untold = () if row.whole else tuple(part for part in ("model", "collection") if getattr(row, part) is None)
     fitting = [rule for rule in rules if (rule.name or rule.collection) and _fits(rule.when, row, ends, untold)]
-    if any(rule.when.has or _asks(rule, untold) for rule in fitting):
+    if any(rule.when.has or (untold and _asks(rule, untold)) for rule in fitting):
         return None
     name, collection = _placed(row, fitting, ends)
     return Placement(name, collection.value)

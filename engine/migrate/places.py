@@ -11,7 +11,7 @@ from engine.content.rewrite import Placement, place
 from engine.migrate.job import Job
 from engine.migrate.listing import definition
 from engine.model import Failed, Prompt, Row, packed_rows
-from engine.model.packed import Columns, Fields, PackedList
+from engine.model.packed import Columns, Fields, PackedList, maker
 from engine.taskgroup import for_each
 
 Placed = tuple[Row, Placement]
@@ -82,8 +82,9 @@ def _flat(page: Sequence[Placement | None]) -> Fields:
 
 
 def _whole(fields: Fields) -> list[Placement | None]:
-    return [Placement(name, collection) if name is not None else None for name, collection in zip(*fields, strict=True)]
+    return [_made(flat) if flat[0] is not None else None for flat in zip(*fields, strict=True)]
 
 
+_made: Final = maker(Placement)
 _NOWHERE: Final = (None, None)
 _PLACEMENTS: Final = Columns(_flat, _whole)

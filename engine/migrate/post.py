@@ -7,7 +7,7 @@ somebody's draft.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 
 from engine.content.digest import differences
 from engine.errors import AnswerError, Rejected, Transient
@@ -36,16 +36,16 @@ async def post(job: Job, context: Context, batch: Sequence[Ready]) -> list[Outco
         _look_and_create(job, context, batch) if job.target.can.careless else _create(job, context, batch)
     )
     told = [(ready, outcome) for ready, outcome in zip(batch, outcomes, strict=True) if outcome is not None]
-    await context.record(*(outcome_entry(job, context, ready, outcome) for ready, outcome in told))
+    await context.record(*[outcome_entry(job, context, ready, outcome) for ready, outcome in told])
     for ready, outcome in told:
         if ready.pending and isinstance(outcome, Created):
             await _finish_new(job, context, ready, outcome)
     return outcomes
 
 
-async def _create(job: Job, context: Context, batch: Sequence[Ready]) -> list[Outcome | None]:
+def _create(job: Job, context: Context, batch: Sequence[Ready]) -> Awaitable[list[Outcome | None]]:
     bodies = [ready.prepared.body for ready in batch]
-    return await send(job, context, batch, lambda sending: job.target.create(bodies, sending))
+    return send(job, context, batch, lambda sending: job.target.create(bodies, sending))
 
 
 # ---- where a create changes what has its name already ----------------------------------------------------------------

@@ -24,9 +24,9 @@ from engine.taskgroup import for_each
 
 async def reconcile(job: Job, context: Context, rows: Iterable[Row]) -> None:
     """Until none of these rows is in doubt, the attempts are used up, or the run is asked to end."""
-    doubtful = [] if context.halt.stop is not None else [row for row in rows if _in_doubt(context, row)]
+    doubtful = [] if context.halt.stop is not None else _in_doubt(context, rows)
     for _ in range(2 * job.attempts):
-        doubtful = [row for row in doubtful if _in_doubt(context, row)]
+        doubtful = _in_doubt(context, doubtful)
         if not doubtful or context.halt.stop is not None:
             return
         context.looking_up = True
@@ -94,9 +94,10 @@ def is_short(job: Job, task: Task) -> bool:
     return task.adopt is not None and (job.select.version == "all" or task.adopt.labelled or job.puts_out)
 
 
-def _in_doubt(context: Context, row: Row) -> bool:
-    record = context.state.records.get(row.id)
-    return record is not None and record.doubtful
+def _in_doubt(context: Context, rows: Iterable[Row]) -> list[Row]:
+    """Those of these rows that are; mostly none is, and then nobody goes through a whole library for them."""
+    doubtful = {source_id for source_id, record in context.state.records.whole_items() if record.doubtful}
+    return [row for row in rows if row.id in doubtful] if doubtful else []
 
 
 def _due(job: Job, context: Context, rows: Sequence[Row]) -> float:

@@ -23,7 +23,7 @@ Write = Callable[[Sending], Awaitable[list[Outcome]]]
 # ---- one request -----------------------------------------------------------------------------------------------------
 
 
-async def send(job: Job, context: Context, batch: Sequence[Ready], write: Write) -> list[Outcome | None]:
+def send(job: Job, context: Context, batch: Sequence[Ready], write: Write) -> Awaitable[list[Outcome | None]]:
     """See `intended`: of prompts."""
 
     def intents() -> list[Entry]:
@@ -32,7 +32,7 @@ async def send(job: Job, context: Context, batch: Sequence[Ready], write: Write)
     def refused(failure: Failed) -> list[Entry]:
         return [outcome_entry(job, context, ready, failure) for ready in batch]
 
-    return await intended(context, write, len(batch), intents, refused)
+    return intended(context, write, len(batch), intents, refused)
 
 
 async def intended(

@@ -246,6 +246,10 @@ def _within(run: _Run, writes: Iterable[Task]) -> Iterator[Task]:
     return within(writes, run.state.records, run.options.limit)
 
 
+def _count_within(run: _Run, writes: Sequence[Task]) -> int:
+    return len(writes) if run.options.limit is None else sum(1 for _ in _within(run, writes))
+
+
 def _written(writes: Iterable[Task], told: Iterable[Task]) -> Iterator[Row]:
     """Whatever comes to a write, or is in doubt and may."""
     return (task.row for task in chain((one for one in told if one.action == "wait"), writes))
@@ -288,7 +292,7 @@ async def _write(run: _Run, job: Job, sink: Sink, writes: Sequence[Task], told: 
         max_failures=run.options.max_failures,
         replicas=run.replicas,
         elsewhere=_elsewhere(run),
-        total=sum(1 for _ in _within(run, writes)) + sum(task.action in TOLD for task in told),
+        total=_count_within(run, writes) + sum(task.action in TOLD for task in told),
     )
     run.live.context, run.live.stage = context, "migrating"
     await context.record(

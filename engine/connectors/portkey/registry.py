@@ -273,10 +273,12 @@ class Portkey:
     async def _create(self, body: bytes, sending: Sending) -> Created:
         answer = await self._client.create("create", "POST", "/prompts", body, sending)
         target_id = made_id(answer)
-        slug, version_id = (
-            value if isinstance(value := answer.get(name), str) else None for name in ("slug", "version_id")
+        slug, version_id = answer.get("slug"), answer.get("version_id")
+        return Created(
+            target_id=target_id,
+            target_slug=slug if isinstance(slug, str) else None,
+            version_id=version_id if isinstance(version_id, str) else None,
         )
-        return Created(target_id=target_id, target_slug=slug, version_id=version_id)
 
     async def _update(self, target_id: str, body: bytes, sending: Sending) -> Updated:
         answer = await self._client.create("update", "PUT", _path(target_id), body, sending)
@@ -391,7 +393,9 @@ def _prompt(answer: Json, asked: str) -> Prompt:
 
 
 def _check(answer: Json, asked: str) -> None:
-    if not isinstance(answer, dict) or not all(isinstance(answer.get(field), str) for field in ("id", "string")):
+    if not isinstance(answer, dict) or not (
+        isinstance(answer.get("id"), str) and isinstance(answer.get("string"), str)
+    ):
         raise Rejected("the registry's answer is not a prompt: it has no id or no string", error="bad_answer")
     if asked not in (answer["id"], answer.get("slug")):
         raise Rejected("the registry answered with another prompt than the one asked for", error="bad_answer")
