@@ -235,7 +235,7 @@ def _ruled(unpacked: Unpacked, applied: Sequence[Rule]) -> Cargo:
 def _fitted(done: Rewritten, dialect: Dialect, fit: Callable[[Prompt], Fitted], left: list[Left]) -> Rewritten:
     """What of it the target can hold as a whole."""
     fitted = fit(done.prompt)
-    if fitted == Fitted(prompt=done.prompt):
+    if fitted.prompt is done.prompt and not (fitted.losses or fitted.notes or fitted.refused):
         return done
     left += left_by(fitted, done.prompt, dialect)
     return replace(

@@ -210,6 +210,8 @@ class Records(PackedDict[Record]):
 
     def made_beside(self, source_ids: Iterable[str]) -> int:
         """How many prompts that are none of these have a replica."""
+        if not self._values:  # nobody goes through a whole library for that
+            return 0
         others = set(self._values)
         others.difference_update(map(packed_key, source_ids))
         return sum(_is_made(self._values[key]) for key in others)
