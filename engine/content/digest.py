@@ -66,7 +66,8 @@ def filled(prompt: Prompt, among: Iterable[str]) -> list[str]:
 
 def _values(prompt: Prompt, among: Iterable[str] = CONTENT) -> dict[str, Json]:
     """Those of these fields that have something that counts."""
-    values = {name: value for name in among if (value := getattr(prompt, name))}
+    fields = vars(prompt)  # looked up many times for each prompt
+    values = {name: value for name in among if (value := fields[name])}
     for name, what_counts in _COUNTS:
         if name in values:
             values[name] = what_counts(values[name])
@@ -175,9 +176,10 @@ def make_replica(
     """
     before = content(source)
     # most of it is the same, and is gone through once
-    altered_fields = [name for name in CONTENT if getattr(source, name) is not getattr(rewritten, name)]
-    same = {name: value for name, value in before.items() if name not in altered_fields}
-    after = same | _normal(_values(rewritten, altered_fields))
+    old, new = vars(source), vars(rewritten)
+    differing = [name for name in CONTENT if old[name] is not new[name]]
+    same = {name: value for name, value in before.items() if name not in differing}
+    after = same | _normal(_values(rewritten, differing))
     mark = Mark(
         migration=migration,
         key=key_of(migration, registry, source.id),

@@ -82,7 +82,7 @@ class Auth(Protocol):
         ...
 
 
-@dataclass
+@dataclass(slots=True)
 class _Progress:
     """Where a request stands. `sending`: what writes its intent."""
 
