@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 from urllib.parse import urlencode
 
@@ -168,9 +169,9 @@ class Client:
     ) -> Json:
         """A create, or a PUT that makes a version: repeated only where the try before surely had no effect.
 
-        `sending` is awaited once, when the gate has let the first try through and before its first byte leaves; not at
-        all when the gate lets none through. `blank`: a blank answer is a whole one, given as None. Also raises
-        UnknownOutcome: it may have happened.
+        `sending` is awaited once, when the gate has let the first try through, or, where it leases, will soon, and
+        before its first byte leaves; not at all when the gate lets none through. `blank`: a blank answer is a whole
+        one, given as None. Also raises UnknownOutcome: it may have happened.
         """
         request = Request(
             end=self._end,
@@ -263,10 +264,14 @@ class Client:
     async def _try(self, request: Request, progress: _Progress, *, probe: bool = False) -> Verdict:
         """One exchange. The gate learns how it was answered."""
         kind: Kind = "read" if request.method == "GET" else "write"
-        async with self._gate.turn(kind, retry=progress.sent > 0, probe=probe) as turn:
+        intend = None
+        if progress.sending is not None and progress.intended is None:
+            intend = partial(self._intend, progress, progress.sending)
+        ahead = intend if self._gate.leases else None
+        async with self._gate.turn(kind, retry=progress.sent > 0, probe=probe, ahead=ahead) as turn:
+            if intend is not None and ahead is None:
+                await intend()
             turn.intended = progress.intended
-            if progress.sending is not None and progress.intended is None:
-                await self._intend(progress, progress.sending, turn)
             answer = await self._send_in_turn(request, progress, turn)
             progress.sent += 1
         verdict = read_answer(request, answer, self._errors)
@@ -276,15 +281,16 @@ class Client:
             self._tell(turn, verdict, progress)
         return verdict
 
-    def _intend(self, progress: _Progress, sending: Sending, turn: Turn) -> Awaitable[None]:
-        progress.intended = turn.intended = self._gate.clock()
+    def _intend(self, progress: _Progress, sending: Sending) -> Awaitable[None]:
+        progress.intended = self._gate.clock()
         return sending()
 
     async def _send_in_turn(self, request: Request, progress: _Progress, turn: Turn) -> Answer:
         while True:
             await turn.ready()
             if progress.sending is not None and turn.outdated:
-                await self._intend(progress, progress.sending, turn)
+                await self._intend(progress, progress.sending)
+                turn.intended = progress.intended
             self._health.sending()
             progress.headers = self._auth.headers()  # now: a token may have expired while this waited for its turn
             answer = await self._send(request, progress.headers, turn.departs)

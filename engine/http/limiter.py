@@ -3,7 +3,8 @@
 Everything that is sent passes one gate: reads, writes, retries, look-ups. Whoever waits stands in one line, first come,
 first served; only its head waits for the end of a pause, for a free place and for the rate. Behind the line a ledger
 may be synced and a connection set up, for some longer than for others: so requests are spaced once more where they
-leave. Which rate and how many places serve best is found by the two searches; this module keeps to what they say.
+leave. Where a limit is leased, the ledger is elsewhere and takes too long for that: intents are written in front of the
+line. Which rate and how many places serve best is found by the two searches; this module keeps to what they say.
 
 A RateLimiter is the way of one migration through the gate. Several may have one gate: then they take turns in the line,
 and each has its own count of requests, its own end, and its own wait for a host that it found to be down. Several
@@ -32,6 +33,8 @@ from engine.http.rate_search import RateSearch, Sent
 from engine.log import log
 
 Kind = Literal["read", "write"]
+Intend = Callable[[], Awaitable[None]]
+"""Writes an intent."""
 T = TypeVar("T")
 
 LATE_S: Final = 0.03
@@ -43,6 +46,8 @@ AT_ONCE_S: Final = 0.001
 SOON_S: Final = 0.05
 """Of what is leased, what is not used so soon may be too late."""
 PAUSE_JITTER: Final = 0.1
+INTENDED_S: Final = 0.5
+"""Intents are written ahead for so much of the rate, by all together: they are in doubt where a process is lost."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -117,13 +122,16 @@ class _Spacing:
 
 
 class _Ticket:
-    """A place in the line. `round`: how often those who have the same way have stood in it, if they began at once."""
+    """A place in the line. `round`: how often those who have the same way have stood in it, if they began at once.
+    `intended`: its intent is written, so it is let through even when the run was asked to end.
+    """
 
-    __slots__ = ("_call", "round", "way")
+    __slots__ = ("_call", "intended", "round", "way")
 
-    def __init__(self, way: RateLimiter, round: int) -> None:
+    def __init__(self, way: RateLimiter, round: int, intended: bool) -> None:
         self.way = way
         self.round = round
+        self.intended = intended
         self._call: asyncio.Future[None] | None = None
 
     async def wait(self) -> None:
@@ -159,6 +167,37 @@ class _Lane:
         await self._limiter.acquire(min(1.0, self._rate * (self._clock() - self._paid_at)))
 
 
+class _Room:
+    """For so many at once as `most` says at that moment."""
+
+    def __init__(self, most: Callable[[], int]) -> None:
+        self._most = most
+        self._inside = 0
+        self._line: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self) -> None:
+        """First come, first served."""
+        self._line.append(call := asyncio.get_running_loop().create_future())
+        self._call()
+        try:
+            await call
+        except BaseException:
+            if not call.cancelled():  # it may enter, and does not
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Another one may enter."""
+        self._inside -= 1
+        self._call()
+
+    def _call(self) -> None:
+        while self._line and self._inside < self._most():
+            if not (call := self._line.popleft()).done():
+                self._inside += 1
+                call.set_result(None)
+
+
 class Turn:
     """One request on its way: `async with` lets it through, and frees its place when it has ended.
 
@@ -166,6 +205,7 @@ class Turn:
     """
 
     __slots__ = (
+        "_ahead",
         "_bound",
         "_counted",
         "_gate",
@@ -181,7 +221,9 @@ class Turn:
         "sent",
     )
 
-    def __init__(self, way: RateLimiter, gate: _Gate, kind: Kind, retry: bool, probe: bool) -> None:
+    def __init__(
+        self, way: RateLimiter, gate: _Gate, kind: Kind, retry: bool, probe: bool, ahead: Intend | None
+    ) -> None:
         self.kind = kind
         self.probe = probe
         self.sent: Sent | None = None
@@ -191,13 +233,16 @@ class Turn:
         self._way = way
         self._gate = gate
         self._retry = retry
+        self._ahead = ahead
         self._inside = self._counted = False
 
     async def __aenter__(self) -> Self:
-        if not self.probe and (now := self._gate.pass_at_once(self._way, self.kind)) is not None:
+        ahead, self._ahead = self._ahead, None
+        at_once = ahead is None and not self.probe
+        if at_once and (now := self._gate.pass_at_once(self._way, self.kind)) is not None:
             self.entered, self._bound = now, False
         else:
-            self.entered, self._bound = await self._way.enter(self.kind, probe=self.probe)
+            self.entered, self._bound = await self._way.enter(self.kind, probe=self.probe, ahead=ahead)
         self.beside = self._gate.in_flight
         self._inside = True
         return self
@@ -283,7 +328,7 @@ class RateLimiter:
         leases = Leases(line, among=among)
         places = ConcurrencySearch(ceiling=concurrency, latency=latency)
         way = object.__new__(cls)
-        way._lead_through(_Gate(leases, leases, places, reads=reads, writes=writes, jitter=random.random))
+        way._lead_through(_Gate(leases, leases, places, among=among, reads=reads, writes=writes, jitter=random.random))
         return way
 
     def _lead_through(self, gate: _Gate) -> None:
@@ -309,6 +354,11 @@ class RateLimiter:
         way = object.__new__(RateLimiter)
         way._lead_through(self._gate)
         return way
+
+    @property
+    def leases(self) -> bool:
+        """Others use the same limit: what has its permit is to leave at once, or it leaves together with theirs."""
+        return self._gate.leases
 
     @property
     def in_flight(self) -> int:
@@ -337,12 +387,13 @@ class RateLimiter:
         """What it has come to."""
         return self._gate.throttle
 
-    def turn(self, kind: Kind, *, retry: bool = False, probe: bool = False) -> Turn:
+    def turn(self, kind: Kind, *, retry: bool = False, probe: bool = False, ahead: Intend | None = None) -> Turn:
         """One request, to be sent inside of the `with`. Raises Transient `not_sent` once the gate is halted.
 
-        `probe`: one that asks a closed host whether it is well, past the line.
+        `probe`: one that asks a closed host whether it is well, past the line. `ahead`: awaited before it stands in the
+        line, when those who stand there may pass.
         """
-        return Turn(self, self._gate, kind, retry, probe)
+        return Turn(self, self._gate, kind, retry, probe, ahead)
 
     def accepted(self, turn: Turn) -> None:
         """It was answered, and not with a refusal for coming too fast."""
@@ -404,24 +455,36 @@ class RateLimiter:
         # most runs never pause, and this is asked several times for each request
         return self._probe is not None or (self._gate.paused_until > 0.0 and self._gate.paused)
 
-    async def enter(self, kind: Kind, *, probe: bool) -> tuple[float, bool]:
+    async def enter(self, kind: Kind, *, probe: bool, ahead: Intend | None) -> tuple[float, bool]:
         """Returns when a request of this kind may be sent: the time at that moment, and whether the rate was what it
         waited for.
         """
         if probe:
             await self.unless_halted(self._gate.end_of_pause)
             return self._gate.let_in(), False
+        if ahead is None:
+            return await self._enter(kind, intended=False)
+        await self.unless_halted(self._gate.intending.enter)
+        try:
+            while self.held:
+                await self.unless_halted(self._gate.end_of_pause if self._probe is None else self._reopen)
+            await ahead()
+            return await self._enter(kind, intended=True)
+        finally:
+            self._gate.intending.leave()
+
+    async def _enter(self, kind: Kind, *, intended: bool) -> tuple[float, bool]:
         while True:
             if self._probe is not None:
                 await self.unless_halted(self._reopen)
-            if (bound := await self._pass(kind)) is not None:
+            if (bound := await self._pass(kind, intended)) is not None:
                 return self._gate.let_in(), bound
 
-    async def _pass(self, kind: Kind) -> bool | None:
+    async def _pass(self, kind: Kind, intended: bool) -> bool | None:
         if kind not in self._gate.lanes:
-            return await self._gate.stand_in_line(self)
+            return await self._gate.stand_in_line(self, intended)
         async with self._in_front[kind]:  # one at a time, so that others have their turn in the lane
-            return await self._gate.pass_lane(self, self._gate.lanes[kind])
+            return await self._gate.pass_lane(self, self._gate.lanes[kind], intended)
 
     async def _reopen(self) -> None:
         async with self._probing:
@@ -440,6 +503,7 @@ class _Gate:
         spacing: _Spacing | Leases,
         places: ConcurrencySearch,
         *,
+        among: int = 1,
         reads: float | None,
         writes: float | None,
         jitter: Callable[[], float],
@@ -460,6 +524,8 @@ class _Gate:
         """Whoever heads the line waits for the rate, and nobody has waited for anything else since that began."""
         self._departures = _Spacing()
         self._leaving = asyncio.Lock()
+        self.intending: Final = _Room(lambda: max(1, int(INTENDED_S * self.rate / among)))
+        """For those who write their intents before they stand in the line."""
         self._line: deque[_Ticket] = deque()
         self._round = 0
         """Of who passed the line last."""
@@ -467,6 +533,7 @@ class _Gate:
         self.paused_until = 0.0
         """By the clock; 0: there has been no pause."""
         self._paused_seconds = 0.0
+        self.leases: Final = isinstance(search, Leases)
         if isinstance(search, Leases):
             search.demand, search.in_flight = lambda: self._demand, lambda: self.in_flight
             search.paused_for, search.pause = lambda: self.paused_for, self._hold
@@ -549,11 +616,11 @@ class _Gate:
         self.in_flight += 1
         return now
 
-    async def pass_lane(self, way: RateLimiter, lane: _Lane) -> bool | None:
+    async def pass_lane(self, way: RateLimiter, lane: _Lane, intended: bool) -> bool | None:
         """As `stand_in_line`, where a kind has a ceiling of its own."""
         async with lane.line:
             await way.unless_halted(lane.pay)
-            return None if await self.stand_in_line(way, lane) is None else False
+            return None if await self.stand_in_line(way, intended, lane) is None else False
 
     def let_in(self) -> float:
         """The time at which it was."""
@@ -616,19 +683,24 @@ class _Gate:
         firm = self.search.firm
         self._places.expect(self.rate if firm is None else firm, firm=firm is not None)
 
-    def _join(self, way: RateLimiter) -> _Ticket:
-        """At the end of the line; where there are several ways, behind those who stand in it no oftener."""
+    def _join(self, way: RateLimiter, intended: bool) -> _Ticket:
+        """At the end of the line, or of those in front whose intents are written; where there are several ways, behind
+        those who stand in it no oftener.
+        """
         way.round = max(way.round + 1, self._round)
-        ticket = _Ticket(way, way.round)
+        ticket = _Ticket(way, way.round, intended)
         place = len(self._line)
-        while place > 1 and self._line[place - 1].round > ticket.round:  # not before its head, who waits already
+        while place > 1:  # not before its head, who waits already
+            last = self._line[place - 1]
+            if last.round <= ticket.round and last.intended >= intended:
+                break
             place -= 1
         self._line.insert(place, ticket)
         return ticket
 
-    async def stand_in_line(self, way: RateLimiter, lane: _Lane | None = None) -> bool | None:
+    async def stand_in_line(self, way: RateLimiter, intended: bool, lane: _Lane | None = None) -> bool | None:
         """Whether the rate was what this waited for; None: the way was closed before it could pass."""
-        ticket = self._join(way)
+        ticket = self._join(way, intended)
         if self._full:
             self._crowded_at = self.clock()
         try:
@@ -653,7 +725,7 @@ class _Gate:
         """Only the head of the line waits for anything but to become it. False: its way was closed meanwhile."""
         way = ticket.way
         while True:
-            if way.halted:
+            if way.halted and (way.held or not ticket.intended):
                 raise _not_sent()
             if self._line[0] is not ticket:
                 await ticket.wait()
@@ -669,7 +741,10 @@ class _Gate:
                 await ticket.wait()
             elif (seconds := self._spacing.due - self.clock()) > 0:
                 self._pressed = True
-                await way.unless_halted(partial(self._spacing.wait, seconds))
+                if ticket.intended:
+                    await self._spacing.wait(seconds)
+                else:
+                    await way.unless_halted(partial(self._spacing.wait, seconds))
             else:
                 # pressed: whoever stood here has waited for nothing else
                 self._spacing.take(self.clock(), self.rate, late=LINE_LATE_S if self._pressed else 0.0)

@@ -68,7 +68,7 @@ class Worker:
         reply = await self.stations[station].exchange(order)
         if order.last:
             del self.stations[station]
-        if dies:
+        if dies or self.dead:  # while it had this order
             raise Lost("a test")
         self.crew.wire += (sent := pickle.dumps(reply))
         answer: Reply = pickle.loads(sent)
