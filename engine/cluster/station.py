@@ -22,6 +22,7 @@ from anyio.abc import TaskGroup
 
 from engine import __version__
 from engine.cluster.messages import Halted, Order, Part, Refusal, Reply, Setup, Work
+from engine.cluster.pages import PAGE
 from engine.config import Limits, read_again
 from engine.content.references import Ends
 from engine.errors import ConfigError, Stop
@@ -49,8 +50,15 @@ from engine.taskgroup import task_group
 
 IDLE_S: Final = 1.0
 """So long may a reply take where there is nothing to tell."""
-LINGER_S: Final = 0.02
-"""So long does one wait for more to tell: each reply costs the driver as much as fifty lines."""
+LINGER_S: Final = 0.1
+LINGER_PART: Final = 30
+"""So long does one wait for more to tell: each reply costs the driver as much as fifty lines. And no longer than such a
+part of the settle time: an intent must leave within a third of it.
+"""
+UNDER_WAY: Final = PAGE
+"""Prompts of a page that are read or written at once, however few requests may be in flight: most wait for the driver,
+twice each.
+"""
 MANY_LINES: Final = 256
 GRACE_HERE_S: Final = GRACE_S - 2.0
 """What is in flight at the end: its lines must reach the driver before the driver's own time is over."""
@@ -168,6 +176,7 @@ class Station:
         self._halt = Halt()
         self._opened = anyio.Event()
         self._closing = anyio.Event()
+        self._linger = LINGER_S
         self._ended: list[int] = []
         self._reply = Reply()
         """What was not told yet, besides lines."""
@@ -227,13 +236,12 @@ class Station:
         async with open_ends(migration, writes=True, shared=shared) as ends, task_group() as group:
             for one in ends.gates:
                 one.renew_after = migration.limits.settle_seconds / 3
+            self._linger = min(LINGER_S, migration.limits.settle_seconds / LINGER_PART)
             self._ends, self._group = ends, group
             known = known_of(ends, setup.known.source, setup.known.target, setup.known.create)
             job = job_of(migration, ends, _whole(known, setup.known))
             rehearsed = None if setup.rehearsed is None else _whole(known, setup.rehearsed)
-            self._job = replace(
-                job, rehearsed=rehearsed, concurrency=max(2, *(one.concurrency for one in parts.values()))
-            )
+            self._job = replace(job, rehearsed=rehearsed, concurrency=UNDER_WAY)
             self._context = self._in_context()
             self._reply = Reply(fingerprints=migration.fingerprints(setup.salt))
             group.start_soon(self._stop_sending, ends)
@@ -297,7 +305,7 @@ class Station:
         with anyio.move_on_after(IDLE_S):
             await self._courier.news.wait()
             if not self._courier.full:
-                await anyio.sleep(LINGER_S)
+                await anyio.sleep(self._linger)
 
     def _collect(self) -> Reply:
         self._courier.news = anyio.Event()
