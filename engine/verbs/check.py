@@ -12,7 +12,7 @@ from engine.content.references import Ends
 from engine.content.rewrite import Rewritten
 from engine.content.selection import find, glob_readings, meant, needs_definition, selects, unknown_collections
 from engine.errors import EXIT_ACT, EXIT_OK, EXIT_RETRY, STOP_EXIT, Rejected, Stop, Transient
-from engine.migrate.job import Job
+from engine.migrate.job import Job, digest_of
 from engine.migrate.listing import label_notes, rows_of, told_by_definitions, with_definitions, with_labelled
 from engine.migrate.needs import Need, needs, promised
 from engine.model import Choice, Finding, Named, Row
@@ -263,11 +263,10 @@ async def _read(
             return
         if not compared:
             return
-        try:
-            rewritten = job.rewritten(prompt)
-        except RecursionError:  # JSON can be nested deeper than Python goes; such a prompt fails alone
+        if digest_of(prompt) is None:  # JSON can be nested deeper than Python goes; such a prompt fails alone
             refused[f"the parameters or tools of {prompt.name} are nested too deep to be copied without loss"] += 1
             return
+        rewritten = job.rewritten(prompt)
         missing.update(rewritten.missing)
         if each is not None:
             each(rewritten)

@@ -365,12 +365,14 @@ async def test_a_prompt_without_a_model_is_not_called_and_one_that_would_not_arr
     assert "1 prompt without a model, or nested too deep to be called, not tried" in told(found, "note")[-1]
 
 
-async def test_every_selected_prompt_is_read_for_it_and_one_that_is_nested_too_deep_fails_alone() -> None:
+@pytest.mark.parametrize("where", ["parameters", "tools"])
+async def test_every_selected_prompt_is_read_for_it_and_one_that_is_nested_too_deep_fails_alone(where: str) -> None:
     deep: Any = {}
     for _ in range(100_000):
         deep = {"a": deep}
     seen: list[str] = []
-    given = job_of(memory(prompt("a"), prompt("b", parameters={"deep": deep}), prompt("c")))
+    fields: dict[str, Any] = {where: {"deep": deep}}
+    given = job_of(memory(prompt("a"), prompt("b", **fields), prompt("c")))
     findings = (await examine_ends(given, (), (), each=lambda rewritten: seen.append(rewritten.source.id))).findings
     assert sorted(seen) == ["a", "c"]
     (problem,) = (finding for finding in findings if finding.level == "problem")
