@@ -167,37 +167,6 @@ class _Lane:
         await self._limiter.acquire(min(1.0, self._rate * (self._clock() - self._paid_at)))
 
 
-class _Room:
-    """For so many at once as `most` says at that moment."""
-
-    def __init__(self, most: Callable[[], int]) -> None:
-        self._most = most
-        self._inside = 0
-        self._line: deque[asyncio.Future[None]] = deque()
-
-    async def enter(self) -> None:
-        """First come, first served."""
-        self._line.append(call := asyncio.get_running_loop().create_future())
-        self._call()
-        try:
-            await call
-        except BaseException:
-            if not call.cancelled():  # it may enter, and does not
-                self.leave()
-            raise
-
-    def leave(self) -> None:
-        """Another one may enter."""
-        self._inside -= 1
-        self._call()
-
-    def _call(self) -> None:
-        while self._line and self._inside < self._most():
-            if not (call := self._line.popleft()).done():
-                self._inside += 1
-                call.set_result(None)
-
-
 class Turn:
     """One request on its way: `async with` lets it through, and frees its place when it has ended.
 
@@ -464,14 +433,14 @@ class RateLimiter:
             return self._gate.let_in(), False
         if ahead is None:
             return await self._enter(kind, intended=False)
-        await self.unless_halted(self._gate.intending.enter)
+        await self.unless_halted(self._gate.intending.acquire)
         try:
             while self.held:
                 await self.unless_halted(self._gate.end_of_pause if self._probe is None else self._reopen)
             await ahead()
             return await self._enter(kind, intended=True)
         finally:
-            self._gate.intending.leave()
+            self._gate.intending.release()
 
     async def _enter(self, kind: Kind, *, intended: bool) -> tuple[float, bool]:
         while True:
@@ -524,8 +493,8 @@ class _Gate:
         """Whoever heads the line waits for the rate, and nobody has waited for anything else since that began."""
         self._departures = _Spacing()
         self._leaving = asyncio.Lock()
-        self.intending: Final = _Room(lambda: max(1, int(INTENDED_S * self.rate / among)))
-        """For those who write their intents before they stand in the line."""
+        self._intending = anyio.CapacityLimiter(1)
+        self._among = among
         self._line: deque[_Ticket] = deque()
         self._round = 0
         """Of who passed the line last."""
@@ -542,6 +511,12 @@ class _Gate:
     @property
     def rate(self) -> float:
         return self.search.rate(self.clock())
+
+    @property
+    def intending(self) -> anyio.CapacityLimiter:
+        """Room for those who write their intents before they stand in the line, as the rate is now."""
+        self._intending.total_tokens = max(1, int(INTENDED_S * self.rate / self._among))
+        return self._intending
 
     @property
     def paused(self) -> bool:
